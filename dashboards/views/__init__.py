@@ -1,0 +1,1 @@
+"""One module per kind of plot: each a function from a view's snapshot to a figure."""

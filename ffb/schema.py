@@ -1,0 +1,92 @@
+"""Columns and schemas: what a row holds, named once for wire, file and plots."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any, NamedTuple
+
+import msgpack
+import numpy as np
+
+ALIGN = 64
+
+
+class Column(NamedTuple):
+    """A feature over many shots.
+
+    ``name`` is its path in the file, its key on the wire and its title on the page. ``shape`` is
+    that of one row; ``dims`` names its axes; ``dtype`` is a little-endian numpy string; ``unit``
+    is ``"1"`` if it has none; ``reducer`` is the configured name it comes from, ``""`` for what
+    ffb itself adds.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+    dims: tuple[str, ...] = ()
+    unit: str = "1"
+    doc: str = ""
+    reducer: str = ""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def missing(self) -> Any:
+        """Value of an absent row: NaN for floats, otherwise zero beside its ``present`` column."""
+        return np.nan if np.dtype(self.dtype).kind == "f" else np.zeros((), self.dtype)[()]
+
+
+TIMESTAMP = Column("timestamp", "<u8", doc="psana's 64-bit stamp, the key of the shot")
+PULSE_ID = Column("pulse_id", "<u8", doc="the accelerator's pulse counter, 0 if unknown")
+STEP = Column("step", "<i4", doc="index of the step within the run, -1 before the first")
+XRAY = Column("lightStatus/xray", "<i1", doc="1 x-rays on, 0 off, -1 unknown, from event codes")
+LASER = Column("lightStatus/laser", "<i1", doc="1 laser on, 0 off, -1 unknown, from event codes")
+
+#: Every batch begins with these.
+CORE = (TIMESTAMP, PULSE_ID, STEP, XRAY, LASER)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Ordered columns; equal schemas have equal ids on every machine."""
+
+    columns: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        names = [c.name for c in self.columns]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(
+                f"schema: columns {twice} appear twice; give each feature its own name"
+            )
+
+    @cached_property
+    def packed(self) -> bytes:
+        """The schema as msgpack: a list of columns, each a list of its fields."""
+        return bytes(msgpack.packb([tuple(c) for c in self.columns]))
+
+    @cached_property
+    def id(self) -> bytes:
+        """Eight bytes that name this schema."""
+        return hashlib.blake2b(self.packed, digest_size=8).digest()
+
+    @cached_property
+    def by_name(self) -> dict[str, Column]:
+        """Columns by name."""
+        return {c.name: c for c in self.columns}
+
+    def offsets(self, n: int) -> list[int]:
+        """Byte offset of every column in a payload of ``n`` rows, then the payload's size.
+
+        Columns follow each other in schema order, each at a multiple of 64 bytes.
+        """
+        at, out = 0, []
+        for c in self.columns:
+            out.append(at)
+            at += -(-n * c.row_bytes // ALIGN) * ALIGN
+        return [*out, at]
