@@ -52,7 +52,7 @@ class Sink(Protocol):
         ...
 
     def step(self, step: int, values: Mapping[str, float], docstring: str) -> None:
-        """A new step began."""
+        """Note that a new step began."""
         ...
 
     def end_run(self, counts: Counts) -> None:
