@@ -1,0 +1,46 @@
+# Two commands matter: `make demo` and `make test`. Each makes .venv when it is missing.
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+NUMERIC := tests/contract/test_reducers.py tests/unit/test_reduce.py tests/unit/test_plan.py \
+	tests/unit/test_calibration.py tests/unit/test_azimuthal.py
+
+.PHONY: demo test lint benchmark chromium clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/ffb demo $(ARGS)
+
+test: $(VENV)/.test chromium lint
+	$(BIN)/python -m pytest $(ARGS)
+	NUMBA_BOUNDSCHECK=1 FFB_CACHE=$(VENV)/boundscheck $(BIN)/python -m pytest $(NUMERIC)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(NUMERIC)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check ffb reducers writers dashboards tests
+	$(BIN)/ruff format --check ffb reducers writers dashboards tests
+	$(BIN)/mypy -p ffb
+
+benchmark: $(VENV)/.test
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+# psana goes in last and without its dependencies: two of them need a compiler or an MPI library, and
+# ffb.sources.standins takes their place (they are never used on our path).
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(BIN)/python -m pip install -q -e '.[psana]'
+	$(BIN)/python -m pip install -q --no-deps psana
+	touch $@
+
+$(VENV)/.test: $(VENV)/.runtime
+	$(BIN)/python -m pip install -q -e '.[psana,test]' 2>&1 | grep -v -e resolver -e 'psana .* requires' || true
+	$(BIN)/python -c 'import hypothesis, mypy, pyFAI, pytest'
+	touch $@
+
+# Only the browser tests want it; without it, and without the right to install it, they are skipped.
+chromium:
+	@command -v chromium >/dev/null || test "$$(id -u)" != 0 || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; } >/dev/null
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

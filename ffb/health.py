@@ -1,0 +1,79 @@
+"""How a process is doing: rates, latencies, and logs as key=value."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+SECOND = 1_000_000_000
+
+
+class Rate:
+    """Things per second over the last few seconds, from a cumulative count."""
+
+    def __init__(self, window_s: float = 3.0) -> None:
+        self._window = int(window_s * SECOND)
+        self._marks: deque[tuple[int, int]] = deque()
+
+    def __call__(self, total: int, now: int) -> float:
+        """Rate [1/s] given the count ``total`` at ``now`` (ns, any clock that only goes forward)."""
+        self._marks.append((now, total))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= self._window:
+            self._marks.popleft()
+        t, n = self._marks[0]
+        return (total - n) * SECOND / (now - t) if now > t else 0.0
+
+
+class Latency:
+    """Percentiles of the last few thousand delays."""
+
+    def __init__(self, keep: int = 4096) -> None:
+        self._ring: NDArray[np.float64] = np.full(keep, np.nan)
+        self._n = 0
+
+    def add(self, delays_ns: NDArray[np.int64]) -> None:
+        """Add delays (n,) in ns."""
+        for part in np.array_split(delays_ns, max(1, -(-delays_ns.size // self._ring.size))):
+            at = (self._n + np.arange(part.size)) % self._ring.size
+            self._ring[at] = part / 1e6
+            self._n += part.size
+
+    def percentiles(self, *which: float) -> list[float]:
+        """Percentiles in ms; NaN while there is nothing."""
+        seen = self._ring[: min(self._n, self._ring.size)]
+        return (
+            [float(p) for p in np.percentile(seen, which)] if seen.size else [np.nan] * len(which)
+        )
+
+
+class KeyValue(logging.Formatter):
+    """One line a record: time level what, then the process's own key=value pairs."""
+
+    def __init__(self, context: Mapping[str, object]) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self.context = dict(context)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format ``record`` and append the context."""
+        tail = " ".join(f"{k}={v}" for k, v in self.context.items())
+        return f"{super().format(record)} {tail}".rstrip()
+
+
+def log_to_stderr(level: str, context: Mapping[str, object]) -> None:
+    """Send all records of ``level`` and above to stderr, each with ``context``."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(KeyValue(context))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Add up dictionaries of counts, key by key."""
+    out: dict[str, int] = {}
+    for c in counts:
+        for k, v in c.items():
+            out[k] = out.get(k, 0) + v
+    return out
