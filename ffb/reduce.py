@@ -1,0 +1,341 @@
+"""Declare reducers: typed functions from one shot's frames to features.
+
+A *whole-shot* reducer is one function of whole frames::
+
+    class Gate(NamedTuple):
+        start: int
+        stop: int
+        dt: float  # ns per sample
+
+    class Integral(NamedTuple):
+        area: Annotated[float, Feature("V ns")]
+
+    @reducer(version=1)
+    def integral(wf: Waveform, gate: Gate) -> Integral:
+        return Integral(wf[gate.start : gate.stop].sum() * gate.dt)
+
+A *tile* reducer sees an area detector row by row, calibrated, and keeps its sums in a state; all
+tile reducers of a detector share one pass over its raw pixels (see :func:`tile_reducer`).
+
+What this module declares, :mod:`ffb.fuse` compiles and :mod:`ffb.plan` binds to a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb.shot import Input
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Rank(NamedTuple):
+    """Number of axes of an input's frame."""
+
+    ndim: int
+
+
+#: A frame without axes: a number per shot.
+Value: TypeAlias = Annotated[Any, Rank(0)]
+#: A frame with one axis.
+Waveform: TypeAlias = Annotated[NDArray[Any], Rank(1)]
+#: A frame with two axes, rows and columns.
+Image: TypeAlias = Annotated[NDArray[Any], Rank(2)]
+#: A feature with axes; ``Feature.dims`` names them.
+Vector: TypeAlias = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """What one output means: unit (``"1"`` if it has none), one-line doc, names of its axes.
+
+    ``dtype`` is needed for features with axes; ``float``, ``int`` and ``bool`` bring their own.
+    ``when`` names a boolean parameter: the feature exists only where that is true.
+    """
+
+    unit: str
+    doc: str = ""
+    dims: tuple[str, ...] = ()
+    dtype: str = ""
+    when: str = ""
+
+
+class Tile(NamedTuple):
+    """One detector row of one segment, calibrated, as ``accumulate`` receives it.
+
+    ``values`` (columns,) float32 hold exactly 0 where the mask is bad and NaN where a pixel is
+    bad in this shot only; ``valid`` (columns,) uint8 is the mask, 1 is good; ``bad`` counts the
+    NaN among the valid pixels; ``number`` is segment * rows + row; ``first`` is the index of the
+    first pixel in the flattened detector.
+    """
+
+    values: NDArray[np.float32]
+    valid: NDArray[np.uint8]
+    bad: int
+    number: int
+    first: int
+
+
+class Area(NamedTuple):
+    """The area detector a tile reducer is prepared for.
+
+    ``shape`` is (segments, rows, columns); ``mask`` (*shape) bool is true for good pixels: status,
+    user and edges together; ``xyz`` (3, *shape) are pixel centres in micrometres, ``None`` without
+    a geometry; ``unit`` is that of a calibrated pixel.
+    """
+
+    detector: str
+    shape: tuple[int, int, int]
+    mask: NDArray[np.bool_]
+    xyz: NDArray[np.float64] | None
+    unit: str
+
+
+class Calibration(Protocol):
+    """Raw to calibrated, a tile at a time; made once per run by plain Python.
+
+    ``tile(raw_row, first, constants, values) -> bad`` is a numba function: it fills ``values``
+    (columns,) float32 from one detector row and returns how many valid pixels became NaN; it
+    keeps what :class:`Tile` promises. ``constants`` is a NamedTuple of arrays and numbers,
+    ``dtype`` that of a raw pixel, ``mask`` (segments, rows, columns) true for good pixels.
+    """
+
+    @property
+    def constants(self) -> Any:
+        """What ``tile`` needs: a NamedTuple of arrays and numbers."""
+        ...
+
+    @property
+    def tile(self) -> Any:
+        """The numba function that calibrates one row."""
+        ...
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """True for good pixels, (segments, rows, columns)."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """Unit of a calibrated pixel: ``"keV"`` or ``"ADU"``."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Numpy dtype of a raw pixel."""
+        ...
+
+
+_SCALARS = {float: "<f8", int: "<i8", bool: "|b1"}
+_PARAMETERS = (float, int, bool, str)
+
+
+def features_of(name: str, features: Any) -> dict[str, tuple[str, Feature]]:
+    """Read dtype and meaning of every feature off a NamedTuple of ``Annotated`` types.
+
+    Raises ``TypeError`` that names the feature and what it lacks.
+    """
+    if not (isinstance(features, type) and hasattr(features, "_fields")):
+        raise TypeError(f"{name}: must return a NamedTuple of features, not {features!r}")
+    out = {}
+    for f, hint in get_type_hints(features, include_extras=True).items():
+        where = f"{name}.{f}"
+        if f in {"index", "count", "present"}:
+            raise TypeError(f"{where}: the name is taken; call the feature something else")
+        base, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        meta = next((a for a in notes if isinstance(a, Feature)), None)
+        if meta is None or not meta.unit:
+            raise TypeError(f'{where}: has no unit; write Annotated[..., Feature("V ns")] or "1"')
+        if base in _SCALARS and meta.dims:
+            raise TypeError(f"{where}: a {base.__name__} has no dims")
+        if base not in _SCALARS and not (meta.dims and meta.dtype):
+            raise TypeError(f"{where}: a feature with axes needs dims and dtype")
+        dtype = np.dtype(meta.dtype or _SCALARS[base]).newbyteorder("<").str
+        out[f] = dtype, meta
+    return out
+
+
+def _check_parameters(name: str, params: Any) -> None:
+    if not (isinstance(params, type) and hasattr(params, "_fields")):
+        raise TypeError(f"{name}: parameters must be a NamedTuple, not {params!r}")
+    for field, hint in get_type_hints(params).items():
+        union = get_origin(hint) in (Union, UnionType)
+        for t in get_args(hint) if union else (hint,):
+            parts = get_args(t) if get_origin(t) is tuple else (t,)
+            if any(p not in (*_PARAMETERS, type(None)) for p in parts):
+                raise TypeError(
+                    f"{name}: parameter {field} is {hint}; parameters are float, int, bool, str,"
+                    " tuples of them, or these or None"
+                )
+
+
+class _Declared:
+    """What both shapes of reducer have in common: name, version, source, declared types."""
+
+    inputs: Mapping[str, int]
+    params: Any
+    outputs: Mapping[str, tuple[str, Feature]]
+
+    def __init__(self, anchor: Any, version: int) -> None:
+        self.name, self.version = anchor.__name__, version
+        self.module: str = anchor.__module__
+        self.doc = inspect.getdoc(anchor) or inspect.getdoc(inspect.getmodule(anchor)) or ""
+        self._file = inspect.getfile(anchor)
+
+    @cached_property
+    def source(self) -> str:
+        """Text of the file that holds the reducer, for provenance."""
+        with open(self._file, encoding="utf-8") as f:
+            return f.read()
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of ``source``."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
+
+    def selected(self, params: Any) -> dict[str, tuple[str, Feature]]:
+        """Features that exist for these parameters (``Feature.when``)."""
+        return {
+            f: (dtype, meta)
+            for f, (dtype, meta) in self.outputs.items()
+            if not meta.when or getattr(params, meta.when)
+        }
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} version {self.version}>"
+
+
+class Reducer(_Declared, Generic[P, R]):
+    """A whole-shot reducer; calling it runs the plain Python function on one shot's frames.
+
+    ``inputs`` maps each annotated argument to the rank of its frame; ``params`` is the type of
+    the parameters, ``None`` without; ``outputs`` maps each feature to dtype and :class:`Feature`.
+    """
+
+    def __init__(self, fn: Callable[P, R], version: int) -> None:
+        super().__init__(fn, version)
+        self.fn = fn
+        hints = get_type_hints(fn, include_extras=True)
+        self.outputs = features_of(self.name, hints.pop("return", None))
+        self.inputs: dict[str, int] = {}
+        settings: list[Any] = []
+        for arg, hint in hints.items():
+            ranks = [a for a in get_args(hint)[1:] if isinstance(a, Rank)]
+            if ranks and settings:
+                raise TypeError(f"{self.name}: input {arg} must come before the parameters")
+            if ranks:
+                self.inputs[arg] = ranks[0].ndim
+            else:
+                settings.append(hint)
+        if not self.inputs or len(settings) > 1:
+            raise TypeError(
+                f"{self.name}: arguments are inputs (Value, Waveform, Image), then at most one"
+                " NamedTuple of parameters"
+            )
+        self.params = settings[0] if settings else None
+        if self.params is not None:
+            _check_parameters(self.name, self.params)
+        self._prepare: Callable[[Any, Mapping[str, Input]], Any] | None = None
+
+    def prepare(self, fn: Callable[..., R]) -> Callable[..., R]:
+        """Register ``fn(params, inputs) -> constants``, plain Python, run once per epoch.
+
+        ``inputs`` maps each argument to what the run delivers (:class:`ffb.shot.Input`). The
+        kernel then receives the constants, a NamedTuple, in place of the parameters; they may
+        hold arrays. Raise ``ValueError`` for parameters that do not fit the inputs.
+        """
+        hint = get_type_hints(fn).get("params")
+        if hint is None:
+            raise TypeError(f"{self.name}.prepare: annotate its first argument, named 'params'")
+        _check_parameters(self.name, hint)
+        self.params, self._prepare = hint, fn
+        return fn
+
+    def constants(self, params: Any, inputs: Mapping[str, Input]) -> Any:
+        """Return what the kernel receives after the frames."""
+        return params if self._prepare is None else self._prepare(params, inputs)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Reduce one shot in plain Python."""
+        return self.fn(*args, **kwargs)
+
+
+class TileReducer(_Declared):
+    """A tile reducer; ``functions`` holds its five functions by name. See :func:`tile_reducer`."""
+
+    FUNCTIONS = ("prepare", "allocate", "start", "accumulate", "finish")
+
+    def __init__(self, cls: type, version: int) -> None:
+        super().__init__(cls, version)
+        self.functions: dict[str, Callable[..., Any]] = {}
+        for f in self.FUNCTIONS:
+            fn = inspect.getattr_static(cls, f, None)
+            if fn is None:
+                raise TypeError(f"{self.name}: has no {f}(); needed are {self.FUNCTIONS}")
+            self.functions[f] = fn.__func__ if isinstance(fn, staticmethod) else fn
+        self.inputs = {"image": 3}
+        self.params = get_type_hints(self.functions["prepare"]).get("params")
+        _check_parameters(self.name, self.params)
+        hints = get_type_hints(self.functions["finish"], include_extras=True)
+        self.outputs = features_of(self.name, hints.get("return"))
+
+    def prepare(self, params: Any, area: Area) -> Any:
+        """Constants for these parameters; raises ``ValueError`` listing what does not fit."""
+        return self.functions["prepare"](params, area)
+
+    def allocate(self, constants: Any) -> Any:
+        """Return a fresh state, a NamedTuple of arrays."""
+        return self.functions["allocate"](constants)
+
+
+def reducer(*, version: int) -> Callable[[Callable[P, R]], Reducer[P, R]]:
+    """Make a whole-shot reducer of a function; raise ``version`` when its numbers change."""
+
+    def wrap(fn: Callable[P, R]) -> Reducer[P, R]:
+        return Reducer(fn, version)
+
+    return wrap
+
+
+def tile_reducer(*, version: int) -> Callable[[type], TileReducer]:
+    """Make a tile reducer of a class that is a namespace of five static methods.
+
+    - ``prepare(params: Params, area: Area) -> constants``: plain Python, once per epoch; raises
+      ``ValueError`` listing every parameter that does not fit the detector.
+    - ``allocate(constants) -> state``: plain Python, once; a NamedTuple of arrays.
+    - ``start(constants, state)``: compiled; bring the state to zero before a shot.
+    - ``accumulate(tile: Tile, constants, state)``: compiled; called for every row in order.
+    - ``finish(constants, state) -> Features``: compiled; scalars and arrays, which are copied
+      before the next shot.
+
+    Constants and state are NamedTuples; the compiled functions check no bounds, so ``prepare``
+    must. The same functions run as plain Python under ``NUMBA_DISABLE_JIT=1``.
+    """
+
+    def wrap(cls: type) -> TileReducer:
+        return TileReducer(cls, version)
+
+    return wrap
