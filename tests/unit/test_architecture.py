@@ -25,7 +25,8 @@ BOUNDARIES = {
 
 #: Layers of the engine, lowest first; a module imports only from its own layer or lower ones.
 LAYERS = (
-    {"ffb", "shot", "source", "schema", "batch", "sink", "health", "reduce", "fuse", "config"},
+    {"ffb", "shot", "source", "schema", "batch", "sink", "health", "reduce", "fuse", "config"}
+    | {"endpoints", "layers", "problems", "resolve", "runs", "settings"},
     {"wire", "transport", "accumulate", "ledger", "plan"},
     {"aggregate", "live", "produce", "reader"},
     {"reducers", "writers", "dashboards", "sources", "testing"},

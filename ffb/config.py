@@ -1,0 +1,179 @@
+"""Read the configuration of an experiment, and say everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ffb import layers, problems, resolve
+from ffb.endpoints import Endpoints
+from ffb.problems import ConfigError, Problem, nearest
+from ffb.reduce import Reducer, TileReducer
+from ffb.runs import RunTable
+from ffb.settings import (
+    CalibrationConfig,
+    CodesConfig,
+    Config,
+    FilesConfig,
+    InputConfig,
+    LightConfig,
+    PsanaConfig,
+    ReducerConfig,
+    ReplayConfig,
+    SyntheticConfig,
+)
+
+__all__ = [
+    "CalibrationConfig",
+    "CodesConfig",
+    "Config",
+    "ConfigError",
+    "Endpoints",
+    "FilesConfig",
+    "InputConfig",
+    "LightConfig",
+    "PsanaConfig",
+    "ReducerConfig",
+    "ReplayConfig",
+    "SyntheticConfig",
+    "load",
+    "parameters",
+    "parse",
+]
+
+_Any = Reducer[Any, Any] | TileReducer
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read the file at ``path``, the layers it stands on, and ``a.b=value`` overrides.
+
+    Raises :class:`ConfigError` that lists every problem found.
+    """
+    stack: list[layers.Layer] = []
+    wrong: list[str] = []
+    try:
+        stack += layers.read(Path(path))
+    except layers.LayerError as e:
+        wrong.append(str(e))
+    for text in overrides:
+        try:
+            stack.append(layers.override(text))
+        except layers.LayerError as e:
+            wrong.append(str(e))
+    if wrong:
+        raise ConfigError(wrong)
+    return _parse(stack, Path(path), tuple(overrides))
+
+
+def parse(data: Mapping[str, Any]) -> Config:
+    """Check ``data``, plain and without layers, as :func:`load` does a file's."""
+    return _parse([layers.Layer("", dict(data))], None, ())
+
+
+def _parse(stack: Sequence[layers.Layer], path: Path | None, overrides: tuple[str, ...]) -> Config:
+    merged: dict[str, Any] = reduce(layers.merge, (layer.data for layer in stack), {})
+    merged.pop("layer", None)
+    config, wrong = None, list(_check_reducers(merged, path.parent if path else Path()))
+    try:
+        config = Config.model_validate(merged)
+    except ValidationError as e:
+        wrong = problems.of_settings(e) + wrong
+    if config is None or wrong:
+        raise ConfigError([_with_origin(p, stack, str(path or "")) for p in wrong])
+    config._path, config._overrides = path, overrides
+    heading = "".join(f"# {layer.name}\n" for layer in stack if layer.name)
+    config._text = heading + layers.dump(merged)
+    return config
+
+
+def _with_origin(problem: Problem, stack: Sequence[layers.Layer], file: str) -> str:
+    where = layers.origin(stack, problem.path)
+    return f"{problem}" if where == file else f"{problem} (in {where})"
+
+
+def parameters(declared: Any, values: Mapping[str, Any]) -> Any:
+    """Make a reducer's declared parameters, a NamedTuple type or ``None``, of plain values.
+
+    Lists become tuples and integers floats where those are declared; nothing else is converted.
+    Raises :class:`ConfigError` that lists every key that is unknown, missing or of a wrong type.
+    """
+    if wrong := problems.of_parameters(declared, values):
+        raise ConfigError([str(p) for p in wrong])
+    return None if declared is None else problems.make_parameters(declared, values)
+
+
+def _check_reducers(data: Mapping[str, Any], folder: Path) -> Iterator[Problem]:
+    """Check what models cannot: that names lead somewhere, and that parameters fit.
+
+    Works on plain data, because the models may have refused another part of it; wrong types are
+    theirs to report.
+    """
+    inputs, reducers = data.get("inputs"), data.get("reducers")
+    names = list(inputs) if isinstance(inputs, Mapping) else []
+    for name, table in reducers.items() if isinstance(reducers, Mapping) else ():
+        for at, text in _check_reducer(table, names, folder) if isinstance(table, Mapping) else ():
+            yield Problem(("reducers", name, *at), text)
+
+
+def _check_reducer(table: Mapping[str, Any], inputs: list[str], folder: Path) -> Iterator[Problem]:
+    found = None
+    if isinstance(table.get("use"), str):
+        try:
+            found = resolve.reducer(table["use"], folder)
+        except LookupError as e:
+            yield Problem(("use",), str(e))
+    given = table.get("inputs", {})
+    if isinstance(given, str):
+        yield from _check_input(given, inputs, found)
+    elif isinstance(given, Mapping):
+        yield from _check_inputs(given, inputs, found)
+    params = table.get("params", {})
+    if isinstance(params, str):
+        yield from _check_function(params, folder)
+    elif isinstance(params, Mapping | list):
+        yield from _check_params(params, found)
+
+
+def _check_input(given: str, inputs: list[str], found: _Any | None) -> Iterator[Problem]:
+    if given not in inputs:
+        yield Problem(("inputs",), f"no input {given!r}; {nearest(given, inputs)}")
+    if found is not None and len(found.inputs) != 1:
+        table = ", ".join(f'{a} = "..."' for a in found.inputs)
+        yield Problem(("inputs",), f"{found.name} takes several; write {{ {table} }}")
+
+
+def _check_inputs(
+    given: Mapping[str, Any], inputs: list[str], found: _Any | None
+) -> Iterator[Problem]:
+    for argument, name in given.items():
+        if found is not None and argument not in found.inputs:
+            near = nearest(argument, list(found.inputs))
+            yield Problem(("inputs", argument), f"no argument of {found.name}; {near}")
+        if isinstance(name, str) and name not in inputs:
+            yield Problem(("inputs", argument), f"no input {name!r}; {nearest(name, inputs)}")
+    if found is not None:
+        for argument in found.inputs:
+            if argument not in given:
+                yield Problem(("inputs", argument), f"missing: which input {found.name} gets")
+
+
+def _check_function(given: str, folder: Path) -> Iterator[Problem]:
+    try:
+        if not callable(resolve.function(given, folder)):
+            yield Problem(("params",), f"{given} is no function of the run")
+    except LookupError as e:
+        yield Problem(("params",), str(e))
+
+
+def _check_params(given: Any, found: _Any | None) -> Iterator[Problem]:
+    table, wrong = RunTable.parse(given)
+    for at, text in wrong:
+        yield Problem(("params", *at), text)
+    if found is not None:
+        for row in table.rows:
+            for p in problems.of_parameters(found.params, row.values):
+                yield Problem(("params", *row.at, *p.path), p.text)
