@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 #: Index of a light state is ``laser + 1``.
 LIGHTS = ("unknown", "off", "on")
 
+#: No histogram reaches further than this; doubling a range must not overflow.
+FAR = 1e200
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -70,7 +73,7 @@ class Histograms:
     """Histograms of scalar columns by light, whose range grows as the values ask for.
 
     A range doubles by adding neighbouring bins, so counts are never lost and never guessed;
-    values that are not finite are counted apart.
+    values that are not finite, or absurdly far out, are counted apart.
     """
 
     def __init__(self, columns: int, bins: int = 128) -> None:
@@ -82,7 +85,7 @@ class Histograms:
 
     def add(self, light: Ints, values: Floats) -> None:
         """Add rows: ``light`` (n,) in 0..2, ``values`` (n, columns)."""
-        finite = np.isfinite(values)
+        finite = np.abs(values) < FAR
         self.not_finite += (~finite).sum(0)
         for c in range(values.shape[1]):
             x, state = values[finite[:, c], c], light[finite[:, c]]

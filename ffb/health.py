@@ -20,7 +20,7 @@ class Rate:
         self._marks: deque[tuple[int, int]] = deque()
 
     def __call__(self, total: int, now: int) -> float:
-        """Rate [1/s] given the count ``total`` at ``now`` (ns, any clock that only goes forward)."""
+        """Rate [1/s] given the count ``total`` at ``now`` (ns, a clock that goes forward)."""
         self._marks.append((now, total))
         while len(self._marks) > 2 and now - self._marks[1][0] >= self._window:
             self._marks.popleft()

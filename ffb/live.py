@@ -57,7 +57,7 @@ class Live:
         self.present: dict[str, list[int]] = {}
         self.light: NDArray[np.int64] = np.zeros(3, np.int64)
         self.counts, self.ended, self.steps = Counts(), False, {}
-        self.newest = 0
+        self.newest = self.newest_read = 0
         self._waiting: list[Batch] = []
 
     def append(self, batch: Batch) -> None:
@@ -86,6 +86,7 @@ class Live:
         seconds = (stamp >> np.uint64(32)).astype(np.int64) + EPOCH_1990
         time_ns = seconds * 1_000_000_000 + (stamp & np.uint64(0xFFFF_FFFF)).astype(np.int64)
         self.newest = max(self.newest, int(time_ns.max()))
+        self.newest_read = max(self.newest_read, int(batch.read.max()))
         if self.scalars:
             values = np.stack([self._scalar(c, columns) for c in self.scalars], axis=1)
             self.strip.add(time_ns // STRIP_NS, light, values)
@@ -129,7 +130,7 @@ class Live:
         h = self.histograms
         arrays["histogram.low"], arrays["histogram.width"] = h.low, h.width
         arrays["histogram.counts"] = h.counts
-        reduced = {}
+        reduced: dict[str, int] = {}
         for name, means in self.means.items():
             mean, last = means.mean, means.last
             while mean.ndim == 3 and max(mean.shape[1:]) > IMAGE_SIDE:
@@ -153,6 +154,7 @@ class Live:
             "late": counts.late,
             "ended": self.ended,
             "newest": self.newest,
+            "newest_read": self.newest_read,
             "published": time.time_ns(),
             "light": dict(zip(LIGHTS, self.light.tolist(), strict=True)),
             "present": self.present,
@@ -177,9 +179,10 @@ def _coords(provenance: Provenance) -> dict[str, Any]:
 
 
 def _halve(images: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of 2 x 2 blocks of ``images`` (k, y, x), NaN left out; an odd last row or column goes."""
+    """Mean of 2 x 2 blocks of ``images`` (k, y, x), without NaN; an odd last line is cut."""
     k, y, x = images.shape
     blocks = images[:, : y // 2 * 2, : x // 2 * 2].reshape(k, y // 2, 2, x // 2, 2)
     good = np.isfinite(blocks)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(good, blocks, 0.0).sum((2, 4)) / good.sum((2, 4))
+        means: NDArray[np.float64] = np.where(good, blocks, 0.0).sum((2, 4)) / good.sum((2, 4))
+    return means

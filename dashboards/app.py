@@ -1,0 +1,100 @@
+"""The Bokeh server: one document a session, each on its own tick."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from bokeh.application import Application
+from bokeh.application.handlers import FunctionHandler
+from bokeh.document import Document
+from bokeh.layouts import column
+from bokeh.models.css import InlineStyleSheet
+from bokeh.models.widgets import Div
+from bokeh.server.server import Server
+from tornado.ioloop import IOLoop
+
+from ffb.dashboards.feed import Feed
+from ffb.dashboards.layout import Page
+from ffb.dashboards.model import LiveModel
+from ffb.dashboards.status import STYLE, render
+
+log = logging.getLogger(__name__)
+
+#: A document looks for a new generation this often.
+TICK_MS = 200
+
+
+class Session:
+    """One viewer's document: a status bar, and a page that is rebuilt when the run changes."""
+
+    def __init__(self, document: Document, model: LiveModel) -> None:
+        self.model, self._generation = model, -1
+        self._page: Page | None = None
+        self._bar = Div(
+            text=render(None),
+            sizing_mode="stretch_width",
+            stylesheets=[InlineStyleSheet(css=STYLE)],
+            name="status",
+        )
+        self._body = column(sizing_mode="stretch_width")
+        document.title = "ffb"
+        document.add_root(column(self._bar, self._body, sizing_mode="stretch_width"))
+        self._document = document
+        self.tick()
+        document.add_periodic_callback(self.tick, TICK_MS)
+
+    def tick(self) -> None:
+        """Show the newest snapshot; when there is none newer, only let the ages grow."""
+        generation, snapshot = self.model.latest()
+        self._bar.text = render(snapshot)
+        if snapshot is None:
+            return
+        if self._page is None or self._page.key != snapshot.key:
+            self._page = Page(snapshot)
+            self._body.children = [self._page.layout]
+            self._document.title = f"{snapshot.meta['exp']} run {snapshot.meta['run']} · ffb"
+        self._page.refresh(snapshot)
+        if generation != self._generation:
+            self._generation = generation
+            self.model.shown(snapshot)
+
+
+class Dashboard:
+    """The server and its feed: made, then run until stopped."""
+
+    def __init__(self, views: str, address: str = "127.0.0.1", port: int = 0) -> None:
+        self.model = LiveModel()
+        self.feed = Feed(views, self.model)
+        self._loop = IOLoop(make_current=True)
+        handler = FunctionHandler(lambda document: _session(document, self.model))
+        self.server = Server(
+            {"/": Application(handler)},
+            io_loop=self._loop,
+            address=address,
+            port=port,
+            allow_websocket_origin=[f"{address}:*", "localhost:*"],
+            check_unused_sessions_milliseconds=1000,
+            unused_session_lifetime_milliseconds=5000,
+        )
+        self.url = f"http://{address}:{self.server.port}/"
+
+    def run(self, ready: Callable[[str], None] = lambda url: None) -> None:
+        """Serve until :meth:`stop`; ``ready`` is called with the page's address."""
+        self.feed.start()
+        self.server.start()
+        self._loop.add_callback(ready, self.url)
+        try:
+            self._loop.start()
+        finally:
+            self.server.stop()
+            self.feed.stop()
+            self._loop.close()
+
+    def stop(self) -> None:
+        """End :meth:`run`; safe in a signal handler and from any thread."""
+        self._loop.add_callback_from_signal(self._loop.stop)
+
+
+def _session(document: Document, model: LiveModel) -> None:
+    Session(document, model)
