@@ -121,10 +121,10 @@ def size(dgram: Buffer) -> int:
     return n
 
 
-def xtcs(dgram: memoryview, start: int, end: int, depth: int = 0) -> Iterator[tuple[int, ...]]:
-    """Yield (offset, source, damage, type, extent) of every xtc in [start, end), parents entered.
+def children(dgram: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield (offset, block, damage, type, extent) of the xtcs that fill [start, end).
 
-    Raises :class:`Xtc2Error` for an xtc that leaves its parent, and for parents too deep.
+    Raises :class:`Xtc2Error` for one that does not fit.
     """
     at = start
     while at < end:
@@ -133,14 +133,25 @@ def xtcs(dgram: memoryview, start: int, end: int, depth: int = 0) -> Iterator[tu
         source, damage, kind, extent = _XTC.unpack_from(dgram, at)
         if not XTC <= extent <= end - at:
             raise Xtc2Error(f"an xtc of {extent} bytes in a space of {end - at}", at)
-        kind &= 0xFFF
+        yield at, source & BLOCK_BITS, damage, kind & 0xFFF, extent
+        at += extent
+
+
+def leaves(
+    dgram: memoryview, start: int, end: int, depth: int = 0
+) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield what :func:`children` yields, with parents replaced by what is in them.
+
+    A corrupted parent has nothing in it. Raises :class:`Xtc2Error`, also for parents too deep.
+    """
+    for xtc in children(dgram, start, end):
+        at, _, damage, kind, extent = xtc
         if kind != PARENT:
-            yield at, source & BLOCK_BITS, damage, kind, extent
+            yield xtc
         elif not damage & CORRUPTED:
             if depth == MAX_DEPTH:
                 raise Xtc2Error(f"parents nested more than {MAX_DEPTH} deep", at)
-            yield from xtcs(dgram, at + XTC, at + extent, depth + 1)
-        at += extent
+            yield from leaves(dgram, at + XTC, at + extent, depth + 1)
 
 
 def _text(raw: memoryview) -> str:
@@ -158,7 +169,7 @@ class Configure:
         self.data = bytes(dgram[: size(dgram)])
         view = memoryview(self.data)
         self.names: dict[int, Names] = {}
-        for at, block, _, kind, extent in xtcs(view, XTC, len(view)):
+        for at, block, _, kind, extent in leaves(view, XTC, len(view)):
             if kind == NAMES:
                 self.names[block] = _names(view, at + XTC, at + extent, block)
         self.values = {k: dict(v) for k, v in self.decode(self.data).items()}
@@ -166,7 +177,7 @@ class Configure:
     def blocks(self, dgram: Buffer) -> Iterator[Block]:
         """Yield every block of ``dgram`` that Configure names, in the order of the datagram."""
         view = memoryview(dgram)[: size(dgram)]
-        for at, block, damage, kind, extent in xtcs(view, XTC, len(view)):
+        for at, block, damage, kind, extent in leaves(view, XTC, len(view)):
             names = self.names.get(block)
             if kind == SHAPES_DATA and names is not None:
                 yield Block(names, damage, *_shapes_data(view, at, extent))
@@ -203,7 +214,7 @@ def _names(view: memoryview, at: int, end: int, block: int) -> Names:
 
 def _shapes_data(view: memoryview, at: int, extent: int) -> tuple[int, int, int, int]:
     """Start and end of Shapes and of Data in the ShapesData at ``at``."""
-    found = {k: (o + XTC, o + n) for o, _, _, k, n in xtcs(view, at + XTC, at + extent)}
+    found = {k: (o + XTC, o + n) for o, _, _, k, n in children(view, at + XTC, at + extent)}
     if SHAPES not in found or DATA not in found:
         raise Xtc2Error("ShapesData without Shapes or without Data", at)
     return *found[SHAPES], *found[DATA]

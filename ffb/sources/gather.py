@@ -1,0 +1,190 @@
+"""Copy the fields that were asked for straight from a datagram into a block of frames.
+
+One compiled function (:mod:`ffb.sources.walk`) goes through a datagram in place, led by tables
+made here when a run begins: for every wanted block a list of operations on its fields, in order.
+Nothing is compiled later, because that function knows no names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb.shot import FrameBlock, Input
+from ffb.sources import walk
+from ffb.sources.xtc2 import DTYPES, FieldType, Names, Xtc2Error
+
+#: A shot as it lies in memory: one datagram per stream, ``None`` for a stream that missed it.
+Dgrams = Sequence[NDArray[np.uint8] | None]
+
+_NOTHING = np.zeros(0, np.uint8)
+
+
+class Segment(NamedTuple):
+    """Who writes one segment of a field: the number of the stream, and the names there."""
+
+    stream: int
+    names: Names
+
+
+class Wanted(NamedTuple):
+    """An input, resolved: the segments that write it, and the shape ``dims`` of each."""
+
+    segments: tuple[Segment, ...]
+    type: FieldType
+    kind: Literal["value", "area"]
+    dims: tuple[int, ...]
+
+    @property
+    def input(self) -> Input:
+        """What the run delivers; several segments are stacked in front."""
+        n, dtype = len(self.segments), DTYPES[self.type.code]
+        if self.kind == "area":
+            return Input("area", dtype, (n, *self.dims[-2:]))
+        return Input("value", dtype, self.dims if n == 1 else (n, *self.dims))
+
+
+class _Task(NamedTuple):
+    """One thing to do with one field of one block, see the columns in :mod:`ffb.sources.walk`."""
+
+    field: str
+    action: int
+    slot: int = 0
+    part: int = 0
+    input: int = 0
+    dims: tuple[int, ...] | None = None
+
+
+class Gather:
+    """Fills rows of blocks from datagrams.
+
+    ``clock`` says where pulse id and event codes are, ``None`` for a run without timing system.
+    """
+
+    def __init__(
+        self, wanted: Mapping[str, Wanted], streams: int = 1, clock: Segment | None = None
+    ) -> None:
+        self._walk = walk.compiled()
+        self._wanted, self._streams, self._clock = dict(wanted), streams, clock
+        self._block: FrameBlock | None = None
+        self._misfits: dict[str, int] = {}
+        self._arrays: tuple[NDArray[Any], ...] = ()
+        self._prepare([])
+
+    def __call__(self, dgrams: Dgrams, block: FrameBlock, row: int) -> None:
+        """Copy identity, timing and values of a shot into ``row``, and find its areas.
+
+        Raises :class:`Xtc2Error` for a malformed datagram: then nothing of the shot is present,
+        though its timestamp is in the row if it has one.
+        """
+        if block is not self._block:
+            self._attach(block)
+        for dgram, (lookup, ops, step) in zip(dgrams, self._tables, strict=True):
+            error = self._walk(
+                _NOTHING if dgram is None else dgram, lookup, ops, row, step, *self._arrays
+            )
+            if error:
+                self._offsets[:] = walk.ABSENT
+                if error == walk.BAD_ROW:
+                    raise IndexError(f"row {row} of a block of {block.capacity} rows")
+                raise Xtc2Error("a malformed xtc", -1 - error)
+
+    def segments(self, dgrams: Dgrams, name: str) -> list[NDArray[Any]] | None:
+        """Views of an area's segments in the shot of the last call, ``None`` if one is missing."""
+        w, slot = self._wanted[name], self._first[name]
+        nbytes, dtype = prod(w.dims) * w.type.size, DTYPES[w.type.code]
+        out = []
+        for segment, at in zip(w.segments, self._offsets[slot:].tolist(), strict=False):
+            dgram = dgrams[segment.stream]
+            if at < 0 or dgram is None:
+                return None
+            out.append(dgram[at : at + nbytes].view(dtype))
+        return out
+
+    def misfits(self) -> dict[str, int]:
+        """Number of shots in which an input's shape was not the declared one, by name."""
+        for name, n in zip(self._names, self._tally.tolist(), strict=True):
+            if n:
+                self._misfits[name] = self._misfits.get(name, 0) + n
+        self._tally[:] = 0
+        return dict(self._misfits)
+
+    def _attach(self, block: FrameBlock) -> None:
+        """Write into ``block`` from now on, whose inputs may be any of ours in any order."""
+        if block.names != self._names:
+            self.misfits()
+            self._prepare(block.names)
+        self._block = block
+        self._arrays = (
+            block.base, block.stride, block.buffer, block.timestamp.view(np.uint8),
+            block.pulse_id.view(np.uint8), block.codes.reshape(-1).view(np.uint8),
+            block.timed, block.present, self._slots, self._offsets, self._tally, self._stack,
+        )  # fmt: skip
+
+    def _prepare(self, names: list[str]) -> None:
+        """Make the tables for inputs called ``names``; every segment of an input is a slot."""
+        plans: list[dict[int, tuple[Names, list[_Task]]]] = [{} for _ in range(self._streams)]
+
+        def plan(segment: Segment, *tasks: _Task) -> None:
+            block = plans[segment.stream].setdefault(segment.names.block, (segment.names, []))
+            block[1].extend(tasks)
+
+        self._names, self._first, slot = list(names), {}, 0
+        for i, name in enumerate(names):
+            self._first[name] = slot
+            if (w := self._wanted.get(name)) is None:
+                continue  # filled by somebody else: it has no slots
+            size = prod(w.dims) * w.type.size
+            action = walk.AREA if w.kind == "area" else walk.VALUE
+            for k, segment in enumerate(w.segments):
+                plan(segment, _Task(w.type.name, action, slot, k * size, i, w.dims))
+                slot += 1
+        if self._clock is not None:
+            pulse, codes = _Task("pulseId", walk.PULSE), _Task("sequenceValues", walk.CODES)
+            plan(self._clock, pulse, codes)
+        self._tables = [
+            (*_tables(p), walk.FIRST * (k == 0) | walk.LAST * (k == self._streams - 1))
+            for k, p in enumerate(plans)
+        ]
+        self._slots = np.array([*self._first.values(), slot], np.int64)
+        self._offsets = np.full(slot, walk.ABSENT, np.int64)
+        self._tally = np.zeros(len(names), np.int64)
+        self._stack = np.zeros(walk.SCRATCH, np.int64)
+
+
+def _tables(
+    plan: Mapping[int, tuple[Names, list[_Task]]],
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Where the operations of each block begin (-1: not wanted), and the operations."""
+    lookup = np.full(max(plan, default=-1) + 1, -1, np.int32)
+    ops: list[list[int]] = []
+    for block, (names, tasks) in plan.items():
+        lookup[block] = len(ops)
+        ops += _operations(names, tasks)
+    return lookup, np.array(ops, np.int64).reshape(-1, walk.WIDTH)
+
+
+def _operations(names: Names, tasks: Sequence[_Task]) -> list[list[int]]:
+    """List what to do with the fields of a block, up to the last that is wanted."""
+    by_field: dict[str, list[_Task]] = {}
+    for task in tasks:
+        by_field.setdefault(task.field, []).append(task)
+    ops, skip = [], 0
+    for f in names.fields:
+        todo = by_field.pop(f.name, [])
+        if not todo and not f.rank:
+            skip += f.size
+            continue
+        for task in todo or [_Task(f.name, walk.PASS)]:
+            dims = task.dims if task.dims is not None else (-1,) * f.rank
+            stay = int(bool(todo) and task is not todo[-1])
+            op = [skip, f.size, f.rank, stay, task.action, task.slot, task.part, task.input, *dims]
+            ops.append(op + [0] * (walk.WIDTH - len(op)))
+            skip = 0
+        if not by_field:
+            break
+    return [*ops, [0] * walk.WIDTH]
