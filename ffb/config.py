@@ -7,24 +7,32 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
-from ffb import layers, problems, resolve
+from ffb import layers, problems, resolve, shot
 from ffb.endpoints import Endpoints
 from ffb.problems import ConfigError, Problem, nearest
 from ffb.reduce import Reducer, TileReducer
 from ffb.runs import RunTable
 from ffb.settings import (
+    AggregationConfig,
+    BatchConfig,
+    Calibration,
     CalibrationConfig,
     CodesConfig,
-    Config,
+    DashboardConfig,
     FilesConfig,
     InputConfig,
     LightConfig,
     PsanaConfig,
     ReducerConfig,
     ReplayConfig,
+    RunConfig,
+    SourceConfig,
     SyntheticConfig,
+    Table,
+    TransportConfig,
+    WriterConfig,
 )
 
 __all__ = [
@@ -46,6 +54,92 @@ __all__ = [
 ]
 
 _Any = Reducer[Any, Any] | TileReducer
+
+
+class Config(Table):
+    """The configuration of one experiment."""
+
+    layer: str = ""
+    """Name of a hutch ("mfx") or path of a TOML file on which this one is laid."""
+    hutch: str = ""
+    """The hutch; without it, the first three letters of the experiment."""
+    source: SourceConfig
+    """Where shots come from."""
+    inputs: dict[str, InputConfig] = Field(default_factory=dict)
+    """Detector fields by short name."""
+    reducers: dict[str, ReducerConfig] = Field(default_factory=dict)
+    """Reducers by the name that begins their columns."""
+    calibration: dict[str, Calibration] = Field(default_factory=dict)
+    """By detector: files with constants, or "none" for raw ADU; others from psana's store."""
+    light: LightConfig = LightConfig()
+    """Event codes of the lights."""
+    batch: BatchConfig = BatchConfig()
+    """When a producer sends what it has."""
+    aggregate: AggregationConfig = AggregationConfig()
+    """How the aggregator orders and commits."""
+    transport: TransportConfig = TransportConfig()
+    """Where the processes meet."""
+    writer: WriterConfig = WriterConfig()
+    """Where the small data goes."""
+    dashboard: DashboardConfig = DashboardConfig()
+    """Where the page is served."""
+    run: RunConfig = RunConfig()
+    """What `ffb run` starts."""
+
+    _path: Path | None = PrivateAttr(None)
+    _text: str = PrivateAttr("")
+    _overrides: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def path(self) -> Path | None:
+        """The file this was read from; ``None`` if it was made in memory."""
+        return self._path
+
+    @property
+    def text(self) -> str:
+        """All layers and overrides as one TOML text, which loads to an equal configuration."""
+        return self._text
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The ``--set`` arguments that went in."""
+        return self._overrides
+
+    @property
+    def exp(self) -> str:
+        """The experiment; ``""`` where only the stream tells it."""
+        return getattr(self.source, "exp", "")
+
+    @property
+    def fields(self) -> dict[str, shot.Field]:
+        """The field of every input, by name."""
+        return {name: i.source for name, i in self.inputs.items()}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of frames that the file itself states, by input."""
+        return {name: i.shape for name, i in self.inputs.items() if i.shape is not None}
+
+    def locate(self, path: str) -> Path:
+        """``path`` with ``~`` expanded and, if relative, seen from the configuration file."""
+        folder = self._path.parent if self._path else Path()
+        return folder / Path(path).expanduser()
+
+    def file(self, exp: str, run: int) -> Path:
+        """Path of the small data of ``run``."""
+        names = {"exp": exp, "hutch": self.hutch or exp[:3]}
+        scratch = self.writer.scratch.format(**names)
+        folder = self.writer.directory.format(scratch=scratch, **names)
+        return self.locate(folder) / self.writer.name.format(run=run, **names)
+
+    def endpoints(self) -> Endpoints:
+        """Where the processes meet; makes the private folder of the sockets if one is needed.
+
+        The folder is this user's alone and named after experiment and file, so that two services
+        never meet by accident. Raises ``PermissionError`` when somebody else prepared it.
+        """
+        given = Endpoints(self.transport.aggregator, self.transport.views)
+        return given.complete(self.exp or "ffb", str(self._path and self._path.resolve()))
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -77,11 +171,13 @@ def parse(data: Mapping[str, Any]) -> Config:
 def _parse(stack: Sequence[layers.Layer], path: Path | None, overrides: tuple[str, ...]) -> Config:
     merged: dict[str, Any] = reduce(layers.merge, (layer.data for layer in stack), {})
     merged.pop("layer", None)
-    config, wrong = None, list(_check_reducers(merged, path.parent if path else Path()))
+    folder = path.parent if path else Path()
+    wrong = [*_check_calibration(merged), *_check_reducers(merged, folder)]
+    config = None
     try:
         config = Config.model_validate(merged)
     except ValidationError as e:
-        wrong = problems.of_settings(e) + wrong
+        wrong = problems.of_settings(Config, e) + wrong
     if config is None or wrong:
         raise ConfigError([_with_origin(p, stack, str(path or "")) for p in wrong])
     config._path, config._overrides = path, overrides
@@ -104,6 +200,16 @@ def parameters(declared: Any, values: Mapping[str, Any]) -> Any:
     if wrong := problems.of_parameters(declared, values):
         raise ConfigError([str(p) for p in wrong])
     return None if declared is None else problems.make_parameters(declared, values)
+
+
+def _check_calibration(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Find detectors that look mistyped; others may be there for the files laid on this one."""
+    inputs, calibration = data.get("inputs"), data.get("calibration")
+    tables = inputs.values() if isinstance(inputs, Mapping) else ()
+    known = [t["detector"] for t in tables if isinstance(t, Mapping) and "detector" in t]
+    for name in calibration if isinstance(calibration, Mapping) else ():
+        if name not in known and "did you mean" in (near := nearest(name, known)):
+            yield Problem(("calibration", name), f"no input is from this detector; {near}")
 
 
 def _check_reducers(data: Mapping[str, Any], folder: Path) -> Iterator[Problem]:

@@ -80,9 +80,9 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"known: {', '.join(sorted(known))}" if known else "there are none"
 
 
-def of_settings(error: ValidationError) -> list[Problem]:
-    """What pydantic found wrong with a :class:`ffb.settings.Config`, in our words."""
-    return [_explain(e) for e in error.errors(include_url=False)]
+def of_settings(root: type[settings.Table], error: ValidationError) -> list[Problem]:
+    """What pydantic found wrong with data for ``root``, the whole file's model, in our words."""
+    return [_explain(root, e) for e in error.errors(include_url=False)]
 
 
 def of_parameters(declared: Any, values: Mapping[str, Any]) -> list[Problem]:
@@ -135,15 +135,15 @@ def _spell(hint: Any) -> str:
     return _ONE.get(hint, str(hint))
 
 
-def _model(loc: Path) -> type[settings.Table]:
+def _model(root: type[settings.Table], loc: Path) -> type[settings.Table]:
     """The model of the table that holds the key at ``loc``."""
     match loc[:-1]:
         case ():
-            return settings.Config
+            return root
         case ("source", str(kind)):
             return _SOURCES[kind]
         case (str(section),):
-            annotation: Any = settings.Config.model_fields[section].annotation
+            annotation: Any = root.model_fields[section].annotation
             model: type[settings.Table] = annotation
             return model
         case (section, *_):
@@ -151,17 +151,17 @@ def _model(loc: Path) -> type[settings.Table]:
     raise AssertionError(f"no model holds {loc}")
 
 
-def _explain(error: ErrorDetails) -> Problem:
+def _explain(root: type[settings.Table], error: ErrorDetails) -> Problem:
     """One of pydantic's errors in our words, its path without pydantic's tags."""
     loc, kind, given = error["loc"], error["type"], error["input"]
     path = tuple(s for s in loc if not str(s).startswith("<"))
     if loc[0] == "source":
         path = (path[0], *path[2:])
     if kind == "extra_forbidden":
-        known = list(_model(loc).model_fields)
+        known = list(_model(root, loc).model_fields)
         return Problem(path, f"unknown key; {nearest(str(path[-1]), known)}")
     if kind == "missing":
-        meaning = _model(loc).model_fields[str(loc[-1])].description or ""
+        meaning = _model(root, loc).model_fields[str(loc[-1])].description or ""
         return Problem(path, f"missing: {_lower(meaning).rstrip('.')}")
     if kind == "union_tag_not_found":
         return Problem((*path, "kind"), f"missing: one of {', '.join(_SOURCES)}")

@@ -1,29 +1,30 @@
-"""What the file of an experiment may say: tables and keys with types, defaults and meaning.
+"""The tables that the file of an experiment may hold: keys with types, defaults and meaning.
 
 Every model forbids unknown keys; the text under each field is its description in the JSON Schema
-and in messages. :func:`ffb.config.load` reads files into a :class:`Config`.
+and in messages. :class:`ffb.config.Config` puts them together.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from string import Formatter
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
     Field,
     PlainValidator,
-    PrivateAttr,
     Strict,
     Tag,
     WithJsonSchema,
+    model_validator,
 )
 
 from ffb import shot
-from ffb.endpoints import Endpoints
+from ffb.endpoints import IPC_LENGTH
 from ffb.runs import RunTable
 
 T = TypeVar("T")
@@ -32,7 +33,38 @@ List = Annotated[tuple[T, ...], Strict(False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Code = Annotated[int, Field(ge=0, lt=16 * shot.CODE_WORDS)]
-Endpoint = Annotated[str, Field(pattern=r"^$|^(ipc|tcp|inproc)://.+$")]
+
+
+def _endpoint(value: str) -> str:
+    kind, found, rest = value.partition("://")
+    if value and not (found and rest and kind in {"ipc", "tcp", "inproc"}):
+        raise ValueError(f'expected "ipc://path" or "tcp://host:port", got {value!r}')
+    if kind == "ipc" and len(rest) > IPC_LENGTH:
+        raise ValueError(f"socket paths end at {IPC_LENGTH} characters, this has {len(rest)}")
+    return value
+
+
+def _template(*known: str) -> AfterValidator:
+    """Refuse what :meth:`ffb.config.Config.file` could not fill in."""
+
+    def check(value: str) -> str:
+        for _, name, _, _ in Formatter().parse(value):
+            if name is not None and name not in known:
+                names = ", ".join(f"{{{k}}}" for k in known)
+                raise ValueError(f"unknown {{{name}}}; known: {names}")
+        value.format(**dict.fromkeys(known, 1))
+        return value
+
+    return AfterValidator(check)
+
+
+def _per_run(value: str) -> str:
+    if "{run" not in value or "/" in value:
+        raise ValueError(f"expected a file name with {{run}} in it, got {value!r}")
+    return value
+
+
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 
 
 class Table(BaseModel):
@@ -58,6 +90,14 @@ class PsanaConfig(Table):
     run: int | None = None
     """The run to read from `dir`; without it, every run that appears there."""
 
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if bool(self.shmem) == bool(self.dir):
+            raise ValueError('needs one of shmem = "tag" and dir = "folder"')
+        if self.live and not self.dir:
+            raise ValueError("live = true is for growing files; name their dir")
+        return self
+
 
 class FilesConfig(Table):
     """xtc2 files that are complete."""
@@ -71,6 +111,12 @@ class FilesConfig(Table):
     """Folder with the experiment's xtc2 files."""
     run: int | None = None
     """The run to read from `dir`."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if bool(self.paths) == bool(self.dir and self.exp and self.run is not None):
+            raise ValueError("needs paths = [...], or all of dir, exp and run")
+        return self
 
 
 class SyntheticConfig(Table):
@@ -86,17 +132,21 @@ class SyntheticConfig(Table):
     steps: Count = 1
     """Steps of each run's scan."""
     shots: Count = 1000
-    """Shots of each run."""
+    """Shots of each run, over all its steps."""
     rate: Annotated[float, Field(ge=0)] = 120.0
     """Shots per second; 0 is as fast as possible."""
     seed: int = 0
     """Equal seeds make equal runs."""
-    missing: Fraction = 0.0
-    """Fraction of shots that lack a detector."""
+    shape: Annotated[tuple[Count, Count, Count], Strict(False)] = (2, 64, 128)
+    """Segments, rows and columns of the area detector."""
+    missing: dict[str, Fraction] = Field(default_factory=dict)
+    """By detector, the fraction of shots that lack it; "timing" is one of them."""
     backwards: Fraction = 0.0
     """Fraction of shots whose timestamp lies before that of the shot before."""
+    repeated: Fraction = 0.0
+    """Fraction of shots with the timestamp of the shot before."""
     cut: bool = False
-    """Whether the stream breaks off without an end of run."""
+    """Whether each run breaks off half way, without an end."""
 
 
 class ReplayConfig(Table):
@@ -219,6 +269,12 @@ class CalibrationConfig(Table):
     """Unit of the calibrated values."""
 
 
+Calibration = Annotated[
+    Annotated[Literal["none"], Tag("<text>")] | Annotated[CalibrationConfig, Tag("<table>")],
+    Discriminator(_tag),
+]
+
+
 class CodesConfig(Table):
     """Event codes that tell one light's state.
 
@@ -275,11 +331,13 @@ class TransportConfig(Table):
 class WriterConfig(Table):
     """Where the small data goes."""
 
-    scratch: str = "."
+    scratch: Annotated[str, _template("exp", "hutch")] = "."
     """The experiment's scratch folder, `{scratch}` below; may use `{exp}` and `{hutch}`."""
-    directory: str = "{scratch}/hdf5/smalldata"
+    directory: Annotated[str, _template("scratch", "exp", "hutch")] = "{scratch}/hdf5/smalldata"
     """Folder of the files; may use `{scratch}`, `{exp}` and `{hutch}`."""
-    name: str = "{exp}_Run{run:04d}.h5"
+    name: Annotated[str, _template("exp", "hutch", "run"), AfterValidator(_per_run)] = (
+        "{exp}_Run{run:04d}.h5"
+    )
     """Name of a run's file; may use `{exp}`, `{hutch}` and `{run}`."""
     compression: Literal["none"] = "none"
     """Compression of the columns."""
@@ -301,96 +359,3 @@ class RunConfig(Table):
     """Producers on this machine."""
     dashboard: bool = True
     """Whether to serve the page."""
-
-
-class Config(Table):
-    """The configuration of one experiment."""
-
-    layer: str = ""
-    """Name of a hutch ("mfx") or path of a TOML file on which this one is laid."""
-    hutch: str = ""
-    """The hutch; without it, the first three letters of the experiment."""
-    source: SourceConfig
-    """Where shots come from."""
-    inputs: dict[str, InputConfig] = Field(default_factory=dict)
-    """Detector fields by short name."""
-    reducers: dict[str, ReducerConfig] = Field(default_factory=dict)
-    """Reducers by the name that begins their columns."""
-    calibration: dict[
-        str,
-        Annotated[
-            Annotated[Literal["none"], Tag("<text>")]
-            | Annotated[CalibrationConfig, Tag("<table>")],
-            Discriminator(_tag),
-        ],
-    ] = Field(default_factory=dict)
-    """By detector: files with constants, or "none" for raw ADU; others from psana's store."""
-    light: LightConfig = LightConfig()
-    """Event codes of the lights."""
-    batch: BatchConfig = BatchConfig()
-    """When a producer sends what it has."""
-    aggregate: AggregationConfig = AggregationConfig()
-    """How the aggregator orders and commits."""
-    transport: TransportConfig = TransportConfig()
-    """Where the processes meet."""
-    writer: WriterConfig = WriterConfig()
-    """Where the small data goes."""
-    dashboard: DashboardConfig = DashboardConfig()
-    """Where the page is served."""
-    run: RunConfig = RunConfig()
-    """What `ffb run` starts."""
-
-    _path: Path | None = PrivateAttr(None)
-    _text: str = PrivateAttr("")
-    _overrides: tuple[str, ...] = PrivateAttr(())
-
-    @property
-    def path(self) -> Path | None:
-        """The file this was read from; ``None`` if it was made in memory."""
-        return self._path
-
-    @property
-    def text(self) -> str:
-        """All layers and overrides as one TOML text, which loads to an equal configuration."""
-        return self._text
-
-    @property
-    def overrides(self) -> tuple[str, ...]:
-        """The ``--set`` arguments that went in."""
-        return self._overrides
-
-    @property
-    def exp(self) -> str:
-        """The experiment; ``""`` where only the stream tells it."""
-        return getattr(self.source, "exp", "")
-
-    @property
-    def fields(self) -> dict[str, shot.Field]:
-        """The field of every input, by name."""
-        return {name: i.source for name, i in self.inputs.items()}
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of frames that the file itself states, by input."""
-        return {name: i.shape for name, i in self.inputs.items() if i.shape is not None}
-
-    def locate(self, path: str) -> Path:
-        """``path`` with ``~`` expanded and, if relative, seen from the configuration file."""
-        folder = self._path.parent if self._path else Path()
-        return folder / Path(path).expanduser()
-
-    def file(self, exp: str, run: int) -> Path:
-        """Path of the small data of ``run``."""
-        names = {"exp": exp, "hutch": self.hutch or exp[:3], "run": run}
-        scratch = self.writer.scratch.format(**names)
-        folder = self.writer.directory.format(scratch=scratch, **names)
-        return self.locate(folder) / self.writer.name.format(**names)
-
-    def endpoints(self) -> Endpoints:
-        """Where the processes meet; makes the private folder of the sockets if one is needed.
-
-        The folder is this user's alone and named after experiment and file, so that two services
-        never meet by accident. Raises ``PermissionError`` when somebody else prepared it.
-        """
-        given = Endpoints(self.transport.aggregator, self.transport.views)
-        return given.complete(self.exp or "ffb", str(self._path and self._path.resolve()))
