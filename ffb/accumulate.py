@@ -59,7 +59,7 @@ class Moments:
         The mean is NaN where N is 0, the error where N is below 2.
         """
         keys = np.array(sorted(self._sums), np.int64)
-        sums = np.array([self._sums[int(k)] for k in keys]).reshape(-1, 3, 3, self.columns)
+        sums = np.array([self._sums[int(k)] for k in keys]).reshape(len(keys), 3, 3, self.columns)
         n, s, ss = (sums[:, :, i].transpose(2, 1, 0) for i in range(3))
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = s / n

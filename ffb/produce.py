@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ffb.health import SECOND, Rate
 from ffb.plan import Plan
 from ffb.shot import BeginStep, Idle
-from ffb.wire import Header
+from ffb.wire import EndRun, Header
 
 if TYPE_CHECKING:
     from ffb.config import Config
@@ -79,13 +79,7 @@ class Producer:
             now = time.time_ns()
             if isinstance(item, BeginStep):
                 plan.step(item)
-                body = {
-                    "step": item.step,
-                    "values": dict(item.values),
-                    "docstring": item.docstring,
-                    "timestamp": item.timestamp,
-                }
-                self.link.send(head._replace(kind="step"), None, body)
+                self.link.send(head._replace(kind="step"), None, item)
             elif not isinstance(item, Idle):
                 self.read += 1
                 if self.link.room or self._wait():
@@ -120,7 +114,7 @@ class Producer:
 
     def _send_end(self, head: Header, ended: str) -> None:
         head = head._replace(kind="end_run", counts=self.counts)
-        self.link.send(head, None, {"ended": ended})
+        self.link.send(head, None, EndRun(ended))
         self.link.pump()
 
     @property
