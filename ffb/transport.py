@@ -1,0 +1,424 @@
+"""Sockets: rows travel without loss (Link to Hub), snapshots to whoever looks (PUB to SUB).
+
+The only module that knows zmq. On the lossless way a producer numbers its messages and keeps each
+until the aggregator has committed it; after every reconnection both say where they stand and the
+rest is sent again, in order. On the lossy way only the newest frame counts.
+
+Frames of the lossless way: a prefix (magic, type, epoch, seq), then what the type carries. Types
+of a producer: Hello (its acknowledged seq), Data, Remind (begin_run of an open run, for an
+aggregator that may have forgotten it), sTatus. Of the aggregator: Welcome (the durable seq, and
+how many bytes may be in flight), Ack (the durable seq), refuseX (a sentence).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import struct
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from ffb.address import check_connect, claim, load_key
+from ffb.batch import Batch
+from ffb.schema import Schema
+from ffb.untrusted import MAX_PAYLOAD, Frame
+from ffb.window import MAX_IN_FLIGHT, Name, Order, Sent, Window
+from ffb.wire import Body, Header, encode
+
+_PREFIX, _MAGIC = struct.Struct("<4scQQ"), b"ffb1"
+_HELLO, _DATA, _REMIND, _STATUS, _WELCOME, _ACK, _REFUSE = b"H", b"D", b"R", b"T", b"W", b"A", b"X"
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_HEARTBEAT_MS, _SILENCE_MS, _LINGER_MS = 200, 1000, 200
+_HANDSHAKE = zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+
+class RefusedError(ConnectionError):
+    """The aggregator does not want us, and says why."""
+
+
+class Delivery(NamedTuple):
+    """One message as it arrived, in order and once; ``seq`` is 0 for what is not numbered."""
+
+    producer: str
+    epoch: int
+    seq: int
+    frames: list[Frame]
+
+
+def _open(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
+    socket = context.socket(kind)
+    socket.linger = 0
+    socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL, 10)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    return socket
+
+
+def _connect(socket: zmq.Socket[bytes], address: str, key: Path | None) -> None:
+    check_connect(address, key)
+    if key is not None:
+        socket.curve_serverkey = load_key(key, secret=False)[0]
+        socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+    socket.connect(address)
+
+
+def _bind(socket: zmq.Socket[bytes], address: str, key: Path | None) -> str:
+    if key is not None:
+        socket.curve_publickey, socket.curve_secretkey = load_key(key, secret=True)
+        socket.curve_server = True
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as e:
+        raise OSError(f"cannot listen at {address}: {e.strerror}") from e
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+def _ms(seconds: float) -> int:
+    return math.ceil(seconds * 1000)
+
+
+class Link:
+    """A producer's end of the lossless way. One thread uses it, and pumps it often.
+
+    ``key`` is the file with the aggregator's public CURVE key, needed for addresses of other
+    hosts. Batches given to :meth:`send` belong to the link: they are kept, not copied, until
+    committed. ``resent`` counts messages sent again after a reconnection, ``connected`` says
+    whether the aggregator is there.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        producer: str,
+        window_bytes: int = 128 << 20,
+        epoch: int | None = None,
+        key: Path | None = None,
+    ) -> None:
+        if not _NAME.fullmatch(producer):
+            raise ValueError(f"producer {producer!r}: 1 to 64 letters, digits or _ . : -")
+        self.address, self.producer = address, producer
+        self.epoch = time.time_ns() if epoch is None else epoch
+        self.resent, self.connected = 0, False
+        self._window = Window(window_bytes)
+        self._open_run: Sent | None = None
+        self._helloed = 0.0
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = _open(self._context, zmq.DEALER)
+        self._socket.setsockopt(zmq.ROUTING_ID, f"{producer}/{self.epoch}".encode())
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._socket.set_hwm(0)  # the window bounds what waits here
+        self._monitor = self._socket.get_monitor_socket(_HANDSHAKE | zmq.EVENT_DISCONNECTED)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
+        try:
+            _connect(self._socket, address, key)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def room(self) -> bool:
+        """Whether a batch may be begun: fewer bytes and messages in flight than allowed."""
+        return self._window.room
+
+    @property
+    def unacked(self) -> int:
+        """Messages sent and not yet known to be committed."""
+        return len(self._window)
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes sent and not yet known to be committed."""
+        return self._window.bytes
+
+    @property
+    def high_water(self) -> int:
+        """The most bytes ever in flight."""
+        return self._window.high_water
+
+    def send(self, header: Header, schema: Schema | None, body: Body) -> int:
+        """Number a message, keep it and send it; returns its number.
+
+        begin_run, step and end_run are always admitted, and the batch that was begun while there
+        was room. Raises :class:`BufferError` when batches come in spite of a full window.
+        """
+        if isinstance(body, Batch) and self._window.burst:
+            raise BufferError(
+                f"{self.in_flight_bytes} bytes are in flight, twice the window: ask for `room`"
+                " before a batch, and wait or count the shots as lost"
+            )
+        header = header._replace(producer=self.producer, epoch=self.epoch, seq=self._window.seq + 1)
+        sent = self._window.keep(encode(header, schema, body))
+        if header.kind in {"begin_run", "end_run"}:
+            self._open_run = sent if header.kind == "begin_run" else None
+        if self.connected:
+            self._transmit(_DATA, sent.seq, sent.frames)
+        return sent.seq
+
+    def status(self, numbers: Mapping[str, Any], header: Header | None = None) -> None:
+        """Say how we are: not numbered, not kept, not sent while nobody listens."""
+        if self.connected:
+            header = (header or Header("status"))._replace(
+                kind="status", producer=self.producer, epoch=self.epoch
+            )
+            self._transmit(_STATUS, 0, encode(header, None, numbers))
+
+    def pump(self, timeout_s: float = 0.0) -> None:
+        """Take acknowledgements, notice lost and new connections, send again what that asks for.
+
+        Waits for at most ``timeout_s`` for something to happen. Raises :class:`RefusedError`.
+        """
+        ready = dict(self._poller.poll(_ms(timeout_s)))
+        if self._monitor in ready:
+            while self._monitor.poll(0):
+                self.connected = False
+                if recv_monitor_message(self._monitor)["event"] == _HANDSHAKE:
+                    self._hello()
+        if not self.connected and time.monotonic() - self._helloed > 0.5:
+            self._hello()
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._take(self._socket.recv_multipart(zmq.NOBLOCK))
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until everything is committed; False when that took longer than ``timeout_s``."""
+        end = time.monotonic() + timeout_s
+        while self.unacked and (left := end - time.monotonic()) > 0:
+            self.pump(min(left, 0.1))
+        return not self.unacked
+
+    def close(self) -> None:
+        """Close the socket; what is not committed is gone."""
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._context.destroy(0)
+
+    def _hello(self) -> None:
+        self._helloed = time.monotonic()
+        self._transmit(_HELLO, self._window.acked, [self.producer.encode()])
+
+    def _transmit(self, kind: bytes, seq: int, frames: Sequence[Frame]) -> None:
+        prefix = _PREFIX.pack(_MAGIC, kind, self.epoch, seq)
+        try:
+            self._socket.send_multipart([prefix, *frames], zmq.NOBLOCK, copy=False)
+        except zmq.Again:  # nobody there (IMMEDIATE): it stays in our keeping
+            self.connected = False
+
+    def _take(self, frames: list[bytes]) -> None:
+        magic, kind, epoch, seq = _PREFIX.unpack(frames[0])
+        if magic != _MAGIC or epoch != self.epoch:
+            return
+        if kind == _REFUSE:
+            raise RefusedError(frames[1].decode())
+        self._window.ack(seq)
+        if kind == _WELCOME:
+            self._window.most = min(self._window.most, int.from_bytes(frames[1], "little"))
+            self._again()
+
+    def _again(self) -> None:
+        self.connected = True
+        run = self._open_run
+        if run is not None and run.seq <= self._window.acked:
+            self._transmit(_REMIND, run.seq, run.frames)
+        for sent in self._window:
+            if not self.connected:
+                return
+            self._transmit(_DATA, sent.seq, sent.frames)
+            self.resent += 1
+
+
+class Hub:
+    """The aggregator's end of the lossless way.
+
+    Listens at ``address``: ipc or loopback, elsewhere only with ``key``, the file of our secret
+    CURVE key. ``durable`` says what an earlier life has committed, by (producer, epoch).
+    ``rejected`` counts by sender what was not understood; ``order`` knows who has come how far.
+    Raises ``OSError`` with a sentence
+    when somebody else listens there.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        durable: Mapping[Name, int] | None = None,
+        window_bytes: int = 1 << 30,
+        key: Path | None = None,
+    ) -> None:
+        self.window_bytes = window_bytes
+        self.rejected: Counter[str] = Counter()
+        self.order = Order(durable or {})
+        self._names: dict[bytes, Name] = {}
+        self._current: dict[str, int] = {}
+        self._owed: set[Name] = set()
+        self._lock = claim(address, key)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self._socket = _open(self._context, zmq.ROUTER)
+            self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+            self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+            self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
+            self._socket.set_hwm(2 * MAX_IN_FLIGHT)
+            self.address = _bind(self._socket, address, key)
+        except BaseException:
+            self.close()
+            raise
+
+    def receive(self, timeout_s: float = 0.0, limit: int = 256) -> list[Delivery]:
+        """At most ``limit`` messages, waiting for the first for at most ``timeout_s``.
+
+        Numbered messages come in order and once per (producer, epoch), the others as they come.
+        """
+        for name in [*self._owed]:
+            self._pay(name)
+        out: list[Delivery] = []
+        if self._socket.poll(_ms(timeout_s)):
+            with contextlib.suppress(zmq.Again):
+                for _ in range(limit):
+                    frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                    delivery = self._take([f.buffer for f in frames])
+                    if delivery is not None:
+                        out.append(delivery)
+        return out
+
+    def ack(self, producer: str, epoch: int, seq: int) -> None:
+        """Tell ``producer`` that everything up to ``seq`` is committed."""
+        if self.order.ack((producer, epoch), seq):
+            self._owed.add((producer, epoch))
+            self._pay((producer, epoch))
+
+    def reject(self, sender: str) -> None:
+        """Count a message of ``sender`` that could not be understood."""
+        known = sender in self.rejected or len(self.rejected) < 100
+        self.rejected[sender if known else "others"] += 1
+
+    def close(self) -> None:
+        """Stop listening, and let another listen here."""
+        self._context.destroy(_LINGER_MS)
+        self._lock.close()
+
+    def _take(self, frames: list[memoryview]) -> Delivery | None:
+        identity = bytes(frames[0])
+        try:
+            magic, kind, epoch, seq = _PREFIX.unpack(frames[1])
+        except (struct.error, IndexError):
+            magic, kind = b"", b""
+        if magic != _MAGIC:
+            self.reject(_printable(identity))
+        elif kind == _HELLO and len(frames) == 3:
+            self._greet(identity, bytes(frames[2]), epoch, seq)
+        elif kind not in {_DATA, _REMIND, _STATUS} or len(frames) != 5:
+            self.reject(_printable(identity))
+        elif self._names.get(identity, ("", -1))[1] != epoch:
+            self.order.gaps += 1  # sent before its Hello; comes again after our Welcome
+        else:
+            return self._deliver(self._names[identity], kind, seq, frames[2:])
+        return None
+
+    def _deliver(
+        self, name: Name, kind: bytes, seq: int, frames: list[memoryview]
+    ) -> Delivery | None:
+        if kind == _DATA and not self.order.take(name, seq):
+            self._owed.add(name)
+            return None
+        return Delivery(*name, seq if kind == _DATA else 0, [*frames])
+
+    def _greet(self, identity: bytes, raw: bytes, epoch: int, acked: int) -> None:
+        if identity != raw + b"/%d" % epoch or not _NAME.fullmatch(raw.decode("ascii", "replace")):
+            self.reject(_printable(identity))
+            return
+        producer = raw.decode()
+        name, current = (producer, epoch), self._current.get(producer, epoch)
+        if current != epoch and self._reaches((producer, current)):
+            sentence = (
+                f"a producer named {producer!r} is already at work (started {current} ns):"
+                " give each producer its own name, or stop the other one first"
+            )
+            self._reply(identity, _REFUSE, epoch, 0, sentence.encode())
+            return
+        self._current[producer], self._names[identity] = epoch, name
+        durable = self.order.greet(name, acked)
+        self._reply(identity, _WELCOME, epoch, durable, self.window_bytes.to_bytes(8, "little"))
+
+    def _pay(self, name: Name) -> None:
+        identity = f"{name[0]}/{name[1]}".encode()
+        if self._reply(identity, _ACK, name[1], self.order.durable.get(name, 0)) != "later":
+            self._owed.discard(name)
+
+    def _reaches(self, name: Name) -> bool:
+        """Whether the connection of ``name`` stands; zmq's heartbeat ends those of the dead."""
+        identity = f"{name[0]}/{name[1]}".encode()
+        return self._reply(identity, _ACK, name[1], self.order.durable.get(name, 0)) != "gone"
+
+    def _reply(self, identity: bytes, kind: bytes, epoch: int, seq: int, *more: bytes) -> str:
+        prefix = _PREFIX.pack(_MAGIC, kind, epoch, seq)
+        try:
+            self._socket.send_multipart([identity, prefix, *more], zmq.NOBLOCK)
+        except zmq.Again:
+            return "later"
+        except zmq.ZMQError as e:
+            if e.errno != zmq.EHOSTUNREACH:
+                raise
+            return "gone"
+        return "sent"
+
+
+def _printable(identity: bytes) -> str:
+    text = identity.decode("ascii", "replace")
+    return text if text.isprintable() and text.isascii() else f"stranger {identity.hex()[:16]}"
+
+
+class Publisher:
+    """Sends frames to whoever listens; who cannot keep up misses some, nobody waits."""
+
+    def __init__(self, address: str, key: Path | None = None) -> None:
+        self._lock = claim(address, key)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self._socket = _open(self._context, zmq.PUB)
+            self._socket.sndhwm = 2
+            self.address = _bind(self._socket, address, key)
+        except BaseException:
+            self.close()
+            raise
+
+    def send(self, frame: Frame) -> None:
+        """Publish one frame."""
+        self._socket.send(frame, zmq.NOBLOCK, copy=False)
+
+    def close(self) -> None:
+        """Stop publishing, and let another publish here."""
+        self._context.destroy(_LINGER_MS)
+        self._lock.close()
+
+
+class Subscriber:
+    """Receives the newest frame of a publisher, whether that is there already or not."""
+
+    def __init__(self, address: str, key: Path | None = None) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = _open(self._context, zmq.SUB)
+        self._socket.setsockopt(zmq.CONFLATE, 1)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, 2 * MAX_PAYLOAD)
+        self._socket.subscribe(b"")
+        try:
+            _connect(self._socket, address, key)
+        except BaseException:
+            self.close()
+            raise
+
+    def receive(self, timeout_s: float = 0.0) -> bytes | None:
+        """Newest frame not yet seen, or ``None`` when none came within ``timeout_s``."""
+        return self._socket.recv() if self._socket.poll(_ms(timeout_s)) else None
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._context.destroy(0)

@@ -1,0 +1,100 @@
+"""What is on its way: the window a producer keeps, and the order an aggregator insists on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, TypeAlias
+
+from ffb.untrusted import Frame
+
+#: Messages that may be in flight, whatever their size.
+MAX_IN_FLIGHT = 1024
+
+#: A producer's process: its name, and its epoch (when it started, ns).
+Name: TypeAlias = tuple[str, int]
+
+
+class Sent(NamedTuple):
+    """A message in our keeping."""
+
+    seq: int
+    size: int
+    frames: list[Frame]
+
+
+class Window:
+    """Messages sent and not yet known to be committed, bounded in bytes and number."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.seq = self.acked = self.bytes = self.high_water = 0
+        self._sent: deque[Sent] = deque()
+
+    def __len__(self) -> int:
+        return len(self._sent)
+
+    def __iter__(self) -> Iterator[Sent]:
+        return iter(self._sent)
+
+    @property
+    def room(self) -> bool:
+        """Whether a batch may be begun."""
+        return self.bytes < self.most and len(self._sent) < MAX_IN_FLIGHT
+
+    @property
+    def burst(self) -> bool:
+        """Whether somebody goes on sending though there is no room: twice the bound."""
+        return self.bytes >= 2 * self.most or len(self._sent) >= 2 * MAX_IN_FLIGHT
+
+    def keep(self, frames: list[Frame]) -> Sent:
+        """Take the next message, the one numbered ``seq + 1``, into our keeping."""
+        self.seq += 1
+        sent = Sent(self.seq, sum(len(f) for f in frames), frames)
+        self._sent.append(sent)
+        self.bytes += sent.size
+        self.high_water = max(self.high_water, self.bytes)
+        return sent
+
+    def ack(self, seq: int) -> None:
+        """Let go of everything up to ``seq``."""
+        while self._sent and self._sent[0].seq <= seq:
+            self.bytes -= self._sent.popleft().size
+        self.acked = max(self.acked, seq)
+
+
+class Order:
+    """Which message of every producer comes next: each is taken once, none ahead of its turn.
+
+    ``durable`` holds the number up to which each producer's messages are committed. ``gaps``
+    counts what came ahead of its turn (it will come again), ``repeated`` what had come before.
+    """
+
+    def __init__(self, durable: Mapping[Name, int]) -> None:
+        self.durable = dict(durable)
+        self.gaps = self.repeated = 0
+        self._received: dict[Name, int] = {}
+
+    def greet(self, name: Name, acked: int) -> int:
+        """Where to resume with ``name``, who knows of ``acked`` being committed."""
+        self.durable[name] = max(self.durable.get(name, 0), acked)
+        self._received[name] = max(self._received.get(name, 0), self.durable[name])
+        return self.durable[name]
+
+    def take(self, name: Name, seq: int) -> bool:
+        """Whether ``seq`` is the one that comes next."""
+        following = self._received[name] + 1
+        if seq == following:
+            self._received[name] = seq
+        elif seq < following:
+            self.repeated += 1
+        else:
+            self.gaps += 1
+        return seq == following
+
+    def ack(self, name: Name, seq: int) -> bool:
+        """Note that everything up to ``seq`` is committed; whether that is news."""
+        news = seq > self.durable.get(name, 0)
+        if news:
+            self.durable[name] = seq
+        return news

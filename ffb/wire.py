@@ -1,0 +1,350 @@
+"""The one envelope between processes, and the one frame of a snapshot: a codec without sockets.
+
+An envelope is three frames: a header (msgpack map), the schema (msgpack, parsed once per id; empty
+for messages without rows) and a body. The body of ``shots`` is the buffer of a batch as it is, the
+bodies of the other kinds are msgpack maps. Nothing that arrives is trusted: whatever is malformed,
+foreign or too large raises :class:`WireError`, and nothing else.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from math import prod
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb.batch import Batch
+from ffb.schema import ALIGN, Schema
+from ffb.shot import BeginStep
+from ffb.sink import Provenance
+from ffb.untrusted import (
+    DTYPES,
+    MAX_COLUMNS,
+    MAX_HEADER,
+    MAX_PAYLOAD,
+    MAX_RANK,
+    MAX_ROWS,
+    MAX_SCHEMA,
+    MAX_TEXT,
+    UNTRUSTED,
+    Frame,
+    WireError,
+    limit,
+    packed,
+    parse_schema,
+    typed,
+    unpacked,
+)
+
+__all__ = [
+    "KINDS",
+    "VERSION",
+    "Body",
+    "Decoder",
+    "EndRun",
+    "Frame",
+    "Header",
+    "Message",
+    "WireError",
+    "encode",
+    "pack",
+    "unpack",
+]
+
+VERSION = 1
+KINDS = ("begin_run", "shots", "step", "end_run", "status")
+
+
+class Header(NamedTuple):
+    """Who says what about which run; the rest of an envelope is read in its light.
+
+    ``began`` is the timestamp of BeginRun. ``epoch`` is when the producer's process started [ns],
+    ``seq`` counts its messages from 1; the transport fills in these two and ``producer``. ``n``,
+    ``schema`` and ``read`` (int64 ns since 1970 per shot, as bytes) come from the batch, see
+    :func:`encode`. ``counts`` is cumulative per producer and run, as of the end of this message:
+    ``{"read": shots, "lost": {reason: shots}}``.
+    """
+
+    kind: str
+    exp: str = ""
+    run: int = 0
+    began: int = 0
+    producer: str = ""
+    epoch: int = 0
+    seq: int = 0
+    n: int = 0
+    schema: bytes = b""
+    read: bytes = b""
+    counts: Mapping[str, Any] = {"read": 0, "lost": {}}
+
+
+class EndRun(NamedTuple):
+    """The producer is through with the run; ``ended`` says why, ``"end of run"`` if all is well."""
+
+    ended: str = "end of run"
+
+
+Body: TypeAlias = Batch | Provenance | BeginStep | EndRun | Mapping[str, Any]
+
+
+class Message(NamedTuple):
+    """A decoded envelope. ``body`` is a :class:`Batch` for ``shots``, a :class:`Provenance` for
+    ``begin_run``, a :class:`BeginStep`, an :class:`EndRun`, or a map of plain data for
+    ``status``.
+    """  # noqa: D205 - one sentence
+
+    header: Header
+    schema: Schema | None
+    body: Body
+
+
+def encode(header: Header, schema: Schema | None, body: Body) -> list[Frame]:
+    """Frames of one message; the payload of a batch is its own memory, not a copy.
+
+    Do not write into the batch while the frames are in use. Raises :class:`WireError` when the
+    message is larger than a decoder would accept.
+    """
+    columns = b"" if schema is None else schema.packed
+    if schema is not None:
+        header = header._replace(schema=schema.id)
+    if isinstance(body, Batch):
+        read = np.ascontiguousarray(body.read[: body.n], "<i8").tobytes()
+        header = header._replace(n=body.n, read=read)
+        frame: Frame = memoryview(cast("Any", body.buffer))
+        limit("rows", body.n, MAX_ROWS)
+        limit("bytes of payload", len(frame), MAX_PAYLOAD)
+    else:
+        frame = packed(_plain_body(body))
+        limit("bytes of body", len(frame), MAX_SCHEMA)
+    head = packed({"v": VERSION, **header._asdict()})
+    limit("bytes of header", len(head), MAX_HEADER)
+    limit("bytes of schema", len(columns), MAX_SCHEMA)
+    return [head, columns, frame]
+
+
+class Decoder:
+    """Decodes messages, parsing each schema once.
+
+    ``unknown`` counts header fields that this version does not know: ignored beside rows and
+    status, refused on the control path, where not understanding a word changes the meaning.
+    """
+
+    def __init__(self) -> None:
+        self.unknown: Counter[str] = Counter()
+        self._schemas: dict[bytes, Schema] = {}
+
+    def __call__(self, frames: Sequence[Frame]) -> Message:
+        """Message in ``frames``; its batch shares memory with the last of them.
+
+        Raises :class:`WireError`.
+        """
+        try:
+            return self._decode(frames)
+        except WireError:
+            raise
+        except UNTRUSTED as e:
+            raise WireError(f"malformed message: {e!r}") from e
+
+    def _decode(self, frames: Sequence[Frame]) -> Message:
+        if len(frames) != 3:
+            raise WireError(f"{len(frames)} frames; a message has 3: header, schema, body")
+        head, columns, body = frames
+        header = self._header(unpacked("header", head, MAX_HEADER, 256))
+        schema = self._schema(header.schema, columns) if header.schema or len(columns) else None
+        if header.kind in {"shots", "begin_run"} and schema is None:
+            raise WireError(f"{header.kind} without its schema")
+        if header.kind != "shots":
+            if header.n or header.read:
+                raise WireError(f"{header.kind} carries no rows, yet n = {header.n}")
+            plain = unpacked("body", body, MAX_SCHEMA, MAX_COLUMNS)
+            return Message(header, schema, _BODIES[header.kind](plain))
+        assert schema is not None
+        limit("rows", header.n, MAX_ROWS)
+        limit("bytes of payload", len(body), MAX_PAYLOAD)
+        if len(header.read) != 8 * header.n:
+            raise WireError(f"{len(header.read)} bytes of read times for {header.n} rows")
+        return Message(
+            header, schema, Batch.of(schema, header.n, body, np.frombuffer(header.read, "<i8"))
+        )
+
+    def _header(self, raw: Any) -> Header:
+        got = typed("header", raw, dict)
+        if got.pop("v", None) != VERSION:
+            raise WireError(f"protocol version is not {VERSION}: run one ffb everywhere")
+        kind = got.get("kind")
+        if kind not in KINDS:
+            raise WireError(f"kind {str(kind)[:40]!r} is none of {', '.join(KINDS)}")
+        if strange := sorted(str(k)[:40] for k in got.keys() - _HEADER.keys()):
+            if kind not in {"shots", "status"}:
+                raise WireError(f"{kind}: unknown header fields {strange[:5]}")
+            self.unknown.update(strange if len(self.unknown) < 100 else {"others": len(strange)})
+        if missing := sorted(_HEADER.keys() - got.keys()):
+            raise WireError(f"{kind}: header fields {missing} are missing")
+        for name, kind_of in _HEADER.items():
+            value = typed(name, got[name], kind_of)
+            if (kind_of is int and value < 0) or (kind_of is str and len(value) > MAX_TEXT):
+                raise WireError(f"{name} is out of range")
+        _check_counts(got["counts"])
+        return Header(**{name: got[name] for name in _HEADER})
+
+    def _schema(self, name: bytes, frame: Frame) -> Schema:
+        schema = self._schemas.get(name)
+        if schema is None:
+            schema = parse_schema(frame)
+            if schema.id != name:
+                raise WireError("the schema does not match the id in the header")
+            if len(self._schemas) >= 64:  # a run has one; strangers may send many
+                self._schemas.pop(next(iter(self._schemas)))
+            self._schemas[name] = schema
+        if bytes(frame) != schema.packed:
+            raise WireError("the schema does not match the id in the header")
+        return schema
+
+
+def pack(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """One frame of plain ``meta`` data and numeric ``arrays``, each at a multiple of 64 bytes.
+
+    Raises :class:`WireError` for an array that is no array of numbers, or a frame over 1 GiB.
+    """
+    at, table, blobs = 0, [], []
+    for name, array in arrays.items():
+        a = np.ascontiguousarray(array).reshape(np.shape(array))
+        a = a.astype(a.dtype.newbyteorder("<"), copy=False)
+        if a.dtype.str not in DTYPES:
+            raise WireError(f"array {name!r} is {a.dtype}; only numbers and truth values travel")
+        table.append((name, a.dtype.str, a.shape, at))
+        pad = -a.nbytes % ALIGN
+        blobs += [a.tobytes(), bytes(pad)]
+        at += a.nbytes + pad
+    head = packed({"meta": dict(meta), "arrays": table})
+    limit("bytes of snapshot meta", len(head), MAX_SCHEMA)
+    limit("bytes of snapshot", at, MAX_PAYLOAD)
+    start = _PREFIX.pack(_MAGIC, VERSION, len(head))
+    gap = bytes(-(len(start) + len(head)) % ALIGN)
+    return b"".join([start, head, gap, *blobs])
+
+
+def unpack(frame: Frame) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Meta data and arrays of a frame made by :func:`pack`; arrays are views of ``frame``.
+
+    Raises :class:`WireError`.
+    """
+    try:
+        return _unpack_snapshot(memoryview(frame))
+    except WireError:
+        raise
+    except UNTRUSTED as e:
+        raise WireError(f"malformed snapshot: {e!r}") from e
+
+
+def _unpack_snapshot(view: memoryview) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    limit("bytes of snapshot", len(view), MAX_PAYLOAD + MAX_SCHEMA + 2 * ALIGN)
+    magic, version, size = _PREFIX.unpack_from(view)
+    if (magic, version) != (_MAGIC, VERSION):
+        raise WireError(f"not a snapshot of version {VERSION}")
+    end = _PREFIX.size + size
+    if end > len(view):
+        raise WireError("the snapshot is cut short")
+    head = typed("snapshot", unpacked("meta", view[_PREFIX.size : end], MAX_SCHEMA, 1 << 17), dict)
+    if head.keys() != {"meta", "arrays"}:
+        raise WireError("a snapshot holds meta and arrays, nothing else")
+    data, out = view[end + -end % ALIGN :], {}
+    for name, dtype, shape, at in head["arrays"]:
+        typed("name", name, str)
+        if dtype not in DTYPES or len(shape) > 2 * MAX_RANK or type(at) is not int or at < 0:
+            raise WireError(f"array {name[:40]!r} is described wrongly")
+        if not all(type(s) is int and s >= 0 for s in shape):
+            raise WireError(f"array {name[:40]!r} has no shape")
+        stop = at + prod(shape) * np.dtype(dtype).itemsize
+        if stop > len(data):
+            raise WireError(f"array {name[:40]!r} reaches beyond the snapshot")
+        out[name] = np.frombuffer(data[at:stop], dtype).reshape(shape)
+    return typed("meta", head["meta"], dict), out
+
+
+_PREFIX, _MAGIC = struct.Struct("<4sII"), b"ffbS"
+_HEADER: dict[str, type] = {
+    "kind": str,
+    "exp": str,
+    "run": int,
+    "began": int,
+    "producer": str,
+    "epoch": int,
+    "seq": int,
+    "n": int,
+    "schema": bytes,
+    "read": bytes,
+    "counts": dict,
+}
+
+
+def _check_counts(counts: dict[str, Any]) -> None:
+    if counts.keys() != {"read", "lost"}:
+        raise WireError("counts must hold read and lost")
+    lost = typed("lost", counts["lost"], dict)
+    if not all(type(c) is int and c >= 0 for c in (counts["read"], *lost.values())):
+        raise WireError("counts must be whole numbers")
+    if any(len(reason) > MAX_TEXT for reason in lost):
+        raise WireError("a reason for a loss is too long")
+
+
+def _plain_body(body: Body) -> dict[str, Any]:
+    if isinstance(body, Provenance | BeginStep):
+        plain = {f.name: getattr(body, f.name) for f in fields(body)}
+        return {k: dict(v) if isinstance(v, Mapping) else v for k, v in plain.items()}
+    return body._asdict() if isinstance(body, EndRun) else dict(cast("Mapping[str, Any]", body))
+
+
+def _exactly(what: str, raw: Any, expected: Mapping[str, type]) -> dict[str, Any]:
+    got: dict[str, Any] = typed(what, raw, dict)
+    if got.keys() != expected.keys():
+        raise WireError(f"{what} holds {', '.join(expected)}, nothing else")
+    for name, kind in expected.items():
+        typed(f"{what}.{name}", got[name], kind)
+    return got
+
+
+def _numbers(what: str, got: dict[str, Any]) -> dict[str, float]:
+    if not all(type(v) in {int, float} for v in got.values()):
+        raise WireError(f"{what} must be numbers")
+    return got
+
+
+def _provenance(raw: Any) -> Provenance:
+    text, table = dict.fromkeys(("config", "host", "command"), str), dict
+    got = _exactly(
+        "begin_run",
+        raw,
+        {**text, "reducers": table, "constants": table, "versions": table, "notes": list},
+    )
+    if not all(type(v) is str for v in (*got["versions"].values(), *got["notes"])):
+        raise WireError("begin_run: versions and notes must be text")
+    return Provenance(**{**got, "notes": tuple(got["notes"])})
+
+
+def _step(raw: Any) -> BeginStep:
+    kinds = {"step": int, "values": dict, "docstring": str, "timestamp": int}
+    got = _exactly("step", raw, kinds)
+    return BeginStep(**{**got, "values": _numbers("step.values", got["values"])})
+
+
+def _end_run(raw: Any) -> EndRun:
+    return EndRun(**_exactly("end_run", raw, {"ended": str}))
+
+
+def _status(raw: Any) -> dict[str, Any]:
+    status: dict[str, Any] = typed("status", raw, dict)
+    return status
+
+
+_BODIES: dict[str, Callable[[Any], Body]] = {
+    "begin_run": _provenance,
+    "step": _step,
+    "end_run": _end_run,
+    "status": _status,
+}
