@@ -75,10 +75,12 @@ class Run(Protocol):
         """
         ...
 
-    def constants(self, detector: str, geometry: str = "") -> Constants:
+    def constants(self, detector: str, geometry: str = "", store: bool = True) -> Constants:
         """Calibration constants and geometry of an area detector for this run.
 
-        ``geometry`` names a file to take the geometry from instead of the store's.
+        ``geometry`` names a file to take the geometry from instead of the store's. With ``store``
+        false the store is not asked: files give the constants, and only what the run itself and
+        the detector's type tell is wanted (configuration bits, default geometry).
         Raises ``LookupError`` with a sentence on what was tried where nothing can be had; a
         detector that simply has no pedestals is no error.
         """
