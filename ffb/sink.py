@@ -26,7 +26,10 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Counts:
-    """The books at a commit, over all producers: ``read = written + sum(lost) + in flight``."""
+    """The books at a commit, over all producers: ``read = written + sum(lost) + in flight``.
+
+    ``ended`` says at the end of the run why it ended.
+    """
 
     commit: int = 0
     read: int = 0
@@ -34,6 +37,7 @@ class Counts:
     lost: Mapping[str, int] = field(default_factory=dict)
     late: int = 0
     producers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    ended: str = ""
 
 
 class Sink(Protocol):
