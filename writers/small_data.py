@@ -1,0 +1,291 @@
+"""The small data of a run: one HDF5 file that grows, readable at every moment.
+
+Exports :class:`SmallData`, a sink. One commit is: columns written in whole chunks, the tables of
+commits, losses and steps, a flush, and then the counter ``ffb/committed``, in that order; a reader
+that believes the counter sees whole rows only, and so does whoever continues the file after its
+writer was killed. Layout: :mod:`ffb.writers.layout`; names: :mod:`ffb.reader`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ffb import reader
+from ffb.batch import Batch
+from ffb.schema import Schema
+from ffb.sink import Counts, Provenance
+from ffb.source import RunInfo
+from ffb.writers import layout
+from ffb.writers.h5clear import clear
+from ffb.writers.lease import Lease
+
+log = logging.getLogger(__name__)
+
+#: Room kept for HDF5's own metadata, which must never meet a full disk [bytes].
+RESERVE = 1 << 20
+
+
+class SmallData:
+    """A sink that writes ``<directory>/<name>``, by default ``<exp>_Run<NNNN>.h5``.
+
+    A file that a killed writer left behind is continued when it is of the same run and schema;
+    :meth:`resume` then tells what is in it. Any other file of that name is left alone, and the
+    run goes to ``<name>_2.h5``, ``_3`` and so on. ``path`` is the file being written or written
+    last, ``rows`` the number of rows committed, ``books`` the counts at the last commit.
+
+    :meth:`commit` raises ``OSError`` with a sentence when it cannot write; rows then wait in
+    memory and the next commit writes them too, so they must not be appended again.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], name: str = "{exp}_Run{run:04d}.h5"
+    ) -> None:
+        self.directory, self.name = Path(directory), name
+        self.path: Path | None = None
+        self.rows, self.books = 0, Counts()
+        self._file: h5py.File | None = None
+
+    def begin_run(self, info: RunInfo, schema: Schema, provenance: Provenance) -> None:
+        """Create the file, or continue the one that this run has already.
+
+        Raises ``OSError`` when the directory cannot be written, has no room, or when another
+        process is writing this run.
+        """
+        if self._file is not None:
+            raise RuntimeError(f"{self.path} is still open: end its run before the next begins")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.rows, self.books, self._noted, self._bytes = 0, Counts(), (-1, Counts()), 0
+        self._schema = schema
+        notes = list(provenance.notes)
+        for path in self._candidates(info):
+            lease = Lease(path)
+            try:
+                if not path.exists():
+                    self._create(path, info, schema, replace(provenance, notes=tuple(notes)))
+                elif reason := _foreign(path, info, schema):
+                    notes.append(f"{path.name} is left as it is: {reason}")
+                    log.warning("file=%s left as it is: %s", path, reason)
+                    lease.release()
+                    continue
+                else:
+                    self._continue(path)
+            except BaseException:
+                lease.release()
+                raise
+            self._lease, self.path = lease, path
+            return
+
+    def _candidates(self, info: RunInfo) -> Iterator[Path]:
+        first = self.directory / self.name.format(exp=info.exp, run=info.run)
+        yield first
+        for n in count(2):
+            yield first.with_name(f"{first.stem}_{n}{first.suffix}")
+
+    def _create(self, path: Path, info: RunInfo, schema: Schema, provenance: Provenance) -> None:
+        """Make the file under another name and let it appear when readers can open it."""
+        _demand_room(self.directory, layout.overhead(schema) + RESERVE)
+        part = path.with_name(f".{path.name}.part")
+        part.unlink(missing_ok=True)  # what a writer left that was killed right here
+        file = h5py.File(part, "x", libver="latest", locking=False)
+        try:
+            layout.create(file, info, schema, provenance)
+            file.swmr_mode = True
+            file.flush()
+            os.link(part, path)
+        except BaseException:
+            file.close()
+            part.unlink()
+            raise
+        part.unlink()
+        self._use(file, schema, {})
+
+    def _continue(self, path: Path) -> None:
+        with reader.open(path) as run:
+            self.rows, self.books, schema = run.committed, run.counts, run.schema
+            rows = layout.table_rows(run)
+        access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+        access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
+        access.set_file_locking(False, False)
+        access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+        flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
+        self._use(h5py.File(h5py.h5f.open(os.fsencode(path), flags, access)), schema, rows)
+        log.info("file=%s continued at row=%d commit=%d", path, self.rows, self.books.commit)
+
+    def _use(self, file: h5py.File, schema: Schema, rows: Mapping[str, int]) -> None:
+        self._columns = {c.name: layout.Growing(file[c.name], self.rows) for c in schema.columns}
+        self._tables = {k: layout.Growing(file[k], rows.get(k, 0)) for k in layout.TABLES}
+        self._overhead = layout.overhead(schema) + RESERVE
+        self._inode = os.fstat(file.id.get_vfd_handle()).st_ino
+        self._file = file
+
+    def resume(self) -> dict[tuple[str, int], int]:
+        """Tell for each (producer, epoch) the last ``seq`` that the continued file holds.
+
+        Empty for a new file. Both are taken from ``Counts.producers`` of the last commit, which
+        holds ``epoch`` and ``seq`` by producer.
+        """
+        return {
+            (name, int(p["epoch"])): int(p["seq"])
+            for name, p in self.books.producers.items()
+            if "epoch" in p and "seq" in p
+        }
+
+    def append(self, batch: Batch) -> None:
+        """Take rows in timestamp order; the batch must stay as it is until committed.
+
+        Raises ``ValueError`` when its schema is not that of the run.
+        """
+        self._opened()
+        if batch.schema.id != self._schema.id:
+            raise ValueError(
+                f"a batch of schema {batch.schema.id.hex()} in a file of schema"
+                f" {self._schema.id.hex()}: columns cannot change within a run's file"
+            )
+        for name, growing in self._columns.items():
+            growing.append(batch.columns[name])
+        self._bytes += batch.buffer.nbytes
+
+    def step(self, step: int, values: Mapping[str, float], docstring: str) -> None:
+        """Note that a new step began after the rows appended so far; written at next commit."""
+        self._opened()
+        row = self._appended()
+        line = {"step": step, "row": row, "values": dict(values), "docstring": docstring}
+        at, size = self._say(line)
+        table = np.array([(step, row, at, size)], reader.STEP_DTYPE)
+        self._tables[reader.STEPS].append(table)
+
+    def commit(self, counts: Counts) -> None:
+        """Write all rows appended so far and let readers see them.
+
+        Raises ``OSError`` with a sentence; repeat it when the cause is gone.
+        """
+        file, rows = self._opened(), self._appended()
+        try:
+            self._look()
+            for growing in self._columns.values():
+                growing.write()
+            self._note(counts, rows)
+            for table in self._tables.values():
+                table.write()
+            file.flush()  # before the counter: it must never run ahead of what it counts
+            layout.set_counter(file[reader.COMMITTED], rows)
+        except (OSError, RuntimeError) as e:
+            raise self._refusal(e, rows) from e
+        self.rows, self.books, self._bytes = rows, counts, 0
+
+    def _look(self) -> None:
+        """Find out what HDF5 would not say: no room, or a file that is no longer there."""
+        assert self.path is not None
+        try:
+            there = self.path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise FileNotFoundError(
+                errno.ENOENT, "it was removed or replaced; end this run and begin it again"
+            )
+        _demand_room(self.directory, self._bytes + self._overhead)
+
+    def _note(self, counts: Counts, rows: int) -> None:
+        """Append to the tables, once for each state of the books."""
+        if self._noted == (rows, counts):  # said already, by a commit that failed afterwards
+            return
+        now, lost = time.time_ns(), sum(counts.lost.values())
+        line = {"commit": counts.commit, "rows": rows, "lost": counts.lost, "time": now}
+        at, size = self._say(line | {"producers": counts.producers, "ended": counts.ended})
+        numbers = (counts.commit, rows, now, counts.read, counts.written, lost, counts.late)
+        self._tables[reader.COMMITS].append(np.array([(*numbers, at, size)], reader.COMMIT_DTYPE))
+        before = self._noted[1].lost or self.books.lost
+        moved = [(k, n) for k, n in counts.lost.items() if before.get(k) != n]
+        table = [(counts.commit, reason.encode()[:64], n) for reason, n in moved]
+        if table:
+            self._tables[reader.LOSSES].append(np.array(table, reader.LOSS_DTYPE))
+        self._noted = (rows, counts)
+
+    def _say(self, line: Mapping[str, object]) -> tuple[int, int]:
+        """Append a line to the log; return its offset and size."""
+        text = np.frombuffer(f"{layout.to_json(line)}\n".encode(), np.uint8)
+        at = self._tables[reader.LOG].total
+        self._tables[reader.LOG].append(text)
+        return at, len(text)
+
+    def end_run(self, counts: Counts) -> None:
+        """Commit, complete and close the file, so that any HDF5 tool opens it; fsync it."""
+        self.commit(counts)
+        file = self._opened()
+        try:
+            for growing in (*self._columns.values(), *self._tables.values()):
+                growing.trim()
+            layout.set_end(file, counts)
+            file.flush()
+            layout.set_counter(file[reader.COMPLETE], 1)
+        except (OSError, RuntimeError) as e:
+            raise self._refusal(e, self.rows) from e
+        self.close()
+
+    def close(self) -> None:
+        """Close the file as it is; unless its run has ended, it can be continued."""
+        if self._file is None:
+            return
+        assert self.path is not None
+        self._file.close()
+        self._file = None
+        for place in (self.path, self.directory):
+            if place.exists():
+                fd = os.open(place, os.O_RDONLY)
+                os.fsync(fd)
+                os.close(fd)
+        self._lease.release()
+
+    def _opened(self) -> h5py.File:
+        if self._file is None:
+            raise RuntimeError("no run is being written: begin_run comes first")
+        return self._file
+
+    def _appended(self) -> int:
+        return next((g.total for g in self._columns.values()), 0)
+
+    def _refusal(self, cause: Exception, rows: int) -> OSError:
+        number = getattr(cause, "errno", None) or errno.EIO
+        why = cause.strerror if isinstance(cause, FileNotFoundError) else os.strerror(number)
+        return OSError(
+            number,
+            f"{self.path}: commit refused: {why}; {self.rows} rows are safe in the file,"
+            f" {rows - self.rows} wait in memory for the next commit",
+        )
+
+
+def _foreign(path: Path, info: RunInfo, schema: Schema) -> str:
+    """Say why the file at ``path``, whose lease we hold, is not ours to continue; "" if it is."""
+    try:
+        clear(path)
+        with reader.open(path) as run:
+            if run.info != info:
+                return f"it holds {run.info.exp} run {run.info.run} begun at {run.info.began}"
+            if run.complete:
+                return "it is complete"
+            if run.schema.id != schema.id:
+                return f"its columns are others (schema {run.schema.id.hex()})"
+    except (OSError, ValueError) as e:
+        return f"it cannot be continued ({e})"
+    return ""
+
+
+def _demand_room(directory: Path, size: int) -> None:
+    """Raise ``OSError`` when fewer than ``size`` bytes are free in ``directory``."""
+    stat = os.statvfs(directory)
+    if (free := stat.f_bavail * stat.f_frsize) < size:
+        raise OSError(
+            errno.ENOSPC,
+            f"{directory}: {free / 1e6:.1f} MB free, {size / 1e6:.1f} MB needed: make room",
+        )
