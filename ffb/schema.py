@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -59,8 +60,8 @@ class Schema:
     columns: tuple[Column, ...]
 
     def __post_init__(self) -> None:
-        names = [c.name for c in self.columns]
-        if twice := sorted({n for n in names if names.count(n) > 1}):
+        times = Counter(c.name for c in self.columns)
+        if twice := sorted(n for n, k in times.items() if k > 1):
             raise ValueError(
                 f"schema: columns {twice} appear twice; give each feature its own name"
             )

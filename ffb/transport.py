@@ -6,8 +6,8 @@ rest is sent again, in order. On the lossy way only the newest frame counts.
 
 Frames of the lossless way: a prefix (magic, type, epoch, seq), then what the type carries. Types
 of a producer: Hello (its acknowledged seq), Data, Remind (begin_run of an open run, for an
-aggregator that may have forgotten it), sTatus. Of the aggregator: Welcome (the durable seq, and
-how many bytes may be in flight), Ack (the durable seq), refuseX (a sentence).
+aggregator that may have forgotten it), sTatus; of the aggregator: Welcome (the durable seq, and
+the bytes that may be in flight), Ack (the durable seq), refuseX (a sentence).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import re
 import struct
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from ffb.address import check_connect, claim, load_key
+from ffb.address import Claim, check_connect, claim, load_key
 from ffb.batch import Batch
 from ffb.schema import Schema
 from ffb.untrusted import MAX_PAYLOAD, Frame
-from ffb.window import MAX_IN_FLIGHT, Name, Order, Sent, Window
+from ffb.window import MAX_IN_FLIGHT, Name, Order, Window
 from ffb.wire import Body, Header, encode
 
 _PREFIX, _MAGIC = struct.Struct("<4scQQ"), b"ffb1"
@@ -52,40 +52,59 @@ class Delivery(NamedTuple):
     frames: list[Frame]
 
 
-def _open(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
-    socket = context.socket(kind)
-    socket.linger = 0
-    socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS)
-    socket.setsockopt(zmq.RECONNECT_IVL, 10)
-    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-    return socket
+class _End:
+    """A socket in a context of its own and, where it listens, the sole right to the address."""
 
+    def __init__(self, kind: int) -> None:
+        self._claim: Claim | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(kind)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
 
-def _connect(socket: zmq.Socket[bytes], address: str, key: Path | None) -> None:
-    check_connect(address, key)
-    if key is not None:
-        socket.curve_serverkey = load_key(key, secret=False)[0]
-        socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
-    socket.connect(address)
+    def _connect(self, address: str, key: Path | None) -> None:
+        with self._closing_on_failure():
+            check_connect(address, key)
+            if key is not None:
+                self._socket.curve_serverkey = load_key(key, secret=False)[0]
+                self._socket.curve_publickey, self._socket.curve_secretkey = zmq.curve_keypair()
+            self._socket.connect(address)
 
+    def _bind(self, address: str, key: Path | None) -> str:
+        with self._closing_on_failure():
+            self._claim = claim(address, key)
+            if key is not None:
+                public, secret = load_key(key, secret=True)
+                self._socket.curve_publickey, self._socket.curve_secretkey = public, secret
+                self._socket.curve_server = True
+            try:
+                self._socket.bind(address)
+            except zmq.ZMQError as e:
+                raise OSError(f"cannot listen at {address}: {e.strerror}") from e
+        return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
-def _bind(socket: zmq.Socket[bytes], address: str, key: Path | None) -> str:
-    if key is not None:
-        socket.curve_publickey, socket.curve_secretkey = load_key(key, secret=True)
-        socket.curve_server = True
-    try:
-        socket.bind(address)
-    except zmq.ZMQError as e:
-        raise OSError(f"cannot listen at {address}: {e.strerror}") from e
-    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    @contextlib.contextmanager
+    def _closing_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the socket; another may listen here then."""
+        self._context.destroy(_LINGER_MS)
+        if self._claim is not None:
+            self._claim.close()
 
 
 def _ms(seconds: float) -> int:
     return math.ceil(seconds * 1000)
 
 
-class Link:
+class Link(_End):
     """A producer's end of the lossless way. One thread uses it, and pumps it often.
 
     ``key`` is the file with the aggregator's public CURVE key, needed for addresses of other
@@ -104,14 +123,12 @@ class Link:
     ) -> None:
         if not _NAME.fullmatch(producer):
             raise ValueError(f"producer {producer!r}: 1 to 64 letters, digits or _ . : -")
+        super().__init__(zmq.DEALER)
         self.address, self.producer = address, producer
         self.epoch = time.time_ns() if epoch is None else epoch
         self.resent, self.connected = 0, False
         self._window = Window(window_bytes)
-        self._open_run: Sent | None = None
         self._helloed = 0.0
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = _open(self._context, zmq.DEALER)
         self._socket.setsockopt(zmq.ROUTING_ID, f"{producer}/{self.epoch}".encode())
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._socket.set_hwm(0)  # the window bounds what waits here
@@ -119,11 +136,7 @@ class Link:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
-        try:
-            _connect(self._socket, address, key)
-        except BaseException:
-            self.close()
-            raise
+        self._connect(address, key)
 
     @property
     def room(self) -> bool:
@@ -157,19 +170,15 @@ class Link:
                 " before a batch, and wait or count the shots as lost"
             )
         header = header._replace(producer=self.producer, epoch=self.epoch, seq=self._window.seq + 1)
-        sent = self._window.keep(encode(header, schema, body))
-        if header.kind in {"begin_run", "end_run"}:
-            self._open_run = sent if header.kind == "begin_run" else None
+        sent = self._window.keep(header.kind, encode(header, schema, body))
         if self.connected:
             self._transmit(_DATA, sent.seq, sent.frames)
         return sent.seq
 
-    def status(self, numbers: Mapping[str, Any], header: Header | None = None) -> None:
+    def status(self, numbers: Mapping[str, Any]) -> None:
         """Say how we are: not numbered, not kept, not sent while nobody listens."""
         if self.connected:
-            header = (header or Header("status"))._replace(
-                kind="status", producer=self.producer, epoch=self.epoch
-            )
+            header = Header("status", producer=self.producer, epoch=self.epoch)
             self._transmit(_STATUS, 0, encode(header, None, numbers))
 
     def pump(self, timeout_s: float = 0.0) -> None:
@@ -200,7 +209,7 @@ class Link:
         """Close the socket; what is not committed is gone."""
         self._socket.disable_monitor()
         self._monitor.close(0)
-        self._context.destroy(0)
+        super().close()
 
     def _hello(self) -> None:
         self._helloed = time.monotonic()
@@ -214,6 +223,8 @@ class Link:
             self.connected = False
 
     def _take(self, frames: list[bytes]) -> None:
+        if len(frames[0]) != _PREFIX.size:
+            return
         magic, kind, epoch, seq = _PREFIX.unpack(frames[0])
         if magic != _MAGIC or epoch != self.epoch:
             return
@@ -226,9 +237,8 @@ class Link:
 
     def _again(self) -> None:
         self.connected = True
-        run = self._open_run
-        if run is not None and run.seq <= self._window.acked:
-            self._transmit(_REMIND, run.seq, run.frames)
+        for begun in self._window.reminders():
+            self._transmit(_REMIND, begun.seq, begun.frames)
         for sent in self._window:
             if not self.connected:
                 return
@@ -236,14 +246,13 @@ class Link:
             self.resent += 1
 
 
-class Hub:
+class Hub(_End):
     """The aggregator's end of the lossless way.
 
     Listens at ``address``: ipc or loopback, elsewhere only with ``key``, the file of our secret
     CURVE key. ``durable`` says what an earlier life has committed, by (producer, epoch).
     ``rejected`` counts by sender what was not understood; ``order`` knows who has come how far.
-    Raises ``OSError`` with a sentence
-    when somebody else listens there.
+    Raises ``OSError`` with a sentence when somebody else listens there.
     """
 
     def __init__(
@@ -253,24 +262,18 @@ class Hub:
         window_bytes: int = 1 << 30,
         key: Path | None = None,
     ) -> None:
+        super().__init__(zmq.ROUTER)
         self.window_bytes = window_bytes
         self.rejected: Counter[str] = Counter()
         self.order = Order(durable or {})
         self._names: dict[bytes, Name] = {}
         self._current: dict[str, int] = {}
         self._owed: set[Name] = set()
-        self._lock = claim(address, key)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        try:
-            self._socket = _open(self._context, zmq.ROUTER)
-            self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
-            self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-            self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
-            self._socket.set_hwm(2 * MAX_IN_FLIGHT)
-            self.address = _bind(self._socket, address, key)
-        except BaseException:
-            self.close()
-            raise
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
+        self._socket.set_hwm(2 * MAX_IN_FLIGHT)
+        self.address = self._bind(address, key)
 
     def receive(self, timeout_s: float = 0.0, limit: int = 256) -> list[Delivery]:
         """At most ``limit`` messages, waiting for the first for at most ``timeout_s``.
@@ -291,19 +294,15 @@ class Hub:
 
     def ack(self, producer: str, epoch: int, seq: int) -> None:
         """Tell ``producer`` that everything up to ``seq`` is committed."""
-        if self.order.ack((producer, epoch), seq):
-            self._owed.add((producer, epoch))
-            self._pay((producer, epoch))
+        name = (producer, epoch)
+        if self.order.ack(name, seq):
+            self._owed.add(name)
+            self._pay(name)
 
     def reject(self, sender: str) -> None:
         """Count a message of ``sender`` that could not be understood."""
         known = sender in self.rejected or len(self.rejected) < 100
         self.rejected[sender if known else "others"] += 1
-
-    def close(self) -> None:
-        """Stop listening, and let another listen here."""
-        self._context.destroy(_LINGER_MS)
-        self._lock.close()
 
     def _take(self, frames: list[memoryview]) -> Delivery | None:
         identity = bytes(frames[0])
@@ -337,7 +336,7 @@ class Hub:
             return
         producer = raw.decode()
         name, current = (producer, epoch), self._current.get(producer, epoch)
-        if current != epoch and self._reaches((producer, current)):
+        if current != epoch and self._tell((producer, current)) != "gone":
             sentence = (
                 f"a producer named {producer!r} is already at work (started {current} ns):"
                 " give each producer its own name, or stop the other one first"
@@ -349,14 +348,16 @@ class Hub:
         self._reply(identity, _WELCOME, epoch, durable, self.window_bytes.to_bytes(8, "little"))
 
     def _pay(self, name: Name) -> None:
-        identity = f"{name[0]}/{name[1]}".encode()
-        if self._reply(identity, _ACK, name[1], self.order.durable.get(name, 0)) != "later":
+        if self._tell(name) != "later":
             self._owed.discard(name)
 
-    def _reaches(self, name: Name) -> bool:
-        """Whether the connection of ``name`` stands; zmq's heartbeat ends those of the dead."""
+    def _tell(self, name: Name) -> str:
+        """Send ``name`` its durable number; "gone" when its connection no longer stands.
+
+        zmq's heartbeat ends the connections of the dead.
+        """
         identity = f"{name[0]}/{name[1]}".encode()
-        return self._reply(identity, _ACK, name[1], self.order.durable.get(name, 0)) != "gone"
+        return self._reply(identity, _ACK, name[1], self.order.durable.get(name, 0))
 
     def _reply(self, identity: bytes, kind: bytes, epoch: int, seq: int, *more: bytes) -> str:
         prefix = _PREFIX.pack(_MAGIC, kind, epoch, seq)
@@ -376,49 +377,29 @@ def _printable(identity: bytes) -> str:
     return text if text.isprintable() and text.isascii() else f"stranger {identity.hex()[:16]}"
 
 
-class Publisher:
+class Publisher(_End):
     """Sends frames to whoever listens; who cannot keep up misses some, nobody waits."""
 
     def __init__(self, address: str, key: Path | None = None) -> None:
-        self._lock = claim(address, key)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        try:
-            self._socket = _open(self._context, zmq.PUB)
-            self._socket.sndhwm = 2
-            self.address = _bind(self._socket, address, key)
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(zmq.PUB)
+        self._socket.sndhwm = 2
+        self.address = self._bind(address, key)
 
     def send(self, frame: Frame) -> None:
         """Publish one frame."""
         self._socket.send(frame, zmq.NOBLOCK, copy=False)
 
-    def close(self) -> None:
-        """Stop publishing, and let another publish here."""
-        self._context.destroy(_LINGER_MS)
-        self._lock.close()
 
-
-class Subscriber:
+class Subscriber(_End):
     """Receives the newest frame of a publisher, whether that is there already or not."""
 
     def __init__(self, address: str, key: Path | None = None) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = _open(self._context, zmq.SUB)
+        super().__init__(zmq.SUB)
         self._socket.setsockopt(zmq.CONFLATE, 1)
         self._socket.setsockopt(zmq.MAXMSGSIZE, 2 * MAX_PAYLOAD)
         self._socket.subscribe(b"")
-        try:
-            _connect(self._socket, address, key)
-        except BaseException:
-            self.close()
-            raise
+        self._connect(address, key)
 
     def receive(self, timeout_s: float = 0.0) -> bytes | None:
         """Newest frame not yet seen, or ``None`` when none came within ``timeout_s``."""
         return self._socket.recv() if self._socket.poll(_ms(timeout_s)) else None
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._context.destroy(0)

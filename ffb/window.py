@@ -30,6 +30,7 @@ class Window:
         self.most = most
         self.seq = self.acked = self.bytes = self.high_water = 0
         self._sent: deque[Sent] = deque()
+        self._runs: list[tuple[Sent, int]] = []  # begin_run, and the number of its end_run or 0
 
     def __len__(self) -> int:
         return len(self._sent)
@@ -47,13 +48,17 @@ class Window:
         """Whether somebody goes on sending though there is no room: twice the bound."""
         return self.bytes >= 2 * self.most or len(self._sent) >= 2 * MAX_IN_FLIGHT
 
-    def keep(self, frames: list[Frame]) -> Sent:
+    def keep(self, kind: str, frames: list[Frame]) -> Sent:
         """Take the next message, the one numbered ``seq + 1``, into our keeping."""
         self.seq += 1
         sent = Sent(self.seq, sum(len(f) for f in frames), frames)
         self._sent.append(sent)
         self.bytes += sent.size
         self.high_water = max(self.high_water, self.bytes)
+        if kind == "begin_run":
+            self._runs.append((sent, 0))
+        elif kind == "end_run" and self._runs:
+            self._runs[-1] = (self._runs[-1][0], sent.seq)
         return sent
 
     def ack(self, seq: int) -> None:
@@ -61,6 +66,11 @@ class Window:
         while self._sent and self._sent[0].seq <= seq:
             self.bytes -= self._sent.popleft().size
         self.acked = max(self.acked, seq)
+        self._runs = [(begun, end) for begun, end in self._runs if not 0 < end <= self.acked]
+
+    def reminders(self) -> list[Sent]:
+        """Committed begin_runs of runs not wholly committed: who starts afresh needs them."""
+        return [begun for begun, _ in self._runs if begun.seq <= self.acked]
 
 
 class Order:
