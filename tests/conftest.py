@@ -1,0 +1,92 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ffb.testing.guard import no_network
+from ffb.testing.shmem_server import clean
+from ffb.testing.truth import RunSpec
+
+os.environ["PS_PARALLEL"] = "none"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network() -> Iterator[None]:
+    with no_network():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _psana_or_skip(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("psana") and not importlib.util.find_spec("psana"):
+        pytest.skip("PSANA IS MISSING: nothing that reads xtc2 is tested")
+
+
+@pytest.fixture(scope="session")
+def run_spec() -> RunSpec:
+    """The truth about the run that ``run_file`` and ``experiment_dir`` hold: 60 shots, 3 steps."""
+    return RunSpec(steps=3, shots_per_step=20, segments=1)
+
+
+@pytest.fixture(scope="session")
+def run_file(run_spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as one event-built xtc2 file."""
+    if not importlib.util.find_spec("psana"):
+        pytest.skip("PSANA IS MISSING: it writes the xtc2 files of the tests")
+    from ffb.testing.fabricate import write_run
+
+    return write_run(tmp_path_factory.mktemp("run") / "run.xtc2", run_spec)
+
+
+@pytest.fixture(scope="session")
+def experiment_dir(run_spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as a directory of four streams with their smalldata."""
+    if not importlib.util.find_spec("psana"):
+        pytest.skip("PSANA IS MISSING: it writes the xtc2 files of the tests")
+    from ffb.testing.fabricate import write_experiment
+
+    return write_experiment(tmp_path_factory.mktemp("exp"), run_spec)
+
+
+@pytest.fixture
+def tag() -> Iterator[str]:
+    """Name for shared memory, and nothing left of it afterwards."""
+    name = f"ffb{uuid.uuid4().hex[:12]}"
+    yield name
+    clean(name)
+
+
+Serve = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def shmem_server(tag: str) -> Iterator[Serve]:
+    """Start ``ffb.testing.shmem_server`` on files, under ``tag`` unless another one is given.
+
+    ``shmem_server(run_file, "--clients", 2, ...)`` returns the process once it takes clients.
+    """
+    started: list[tuple[str, subprocess.Popen[str]]] = []
+
+    def start(*args: object, tag: str = tag) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "ffb.testing.shmem_server", "--tag", tag, *map(str, args)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append((tag, process))
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line == f"serving {tag}\n", f"the server did not start: {line!r}"
+        return process
+
+    yield start
+    for name, process in started:
+        process.kill()
+        process.communicate()
+        clean(name)
