@@ -236,8 +236,8 @@ class SyntheticRun:
             return self.wave(i)
         return {ENERGY: self.energy, EDGE: self.edge, AMPLITUDE: 0.1 * self.energy}[wanted][i]
 
-    def constants(self, detector: str, geometry: str = "") -> Constants:
-        """Give the constants with which the area detector was made."""
+    def constants(self, detector: str, geometry: str = "", store: bool = True) -> Constants:
+        """Give the constants with which the area detector was made; there is no store to ask."""
         if detector != AREA.detector:
             raise LookupError(f"{detector}: only {AREA.detector!r} has constants here")
         if geometry:
