@@ -92,7 +92,7 @@ def of_parameters(declared: Any, values: Mapping[str, Any]) -> list[Problem]:
     problems = [Problem((k,), f"unknown key; {nearest(k, known)}") for k in unknown]
     if declared is None:
         return problems
-    hints = {k: _spell(t) for k, t in get_type_hints(declared).items()}
+    hints = {k: spell(t) for k, t in get_type_hints(declared).items()}
     try:
         make_parameters(declared, values)
     except ValidationError as error:
@@ -123,10 +123,10 @@ _ONE = {int: "an integer", float: "a number", bool: "true or false", str: "a tex
 _MANY = {int: "integers", float: "numbers", bool: "true or false", str: "texts"}
 
 
-def _spell(hint: Any) -> str:
+def spell(hint: Any) -> str:
     """A parameter's type in the words of someone who writes TOML."""
     if get_origin(hint) in (Union, UnionType):
-        return " or ".join(_spell(t) for t in get_args(hint) if t is not NoneType)
+        return " or ".join(spell(t) for t in get_args(hint) if t is not NoneType)
     if get_origin(hint) is tuple:
         items = get_args(hint)
         count = "" if Ellipsis in items else f"{len(items)} "

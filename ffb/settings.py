@@ -110,12 +110,12 @@ class FilesConfig(Table):
     dir: str = ""
     """Folder with the experiment's xtc2 files."""
     run: int | None = None
-    """The run to read from `dir`."""
+    """The run to read from `dir`; without it, all that are there."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        if bool(self.paths) == bool(self.dir and self.exp and self.run is not None):
-            raise ValueError("needs paths = [...], or all of dir, exp and run")
+        if bool(self.paths) == bool(self.dir and self.exp):
+            raise ValueError("needs paths = [...], or both dir and exp")
         return self
 
 
