@@ -59,10 +59,10 @@ class Binding:
         for name, wanted in fields.items():
             found = self.known.get(wanted)
             if found is None:
-                problems.append(f"input {name}: {unknown(wanted, self.known)}")
+                problems.append(f"inputs.{name}: {unknown(wanted, self.known)}")
             elif name in shapes and tuple(shapes[name]) != found.shape:
                 problems.append(
-                    f"input {name}: {wanted} has the shape {found.shape} in this run, not"
+                    f"inputs.{name}: {wanted} has the shape {found.shape} in this run, not"
                     f" {tuple(shapes[name])}; correct its shape, or leave it out"
                 )
             else:
