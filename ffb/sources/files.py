@@ -1,0 +1,264 @@
+"""xtc2 files as a source: single files, an experiment's folder, and files that still grow.
+
+Only the data files are read, one after the other and forward; psana's smalldata index is not
+needed. Growing files are looked at every 10 ms, so a shot is seen tens of milliseconds after the
+DAQ wrote it. A run's streams are taken as complete when the list of its files has not changed for
+``settle`` seconds and each of them holds a Configure and a BeginRun. When a growing run counts as
+over is told by :class:`ffb.sources.streams.Merge`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+from ffb.shot import Field, Input
+from ffb.source import RunInfo
+from ffb.sources.dgram_run import DgramRun
+from ffb.sources.dgram_run import Stream as Moments
+from ffb.sources.dgram_shot import Moment
+from ffb.sources.gather import Dgrams
+from ffb.sources.plain import share
+from ffb.sources.psana import Meaning
+from ffb.sources.streams import Merge, Stream, kind_of
+from ffb.sources.xtc2 import Buffer, Configure, timestamp
+from ffb.sources.xtc2_specs import Service
+
+#: Seconds between two looks at growing files, and at the list of files.
+POLL, LIST_POLL = 0.01, 0.1
+
+#: What an Enable calls the file in which a stream goes on.
+CHUNKS = "chunkinfo"
+
+_NAME = re.compile(r"(?P<exp>\w+)-r(?P<run>\d+)-s(?P<stream>\d+)-c(?P<chunk>\d+)\.xtc2(\.\w+)?")
+
+
+class FilesSource:
+    """Runs from xtc2 files.
+
+    Either ``paths``, each a stream of runs of its own, or ``folder`` with the files of ``exp``
+    named ``<exp>-r<run>-s<stream>-c000.xtc2``. ``runs`` says which; without it come all that are
+    there, or, with ``growing``, the newest and every one that appears after it. Of several
+    producers each gets its share of the shots, by timestamp, and every step.
+
+    Raises ``FileNotFoundError`` where nothing is and nothing can come, ``ValueError`` for runs
+    in chunks.
+    """
+
+    #: The shots are on disk: they can wait.
+    live = False
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path] = (),
+        *,
+        folder: str | Path = "",
+        exp: str = "",
+        runs: Sequence[int] = (),
+        growing: bool = False,
+        grace: float = 60.0,
+        settle: float = 1.0,
+        producer: int = 0,
+        producers: int = 1,
+    ) -> None:
+        self.paths = [Path(p) for p in paths]
+        self.folder, self.exp, self.numbers = Path(folder), exp, list(runs)
+        self.growing, self.grace, self.settle = growing, grace, settle
+        self._mine = share(producer, producers)
+        self._stop = Event()
+        self._merge: Merge | None = None
+
+    def runs(self) -> Iterator[FileRun]:
+        """Yield one run after the other."""
+        if self.paths:
+            for path in self.paths:
+                yield from self._read([path], lambda: True)
+            return
+        for number in self._each_number():
+            paths = self._streams_of(number)
+            if paths:
+                yield from self._read(paths, partial(self._is_old, number))
+
+    def stop(self) -> None:
+        """End the run at the next shot and come to no other."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Stop and close the files."""
+        self._stop.set()
+        if self._merge is not None:
+            self._merge.close()
+            self._merge = None
+
+    def _read(self, paths: list[Path], superseded: Callable[[], bool]) -> Iterator[FileRun]:
+        streams = [Stream(p) for p in paths]
+        self._merge = merge = Merge(streams, self.growing, self.grace, superseded)
+        reader = Reader(merge, self._stop, self._mine)
+        try:
+            while begin := reader.begin():
+                run = FileRun(reader, begin, self._info(paths[0]))
+                yield run
+                if not self.paths:
+                    break
+                run.skip()
+        finally:
+            merge.close()
+
+    def _info(self, path: Path) -> RunInfo:
+        """Experiment and run by the name of the file, for a BeginRun that does not tell them."""
+        m = _NAME.fullmatch(path.name)
+        return RunInfo(m["exp"], int(m["run"])) if m else RunInfo(self.exp, 0)
+
+    def _found(self) -> dict[int, dict[int, Path]]:
+        """Files of the experiment by run and stream."""
+        found: dict[int, dict[int, Path]] = {}
+        for path in sorted(self.folder.glob(f"{self.exp}-r*.xtc2*")):
+            m = _NAME.fullmatch(path.name)
+            if m is None:
+                continue
+            if int(m["chunk"]):
+                raise ValueError(
+                    f"{path.name}: run {int(m['run'])} was written in chunks, which are not read;"
+                    " read it through shared memory, or name another run"
+                )
+            found.setdefault(int(m["run"]), {})[int(m["stream"])] = path
+        return found
+
+    def _is_old(self, number: int) -> bool:
+        """Whether a later run than ``number`` has begun."""
+        return max(self._found(), default=0) > number
+
+    def _each_number(self) -> Iterator[int]:
+        """Give the numbers of the runs to read; of growing ones, those that appear as well."""
+        found = self._found()
+        if not self.growing:
+            wrong = [n for n in self.numbers if n not in found]
+            if wrong or not found:
+                raise FileNotFoundError(
+                    f"no files of {self.exp} run {wrong or ''} in {self.folder}; there are runs"
+                    f" {sorted(found) or 'of no number'}"
+                )
+            yield from self.numbers or sorted(found)
+            return
+        if self.numbers:
+            yield from self.numbers
+            return
+        last = max(found, default=1) - 1
+        while not self._stop.is_set():
+            later = [n for n in self._found() if n > last]
+            if later:
+                last = min(later)
+                yield last
+            else:
+                self._stop.wait(LIST_POLL)
+
+    def _streams_of(self, number: int) -> list[Path]:
+        """Files of a run, once no other stream is expected; empty when stopped."""
+        listed: dict[int, Path] = {}
+        since = time.monotonic()
+        while not self._stop.is_set():
+            now = self._found().get(number, {})
+            if now.keys() != listed.keys():
+                since = time.monotonic()
+            listed = now
+            if listed and (not self.growing or time.monotonic() - since >= self.settle):
+                return [listed[k] for k in sorted(listed)]
+            self._stop.wait(POLL if listed else LIST_POLL)
+        return []
+
+
+class FileRun(DgramRun):
+    """A run in files; it reads no stream that holds nothing of what is bound."""
+
+    def __init__(self, reader: Reader, begin: Sequence[Buffer | None], named: RunInfo) -> None:
+        configures = reader.merge.configures
+        super().__init__([c.data for c in configures], begin, reader.moments(), Meaning)
+        self._merge, self._scan = reader.merge, _streams_with(configures, "scan")
+        if not (self.info.exp and self.info.run):
+            self.info = RunInfo(named.exp, named.run, self.info.began)
+
+    def bind(
+        self, fields: Mapping[str, Field], shapes: Mapping[str, tuple[int, ...]]
+    ) -> tuple[dict[str, Input], list[str]]:
+        """See :meth:`ffb.source.Run.bind`."""
+        bound = super().bind(fields, shapes)
+        self._merge.only(self.streams | self._scan)
+        return bound
+
+    @property
+    def notes(self) -> list[str]:
+        """See :attr:`ffb.source.Run.notes`."""
+        return [*super().notes, *self._merge.notes]
+
+    def skip(self) -> None:
+        """Go to the end of the run, whatever of it was read."""
+        for _ in self._stream:
+            pass
+
+
+class Reader:
+    """Reads run after run from merged streams."""
+
+    def __init__(self, merge: Merge, stop: Event, mine: Callable[[int], bool]) -> None:
+        self.merge, self._stop, self._mine = merge, stop, mine
+
+    def begin(self) -> list[Buffer | None]:
+        """Read up to the next BeginRun of all streams; gives it, nothing if there is none."""
+        if not self.merge.again():
+            return []
+        while not (self._stop.is_set() or self.merge.over):
+            dgrams = self.merge.take()
+            if dgrams is None:
+                self._stop.wait(POLL)
+            elif _kind(dgrams) == Service.CONFIGURE:
+                self.merge.configure(dgrams)
+            elif _kind(dgrams) == Service.BEGIN_RUN:
+                kept = self.merge.keep_configured(dgrams)
+                return [d if d is None else d.tobytes() for d in kept]
+        return []
+
+    def moments(self) -> Moments:
+        """Give the shots and transitions of a run, ``None`` when nothing came for a while."""
+        while not self._stop.is_set():
+            dgrams = self.merge.take()
+            if dgrams is None:
+                if self.merge.over:
+                    return self.merge.why
+                self._stop.wait(POLL)
+                yield None
+                continue
+            kind = _kind(dgrams)
+            stamp = next(timestamp(d.data) for d in dgrams if d is not None)
+            if kind in (Service.CONFIGURE, Service.BEGIN_RUN):
+                self.merge.put_back()
+                return "no EndRun: another run began"
+            if kind == Service.ENABLE and (name := self._next_chunk(dgrams)):
+                return f"the run goes on in {name}; runs in chunks are not read"
+            if kind != Service.L1_ACCEPT or self._mine(stamp):
+                yield Moment(kind, stamp, dgrams)
+        return "stopped"
+
+    def _next_chunk(self, dgrams: Dgrams) -> str:
+        """Name of the file in which an Enable says that a stream goes on, ``""`` for none."""
+        for configure, dgram in zip(self.merge.configures, dgrams, strict=True):
+            if dgram is None or not any(n.detector == CHUNKS for n in configure.names.values()):
+                continue
+            for (detector, _, _), values in configure.decode(dgram.data).items():
+                if detector == CHUNKS and values.get("chunkid"):
+                    return str(values.get("filename"))
+        return ""
+
+
+def _kind(dgrams: Dgrams) -> int:
+    return next(kind_of(d) for d in dgrams if d is not None)
+
+
+def _streams_with(configures: Sequence[Configure], detector: str) -> set[int]:
+    """Numbers of the streams that ``detector`` writes to."""
+    return {
+        k for k, c in enumerate(configures) if any(n.detector == detector for n in c.names.values())
+    }
