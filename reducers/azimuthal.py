@@ -1,0 +1,242 @@
+"""Azimuthal integration: scattered intensity against momentum transfer, I(q).
+
+Every pixel belongs to the bin its centre falls in (no pixel splitting), and a bin's intensity is
+the sum of its pixels over the sum of their weights, solid angle times polarisation, as in pyFAI's
+histogram engine (Kieffer et al., J. Appl. Cryst. 58, 138, 2025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated as A
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb import Area, Feature, Tile, Vector, tile_reducer
+from ffb.compile import kernel
+from ffb.reducers import geometry
+
+#: Units of the axis; of q, with their number in 1/angstrom.
+UNITS = {"1/angstrom": 1.0, "1/nm": 10.0, "deg": 0.0}
+
+#: Private copies of the histogram. Neighbouring pixels mostly share a bin; adding them to
+#: different copies keeps the additions from waiting for each other. Four copies of 1000 bins are
+#: what a first-level cache holds beside the tile.
+COPIES = 4
+
+#: Bins, and the slot for pixels that belong to none, must be countable in 16 bits.
+MOST_BINS = 2**16 - 1
+
+
+class Params(NamedTuple):
+    """Where the detector stands and how to bin.
+
+    ``distance`` [mm], ``energy`` [keV], ``center`` [um] and ``tilts`` [degrees] are those of
+    :meth:`ffb.reducers.geometry.Geometry.of`; or else ``poni`` names a PONI file, which counts
+    from the corner of the image psana assembles. The axis is q in ``unit`` ``"1/angstrom"`` or
+    ``"1/nm"``, or the scattering angle in ``"deg"``; ``bins`` equal bins span ``limits`` in that
+    unit, without limits all good pixels. ``polarization`` is (Ih - Iv) / (Ih + Iv) of the beam,
+    ``None`` for no correction.
+    """
+
+    distance: float | None = None
+    energy: float | None = None
+    center: tuple[float, float] = (0.0, 0.0)
+    tilts: tuple[float, float] = (0.0, 0.0)
+    poni: str = ""
+    bins: int = 500
+    limits: tuple[float, float] | None = None
+    unit: str = "1/angstrom"
+    polarization: float | None = 1.0
+    solid_angle: bool = True
+
+
+class Bins(NamedTuple):
+    """Bin of every pixel, and what each bin holds when no pixel is bad.
+
+    ``of`` (pixels,) uint16 with ``q.size`` for pixels in no bin; ``weight`` (pixels,) float32 is
+    solid angle times polarisation; ``norm`` (bins,) float64 and ``number`` (bins,) int64 their
+    sum and number over good pixels; ``q`` (bins,) float64 the centres of the bins.
+    """
+
+    of: NDArray[np.uint16]
+    weight: NDArray[np.float32]
+    norm: NDArray[np.float64]
+    number: NDArray[np.int64]
+    q: NDArray[np.float64]
+
+
+class State(NamedTuple):
+    """One shot: ``sums`` (copies, bins + 1), what bad pixels take away, and the results."""
+
+    sums: NDArray[np.float64]
+    lost_norm: NDArray[np.float64]
+    lost: NDArray[np.int64]
+    intensity: NDArray[np.float64]
+    npix: NDArray[np.int32]
+
+
+class Azimuthal(NamedTuple):
+    """What :class:`azimuthal` delivers; ``q`` is the axis of both, the centres of the bins."""
+
+    intensity: A[Vector, Feature("@", "mean over good pixels, NaN without any", ("q",), "<f8")]
+    npix: A[Vector, Feature("1", "good pixels of this shot", ("q",), "<i4")]
+
+
+@kernel
+def add(values: Any, of: Any, sums: Any) -> None:
+    """Add a tile without bad pixels to the sums."""
+    for i in range(0, values.size - values.size % 4, 4):
+        sums[0, of[i]] += values[i]
+        sums[1, of[i + 1]] += values[i + 1]
+        sums[2, of[i + 2]] += values[i + 2]
+        sums[3, of[i + 3]] += values[i + 3]
+    for i in range(values.size - values.size % 4, values.size):
+        sums[0, of[i]] += values[i]
+
+
+@kernel
+def add_good(values: Any, of: Any, weight: Any, state: State) -> None:
+    """Add a tile's good pixels, and note what its bad ones take from norm and number."""
+    for i in range(values.size):
+        if values[i] == values[i]:
+            state.sums[0, of[i]] += values[i]
+        else:
+            state.lost_norm[of[i]] += weight[i]
+            state.lost[of[i]] += 1
+
+
+@tile_reducer(version=1)
+class azimuthal:  # noqa: N801 - named after its module
+    """I(q) of an area detector, over its good pixels."""
+
+    @staticmethod
+    def prepare(params: Params, area: Area) -> Bins:
+        """Find the bin and the weight of every pixel."""
+        if problems := list(_problems(params, area)):
+            raise ValueError("\n".join(problems))
+        pixels, axis = _coordinates(params, area)
+        weight = np.ones(area.shape)
+        if params.solid_angle:
+            weight *= pixels.solid_angle
+        if params.polarization is not None:
+            weight *= geometry.polarization(pixels, params.polarization)
+        return assign(axis, weight, area.mask, params.bins, params.limits)
+
+    @staticmethod
+    def allocate(bins: Bins) -> State:
+        """Make the sums, with the slot for pixels in no bin."""
+        n = bins.q.size
+        return State(
+            np.zeros((COPIES, n + 1)),
+            np.zeros(n + 1),
+            np.zeros(n + 1, np.int64),
+            np.zeros(n),
+            np.zeros(n, np.int32),
+        )
+
+    @staticmethod
+    def start(bins: Bins, state: State) -> None:
+        """Forget the last shot."""
+        state.sums[:] = 0.0
+        state.lost_norm[:] = 0.0
+        state.lost[:] = 0
+
+    @staticmethod
+    def accumulate(tile: Tile, bins: Bins, state: State) -> None:
+        """Add one row."""
+        of = bins.of[tile.first : tile.first + tile.values.size]
+        if tile.bad == 0:
+            add(tile.values, of, state.sums)
+        else:
+            weight = bins.weight[tile.first : tile.first + tile.values.size]
+            add_good(tile.values, of, weight, state)
+
+    @staticmethod
+    def finish(bins: Bins, state: State) -> Azimuthal:
+        """Divide the sums by the weights of the pixels that were good."""
+        for b in range(bins.q.size):
+            number = bins.number[b] - state.lost[b]
+            norm = bins.norm[b] - state.lost_norm[b]
+            total = state.sums[0, b] + state.sums[1, b] + state.sums[2, b] + state.sums[3, b]
+            state.intensity[b] = total / norm if number > 0 else np.nan
+            state.npix[b] = number
+        return Azimuthal(state.intensity, state.npix)
+
+
+def _problems(params: Params, area: Area) -> Iterator[str]:
+    """Everything that cannot be meant, one line each, by parameter."""
+    if not 1 <= params.bins < MOST_BINS:
+        yield f"bins: {params.bins}; give 1 to {MOST_BINS - 1}"
+    if params.limits is not None and not 0 <= params.limits[0] < params.limits[1]:
+        yield f"limits: {params.limits}; give two values, the lower first, none below 0"
+    if params.unit not in UNITS:
+        yield f"unit: {params.unit!r}; known are {', '.join(UNITS)}"
+    if params.polarization is not None and not -1 <= params.polarization <= 1:
+        yield f"polarization: {params.polarization}; give a factor between -1 and 1"
+    if params.poni:
+        if params.distance is not None or params.energy is not None:
+            yield "poni: the file tells distance and energy; leave them out"
+    elif params.distance is None or params.energy is None:
+        yield "distance: give distance [mm] and energy [keV], or a file as poni"
+    elif area.xyz is None:
+        yield (
+            f"distance: {area.detector} has no geometry; name a file as"
+            f" calibration.{area.detector}.geometry, or as poni"
+        )
+    if not area.mask.any():
+        yield f"limits: no pixel of {area.detector} is good; look at its mask and constants"
+
+
+def _coordinates(params: Params, area: Area) -> tuple[geometry.Pixels, NDArray[np.float64]]:
+    """Angles of every pixel, and its place on the axis in ``params.unit``."""
+    if params.poni:
+        where, pixel = geometry.read_poni(Path(params.poni).expanduser())
+        positions = (
+            geometry.flat(area.shape, pixel)
+            if area.xyz is None
+            else geometry.assembled(area.xyz, pixel)
+        )
+    else:
+        assert params.distance is not None
+        assert params.energy is not None
+        assert area.xyz is not None
+        where = geometry.Geometry.of(params.distance, params.energy, params.center, params.tilts)
+        positions = geometry.on_detector(area.xyz)
+    pixels = where.pixels(positions)
+    if params.unit == "deg":
+        return pixels, np.degrees(pixels.two_theta)
+    return pixels, where.q(pixels.two_theta) * UNITS[params.unit]
+
+
+def assign(
+    axis: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    bins: int,
+    limits: tuple[float, float] | None,
+) -> Bins:
+    """Put every pixel into one of ``bins`` equal bins by its place on the ``axis``.
+
+    Bins hold their lower edge, the last one its upper edge too. Without ``limits`` they span the
+    good pixels. Raises ``ValueError`` when no good pixel lies within them.
+    """
+    inside = axis[mask]
+    low, high = limits or (float(inside.min()), float(inside.max()))
+    step = (high - low) / bins or 1.0
+    place = np.floor((axis - low) / step)
+    place[axis == high] = bins - 1
+    good = mask & (place >= 0) & (place < bins) & (weight > 0)
+    if not good.any():
+        raise ValueError(
+            f"limits: no good pixel between {low:g} and {high:g};"
+            f" they lie between {inside.min():g} and {inside.max():g}"
+        )
+    of = np.where(good, place, bins).astype(np.uint16).ravel()
+    norm = np.bincount(of, weight.ravel(), bins + 1)[:bins].astype(np.float64)
+    number = np.bincount(of, minlength=bins + 1)[:bins].astype(np.int64)
+    q = low + (np.arange(bins, dtype=np.float64) + 0.5) * step
+    return Bins(of, weight.astype(np.float32).ravel(), norm, number, q)
