@@ -50,6 +50,7 @@ from ffb.shot import Input
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C")
 
 
 class Rank(NamedTuple):
@@ -72,6 +73,7 @@ Vector: TypeAlias = NDArray[Any]
 class Feature:
     """What one output means: unit (``"1"`` if it has none), one-line doc, names of its axes.
 
+    In ``unit``, ``@`` stands for the unit of the input: ``"@ ns"`` of volts is ``"V ns"``.
     ``dtype`` is needed for features with axes; ``float``, ``int`` and ``bool`` bring their own.
     ``when`` names a boolean parameter: the feature exists only where that is true.
     """
@@ -256,11 +258,9 @@ class Reducer(_Declared, Generic[P, R]):
                 " NamedTuple of parameters"
             )
         self.params = settings[0] if settings else None
-        if self.params is not None:
-            _check_parameters(self.name, self.params)
         self._prepare: Callable[[Any, Mapping[str, Input]], Any] | None = None
 
-    def prepare(self, fn: Callable[..., R]) -> Callable[..., R]:
+    def prepare(self, fn: Callable[..., C]) -> Callable[..., C]:
         """Register ``fn(params, inputs) -> constants``, plain Python, run once per epoch.
 
         ``inputs`` maps each argument to what the run delivers (:class:`ffb.shot.Input`). The
@@ -270,12 +270,13 @@ class Reducer(_Declared, Generic[P, R]):
         hint = get_type_hints(fn).get("params")
         if hint is None:
             raise TypeError(f"{self.name}.prepare: annotate its first argument, named 'params'")
-        _check_parameters(self.name, hint)
         self.params, self._prepare = hint, fn
         return fn
 
     def constants(self, params: Any, inputs: Mapping[str, Input]) -> Any:
         """Return what the kernel receives after the frames."""
+        if self.params is not None:
+            _check_parameters(self.name, self.params)
         return params if self._prepare is None else self._prepare(params, inputs)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -26,8 +26,9 @@ BOUNDARIES = {
 #: Layers of the engine, lowest first; a module imports only from its own layer or lower ones.
 LAYERS = (
     {"ffb", "shot", "source", "schema", "batch", "sink", "health", "reduce", "fuse", "config"}
-    | {"endpoints", "layers", "problems", "resolve", "runs", "settings"},
-    {"wire", "transport", "accumulate", "ledger", "plan"},
+    | {"endpoints", "layers", "problems", "resolve", "runs", "settings", "compile"},
+    {"wire", "transport", "accumulate", "ledger", "plan"}
+    | {"bind", "guard", "light", "stages", "uncalibrated"},
     {"aggregate", "live", "produce", "reader"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
     {"processes", "supervise", "check"},

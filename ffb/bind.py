@@ -1,0 +1,298 @@
+"""Bind the configured reducers to a run: names to functions, inputs, parameters, shapes.
+
+Everything that can be wrong is found here, before the first shot, and told at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb import resolve
+from ffb.config import Config, ConfigError, parameters
+from ffb.fuse import RUN, Member, compile_one
+from ffb.reduce import Area, Calibration, Reducer, TileReducer
+from ffb.schema import Column, Schema
+from ffb.shot import Input
+from ffb.source import Run
+from ffb.stages import AreaPass
+from ffb.uncalibrated import Uncalibrated
+
+_RANKS = {0: "a value", 1: "a waveform", 2: "an image", 3: "an area detector"}
+
+
+class Detector(NamedTuple):
+    """An area detector under its input's name; ``ids`` name its constants."""
+
+    input: str
+    calibration: Calibration
+    area: Area
+    ids: Mapping[str, str]
+
+
+class Bound(NamedTuple):
+    """What :class:`Binder` made of a configuration and a run.
+
+    ``parameters`` are those of each reducer, ``members`` in the order of the configuration.
+    """
+
+    inputs: dict[str, Input]
+    detectors: dict[str, Detector]
+    members: tuple[Member, ...]
+    parameters: dict[str, Any]
+    notes: list[str]
+
+    def of(self, detector: Detector | None) -> tuple[Member, ...]:
+        """Tile reducers of ``detector``, or all whole-shot reducers."""
+        if detector is None:
+            return tuple(m for m in self.members if isinstance(m.reducer, Reducer))
+        tile = [m for m in self.members if isinstance(m.reducer, TileReducer)]
+        return tuple(m for m in tile if m.inputs == (detector.input,))
+
+
+class Binder:
+    """Binds; ``problems`` collects one line for each thing that is wrong, ``notes`` the rest."""
+
+    def __init__(self, config: Config, run: Run) -> None:
+        self.config, self.run = config, run
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.inputs: dict[str, Input] = {}
+        self.detectors: dict[str, Detector] = {}
+        self.used: dict[str, Any] = {}
+
+    def bind(self) -> Bound:
+        """Bind everything. Raises :class:`ffb.config.ConfigError` that lists all problems."""
+        path = self.config.path
+        folder = path.parent if path else Path()
+        found: dict[str, Reducer[Any, Any] | TileReducer] = {}
+        wanted = {n: None for n, i in self.config.inputs.items() if i.record}
+        for name, c in self.config.reducers.items():
+            try:
+                found[name] = resolve.reducer(c.use, folder)
+            except LookupError as e:
+                self.problems.append(f"reducers.{name}.use: {e}")
+                continue
+            wanted |= dict.fromkeys(self._arguments(name, found[name]).values())
+        self._bind_inputs(list(wanted))
+        for n in (n for n, i in self.config.inputs.items() if i.record and n in self.inputs):
+            if self.inputs[n].kind == "area":
+                self.problems.append(f"inputs.{n}.record: an area detector is not recorded whole")
+        members = [self._member(name, r, folder) for name, r in found.items()]
+        if self.problems:
+            raise ConfigError(self.problems)
+        kept = tuple(m for m in members if m is not None)
+        return Bound(self.inputs, self.detectors, kept, self.used, self.notes)
+
+    def _arguments(self, name: str, r: Reducer[Any, Any] | TileReducer) -> dict[str, str]:
+        """Input of every argument of a reducer."""
+        given = self.config.reducers[name].inputs
+        table = dict.fromkeys(r.inputs, given) if isinstance(given, str) else dict(given)
+        for argument in r.inputs:
+            if table.get(argument) not in self.config.inputs:
+                self.problems.append(f"reducers.{name}.inputs.{argument}: names no input")
+                table.pop(argument, None)
+        return {a: table[a] for a in r.inputs if a in table}
+
+    def _bind_inputs(self, wanted: list[str]) -> None:
+        fields = {n: f for n, f in self.config.fields.items() if n in wanted}
+        shapes = {n: s for n, s in self.config.shapes.items() if n in wanted}
+        self.inputs, missing = self.run.bind(fields, shapes)
+        self.problems += [m if m.startswith("inputs.") else f"inputs: {m}" for m in missing]
+
+    def _member(self, name: str, r: Reducer[Any, Any] | TileReducer, folder: Path) -> Member | None:
+        """Prepare one reducer; ``None`` when that brought up a problem."""
+        known = len(self.problems)
+        arguments = self._arguments(name, r)
+        inputs = {a: self.inputs[n] for a, n in arguments.items() if n in self.inputs}
+        for a, i in inputs.items():
+            rank = 3 if i.kind == "area" else len(i.shape)
+            if rank != r.inputs[a]:
+                self.problems.append(
+                    f"reducers.{name}.inputs.{a}: {arguments[a]} is {_RANKS.get(rank, i.shape)};"
+                    f" {r.name} takes {_RANKS[r.inputs[a]]}"
+                )
+        params = self._parameters(name, r, folder)
+        if len(self.problems) > known or len(inputs) < len(r.inputs):
+            return None
+        names = tuple(arguments.values())
+        try:
+            if isinstance(r, TileReducer):
+                return self._tile_member(name, r, params, names)
+            return self._shot_member(name, r, params, inputs, names)
+        except ValueError as e:
+            self.problems += [f"reducers.{name}.params.{line}" for line in str(e).splitlines()]
+        except TypeError as e:
+            self.problems.append(f"reducers.{name}: {e}")
+        return None
+
+    def _parameters(self, name: str, r: Reducer[Any, Any] | TileReducer, folder: Path) -> Any:
+        c, run, where = self.config.reducers[name], self.run.info.run, f"reducers.{name}.params"
+        try:
+            if not c.function:
+                return parameters(r.params, c.params_for(run))
+            made = resolve.function(c.function, folder)(run)
+            if r.params is None or not isinstance(made, r.params):
+                self.problems.append(
+                    f"{where}: {c.function} gave {made!r}; {r.name} takes"
+                    f" {getattr(r.params, '__name__', 'no parameters')}"
+                )
+            return made
+        except ConfigError as e:
+            self.problems += [f"{where}.{line}" for line in e.problems]
+        except LookupError as e:
+            self.problems.append(f"{where}: {e}")
+        return None
+
+    def _tile_member(
+        self, name: str, r: TileReducer, params: Any, inputs: tuple[str, ...]
+    ) -> Member | None:
+        detector = self._detector(inputs[0])
+        if detector is None:
+            return None
+        constants = r.prepare(params, detector.area)
+        state = r.allocate(constants)
+        with np.errstate(all="ignore"):
+            r.functions["start"](constants, state)
+            features = r.functions["finish"](constants, state)
+        columns = columns_of(name, r, params, features, detector.area.unit)
+        member = Member(name, r, columns, constants, inputs)
+        self._dry_pass(member, detector)
+        self.used[name] = params
+        return member
+
+    def _dry_pass(self, member: Member, detector: Detector) -> None:
+        """Run a tile reducer with bounds checks on made-up raw frames."""
+        schema, run = Schema(member.all_columns), np.full(1, RUN, np.uint8)
+        buffer = np.zeros(schema.offsets(1)[-1], np.uint8)
+        segments, rows, columns = detector.area.shape
+        segment = Input("value", detector.calibration.dtype, (segments, rows * columns))
+        try:
+            checked = AreaPass(
+                (member,), detector.calibration, detector.area, schema, 1, checked=True
+            )
+            for (frame,) in _made_up([segment]):
+                checked(tuple(frame), 0, buffer, run)
+        except Exception as e:  # whatever it is, it is better told now than at every shot
+            self.problems.append(f"reducers.{member.name}: {_short(e)}")
+
+    def _shot_member(
+        self,
+        name: str,
+        r: Reducer[Any, Any],
+        params: Any,
+        inputs: Mapping[str, Input],
+        names: tuple[str, ...],
+    ) -> Member | None:
+        constants = r.constants(params, inputs)
+        features = self._dry_run(Member(name, r, (), constants, names), list(inputs.values()))
+        if features is None:
+            return None
+        units = {i.unit for i in inputs.values()}
+        columns = columns_of(name, r, params, features, units.pop() if len(units) == 1 else "")
+        self.used[name] = params
+        return Member(name, r, columns, constants, names)
+
+    def _dry_run(self, member: Member, inputs: list[Input]) -> Any:
+        """Run a whole-shot reducer with bounds checks on made-up frames: features or ``None``."""
+        features, last = None, None
+        for frames in _made_up(inputs):
+            try:
+                one = compile_one(member, frames)
+                features = one(frames, member.constants)
+            except IndexError as e:
+                self.problems.append(
+                    f"reducers.{member.name}: reads outside of its input or constants"
+                    f" ({e}); check its gates and the shapes of its inputs"
+                )
+                return None
+            except Exception as e:  # frames are made up: a reducer may well refuse them
+                last = e
+        if features is None:
+            self.problems.append(f"reducers.{member.name}: {_short(last)}")
+        return features
+
+    def _detector(self, name: str) -> Detector | None:
+        """Calibration and geometry of an area input; asked once for all its reducers."""
+        if name in self.detectors:
+            return self.detectors[name]
+        given, source = self.inputs[name], self.config.inputs[name].source.detector
+        try:
+            self.detectors[name] = self._calibrated(name, given, source)
+        except (LookupError, ValueError, OSError) as e:
+            problem = f"calibration.{source}: {e}"
+            if problem not in self.problems:
+                self.problems.append(problem)
+        return self.detectors.get(name)
+
+    def _calibrated(self, name: str, given: Input, source: str) -> Detector:
+        setting, shape = self.config.calibration.get(source), given.shape
+        if len(shape) != 3:
+            raise ValueError(f"{source} has frames of shape {shape}, not (segments, rows, columns)")
+        if setting == "none":
+            plain = Uncalibrated(np.ones(shape, np.bool_), given.dtype)
+            area = Area(source, shape, plain.mask, self._positions(source), plain.unit)
+            return Detector(name, plain, area, {"origin": "none"})
+        locate = self.config.locate
+        geometry = str(locate(setting.geometry)) if setting and setting.geometry else ""
+        store = not (setting and setting.pedestals)
+        constants = self.run.constants(source, geometry, store)
+        calibrations = importlib.import_module("ffb.reducers.calibration")
+        made = calibrations.make(constants, setting, locate, given)
+        self.notes += made.notes
+        area = Area(source, shape, made.mask, made.xyz, made.unit)
+        return Detector(name, made, area, {"origin": made.origin, **made.ids})
+
+    def _positions(self, source: str) -> NDArray[np.float64] | None:
+        """Pixel positions of a detector that is not calibrated, where they are to be had."""
+        try:
+            return self.run.constants(source).xyz
+        except LookupError as e:
+            self.notes.append(f"{source} has no geometry: {e}")
+            return None
+
+
+def _made_up(inputs: list[Input]) -> Iterator[tuple[Any, ...]]:
+    """Frames to try a reducer on: of zeros, then of random numbers (the same in every process)."""
+    rng = np.random.default_rng(20)
+    for noise in (0.0, 1.0):
+        out = []
+        for i in inputs:
+            dtype = np.dtype(i.dtype)
+            if dtype.kind in "iu":
+                most = np.iinfo(dtype).max if noise else 0
+                frame: NDArray[Any] = rng.integers(0, most, i.shape, dtype, endpoint=True)
+            else:
+                frame = np.asarray(rng.normal(100, 50, i.shape) * noise).astype(dtype)
+            out.append(np.asarray(frame) if i.shape else np.asarray(frame)[()])
+        yield tuple(out)
+
+
+def _short(error: BaseException | None) -> str:
+    """What a compiler's page-long error says first and last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if len(lines) < 3 else " ... ".join((lines[0], lines[-1]))
+    return f"{type(error).__name__}: {text}"
+
+
+def columns_of(
+    name: str, r: Reducer[Any, Any] | TileReducer, params: Any, features: Any, unit: str
+) -> tuple[Column, ...]:
+    """Columns of a reducer's features, shapes as in ``features``; ``unit`` is the input's.
+
+    Raises ``TypeError`` when a feature has not the axes it declares.
+    """
+    out = []
+    for f, (dtype, meta) in r.selected(params).items():
+        shape = np.shape(getattr(features, f))
+        if len(shape) != len(meta.dims):
+            raise TypeError(f"{f} declares axes {meta.dims}, has shape {shape}")
+        u = meta.unit.replace("@", unit or "1")
+        u = u.removeprefix("1 ") or "1"
+        out.append(Column(f"{name}/{f}", dtype, shape, meta.dims, u, meta.doc, name))
+    return tuple(out)

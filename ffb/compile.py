@@ -1,0 +1,128 @@
+"""Compile reducers' functions, and keep what was compiled between processes.
+
+Compiling takes seconds, so generated functions are written to a cache directory
+(``$FFB_CACHE``, else ``~/.cache/ffb/kernels``) under a name that holds a hash of everything they
+depend on: their own text and types, the text of every function they call, the compiler and its
+switches. numba's own cache alone does not notice an edited callee.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import inspect
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import numba
+import numpy as np
+
+#: No ``nnan``: with it the compiler deletes every test for NaN.
+OPTIONS: Mapping[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+}
+
+
+@cache
+def kernel(fn: Callable[..., Any], checked: bool = False) -> Any:
+    """``fn`` as a numba function, compiled when called; ``checked`` adds bounds checks."""
+    more = {"boundscheck": True} if checked else {}
+    return numba.njit(fn, **OPTIONS, **more)
+
+
+@cache
+def _temporary() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="ffb-kernels-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def cache_folder() -> Path:
+    """The folder for compiled code; one of this process's own where the usual is unwritable."""
+    asked = os.environ.get("FFB_CACHE")
+    folder = Path(asked) if asked else Path.home() / ".cache" / "ffb" / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return _temporary()
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = (c for c in code.co_consts if isinstance(c, CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _visit(value: Any, seen: dict[int, str]) -> None:
+    """Add what a compiled function depends on to ``seen``: texts of files, plain constants."""
+    value = getattr(value, "py_func", value)
+    if id(value) in seen:
+        return
+    if isinstance(value, bool | int | float | str | tuple | np.generic):
+        seen[id(value)] = repr(value)
+    elif isinstance(value, np.ndarray):
+        seen[id(value)] = hashlib.sha256(value.tobytes()).hexdigest()
+    elif isinstance(value, ModuleType):
+        theirs = value.__name__.split(".")[0] not in {"math", "numba", "numpy"}
+        file = getattr(value, "__file__", None)
+        seen[id(value)] = Path(file).read_text("utf-8") if theirs and file else value.__name__
+    elif isinstance(value, FunctionType):
+        seen[id(value)] = inspect.getsource(value)
+        for name in sorted(_names(value.__code__)):
+            if name in value.__globals__:
+                _visit(value.__globals__[name], seen)
+        for cell in value.__closure__ or ():
+            _visit(cell.cell_contents, seen)
+
+
+def fingerprint(functions: Iterable[Any]) -> str:
+    """Hash of the functions' text and of everything of ours that they refer to."""
+    digest = hashlib.sha256()
+    for fn in functions:
+        seen: dict[int, str] = {}
+        _visit(fn, seen)
+        for text in seen.values():
+            digest.update(text.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def build(source: str, scope: Mapping[str, Any], types: Any, *, checked: bool = False) -> Any:
+    """Compile the one function that ``source`` defines for arguments of numba ``types``.
+
+    ``scope`` holds the functions and types it names. Raises numba's own errors.
+    """
+    parts = (
+        source,
+        repr(types),
+        fingerprint(scope.values()),
+        "checked" if checked else "",
+        numba.__version__,
+        np.__version__,
+        str(numba.config.BOUNDSCHECK),
+        str(numba.config.OPT),
+    )
+    name = f"ffb_{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:24]}"
+    path = cache_folder() / f"{name}.py"
+    if not path.exists():
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as f:
+            f.write(source)
+        os.replace(f.name, path)
+    module = ModuleType(name)
+    module.__dict__.update({"np": np, "__file__": str(path), **scope})
+    sys.modules[name] = module  # numba imports it by name when it loads what it cached
+    exec(compile(source, path, "exec"), module.__dict__)  # noqa: S102 - text made in fuse.py
+    fn = module.__dict__[source.split("(")[0].removeprefix("def ")]
+    if numba.config.DISABLE_JIT:
+        return fn
+    more = {"boundscheck": True} if checked else {}
+    return numba.njit(types, cache=True, **OPTIONS, **more)(fn)

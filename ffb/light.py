@@ -1,0 +1,71 @@
+"""Light states from event codes, and what else every row begins with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb.compile import build, kernel
+from ffb.settings import CodesConfig, LightConfig
+from ffb.shot import CODE_WORDS
+
+
+def _words(codes: tuple[int, ...]) -> NDArray[np.uint16]:
+    """Event codes as the bits that the timing system sets for them."""
+    out = np.zeros(CODE_WORDS, np.uint16)
+    for c in codes:
+        out[c >> 4] |= np.uint16(1 << (c & 15))
+    return out
+
+
+def _rule(config: CodesConfig) -> int:
+    """What it means that no code matches."""
+    if bool(config.on) == bool(config.off):
+        return -1
+    return 0 if config.on else 1
+
+
+def masks_of(light: LightConfig) -> tuple[NDArray[np.uint16], NDArray[np.int8]]:
+    """Bits of the codes, (lights, off and on, words), and the state without any of them.
+
+    Lights are x-ray and laser, in this order.
+    """
+    lights = (light.xray, light.laser)
+    masks = np.array([[_words(c.off), _words(c.on)] for c in lights])
+    return masks, np.array([_rule(c) for c in lights], np.int8)
+
+
+def stamp(
+    n: int,
+    given: tuple[Any, ...],
+    masks: NDArray[np.uint16],
+    otherwise: NDArray[np.int8],
+    out: tuple[Any, ...],
+) -> None:
+    """Fill the first columns of ``n`` rows.
+
+    ``given`` are timestamp, pulse id, codes and timed of a block, ``out`` the columns timestamp,
+    pulse id, x-ray and laser. Off wins over on; a shot without timing is of unknown light, -1.
+    """
+    timestamp, pulse_id, codes, timed = given
+    for j in range(n):
+        out[0][j] = timestamp[j]
+        out[1][j] = pulse_id[j]
+        for light in range(2):
+            state = otherwise[light]
+            for value in (1, 0):
+                for w in range(codes.shape[1]):
+                    if codes[j, w] & masks[light, value, w]:
+                        state = np.int8(value)
+            column = out[2] if light == 0 else out[3]
+            column[j] = state if timed[j] else np.int8(-1)
+
+
+def compile_stamp(example: tuple[Any, ...]) -> Any:
+    """Compile :func:`stamp` for arguments of the types of ``example``."""
+    names = "n, given, masks, otherwise, out"
+    source = f"def stamped({names}):\n    stamp({names})\n"
+    return build(source, {"stamp": kernel(stamp)}, tuple(numba.typeof(a) for a in example))

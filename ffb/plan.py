@@ -1,0 +1,178 @@
+"""The plan of a run: bound reducers, one schema, and the way of a shot into a batch."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb.batch import Batch
+from ffb.bind import Binder, Bound
+from ffb.config import Config
+from ffb.fuse import Member
+from ffb.guard import Guard
+from ffb.light import compile_stamp, masks_of
+from ffb.schema import CORE, Column, Schema
+from ffb.shot import BeginStep, FrameBlock, Shot
+from ffb.sink import Provenance
+from ffb.source import Run
+from ffb.stages import AreaStage, ShotStage
+
+
+class Plan:
+    """What happens to the shots of one run.
+
+    ``take`` each shot, ``step`` at each step, ``close`` a batch when it is full or old enough.
+    ``errors`` counts failures by reducer and reason; ``notes`` are sentences for log and file.
+    """
+
+    @classmethod
+    def make(cls, config: Config, run: Run) -> Plan:
+        """Bind, check, compile. Raises :class:`ffb.config.ConfigError` with all problems."""
+        return cls(config, run, Binder(config, run).bind())
+
+    def __init__(self, config: Config, run: Run, bound: Bound) -> None:
+        self.config, self.capacity = config, config.batch.shots
+        self.errors: Counter[str] = Counter()
+        self._notes, self._run, self._bound = list(bound.notes), run, bound
+        self.recorded = [n for n, i in config.inputs.items() if i.record]
+        self.motors = {f"scan/{m}": m for m in run.motors}
+        self.block = FrameBlock(bound.inputs, self.capacity)
+        reduced = (c for m in bound.members for c in m.all_columns)
+        self.schema = Schema((*CORE, *self._own_columns(), *reduced))
+        self.step_values = dict.fromkeys(run.motors, np.nan)
+        self.step_number = -1
+        self._light = masks_of(config.light)
+        self._batch: Batch | None = None
+        self._n = self._stepped = 0
+        guard = self._guard
+        self._stamp = compile_stamp(self._stamp_arguments(0, Batch(self.schema, self.capacity)))
+        self._areas = [
+            AreaStage(d.input, bound.of(d), d.calibration, d.area, self.schema, self.block, guard)
+            for d in bound.detectors.values()
+        ]
+        self._shots = ShotStage(bound.of(None), self.schema, self.block, guard)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the log and the file, the run's included."""
+        return [*self._notes, *self._run.notes]
+
+    def _guard(self, names: Sequence[str]) -> Guard:
+        return Guard(names, self.errors, self._notes)
+
+    def _own_columns(self) -> list[Column]:
+        """Columns of motors and of recorded inputs."""
+        out = [Column(n, "<f8", doc=f"{m} of the step") for n, m in self.motors.items()]
+        for n in self.recorded:
+            i = self._bound.inputs[n]
+            dims = ("row", "col")[: len(i.shape)] if len(i.shape) == 2 else ("sample",)
+            dtype = np.dtype(i.dtype).newbyteorder("<").str
+            out.append(Column(n, dtype, i.shape, dims[: len(i.shape)], i.unit, i.doc))
+            if np.dtype(dtype).kind != "f":
+                out.append(Column(f"{n}_valid", "|b1", doc=f"whether the shot had {n}"))
+        return out
+
+    def take(self, shot: Shot, read: int) -> bool:
+        """Take a shot that reached us at ``read`` [ns since 1970]; true when the batch is full."""
+        if self._batch is None:
+            self._batch = Batch(self.schema, self.capacity)
+        row = self._n
+        shot.fill(self.block, row)
+        self._batch.read[row] = read
+        for area in self._areas:
+            area.take(shot, row, self._batch)
+        self._n = row + 1
+        return self._n == self.capacity
+
+    def step(self, step: BeginStep) -> None:
+        """Begin a step: shots taken from now on belong to it."""
+        self._fill_steps()
+        self.step_number = step.step
+        self.step_values = {m: step.values.get(m, np.nan) for m in self.motors.values()}
+
+    def _fill_steps(self) -> None:
+        """Write the step of all shots since the last one began."""
+        if self._batch is not None and self._stepped < self._n:
+            rows, columns = slice(self._stepped, self._n), self._batch.columns
+            columns["step"][rows] = self.step_number
+            for name, motor in self.motors.items():
+                columns[name][rows] = self.step_values[motor]
+        self._stepped = self._n
+
+    def close(self) -> Batch | None:
+        """Reduce what was taken and hand it over; ``None`` if nothing was."""
+        batch, n = self._batch, self._n
+        if batch is None or n == 0:
+            return None
+        self._fill_steps()
+        self._stamp(*self._stamp_arguments(n, batch))
+        for name in self.recorded:
+            self._record(name, batch.columns, n)
+        self._shots.run(n, batch)
+        batch.close(n)
+        self._batch, self._n, self._stepped = None, 0, 0
+        return batch
+
+    def _stamp_arguments(self, n: int, batch: Batch) -> tuple[Any, ...]:
+        b = self.block
+        out = tuple(batch.columns[c.name] for c in CORE if c.name != "step")
+        return n, (b.timestamp, b.pulse_id, b.codes, b.timed), *self._light, out
+
+    def _record(self, name: str, columns: Mapping[str, NDArray[Any]], n: int) -> None:
+        here = self.block.present[:n, self.block.index[name]]
+        columns[name][:n] = self.block.frames[name][:n]
+        if not here.all():
+            columns[name][:n][~here] = self.schema.by_name[name].missing
+        if f"{name}_valid" in columns:
+            columns[f"{name}_valid"][:n] = here
+
+    def provenance(self) -> Provenance:
+        """Where the numbers of this run come from."""
+        config, members = self.config, self._bound.members
+        return Provenance(
+            config.text,
+            {m.name: self._origin(m) for m in members},
+            {d.area.detector: dict(d.ids) for d in self._bound.detectors.values()},
+            _versions(),
+            platform.node(),
+            shlex.join(sys.argv),
+            tuple(self.notes),
+        )
+
+    def _origin(self, m: Member) -> dict[str, Any]:
+        r, params = m.reducer, self._bound.parameters[m.name]
+        out = {
+            "use": self.config.reducers[m.name].use,
+            "version": r.version,
+            "hash": r.hash,
+            "params": {} if params is None else _plain(params._asdict()),
+            "inputs": dict(zip(r.inputs, m.inputs, strict=True)),
+        }
+        return out if r.module.startswith("ffb.reducers.") else {**out, "source": r.source}
+
+
+def _plain(value: Any) -> Any:
+    """Parameters as JSON knows them; it has no infinity."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _versions() -> dict[str, str]:
+    out = {"python": platform.python_version()}
+    for name in ("ffb", "numpy", "numba", "psana", "h5py"):
+        try:
+            out[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return out

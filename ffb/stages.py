@@ -1,0 +1,150 @@
+"""The two places where reducers run: an area detector's segments, and the block of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb.batch import Batch
+from ffb.fuse import Member, compile_area, compile_shots, table_of
+from ffb.guard import Guard
+from ffb.reduce import Area, Calibration, TileReducer
+from ffb.schema import Schema
+from ffb.shot import FrameBlock, Shot
+
+Switches = NDArray[np.uint8]
+Guards = Callable[[Sequence[str]], Guard]
+
+
+class AreaPass:
+    """One compiled pass over an area detector's raw pixels, with all it needs beside them."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        calibration: Calibration,
+        area: Area,
+        schema: Schema,
+        capacity: int,
+        *,
+        checked: bool = False,
+    ) -> None:
+        segments, rows, columns = area.shape
+        mask = np.ascontiguousarray(area.mask, np.uint8).ravel()
+        self._first = (rows, calibration.constants, mask, np.zeros(columns, np.float32))
+        states = tuple(_tile(m).allocate(m.constants) for m in members)
+        self._members = (tuple(m.constants for m in members), states)
+        self._table = table_of(members, schema, capacity)
+        buffer = np.zeros(schema.offsets(capacity)[-1], np.uint8)
+        active: Switches = np.zeros(len(members), np.uint8)
+        example = self._arguments(active, 0, buffer)
+        self._call = compile_area(members, calibration, segments, example, checked=checked)
+
+    def _arguments(self, active: Switches, row: int, buffer: NDArray[np.uint8]) -> tuple[Any, ...]:
+        return (*self._first, active, *self._members, row, buffer, self._table)
+
+    def __call__(
+        self, raw: tuple[NDArray[Any], ...], row: int, buffer: NDArray[np.uint8], active: Switches
+    ) -> None:
+        """Reduce the segments ``raw`` into ``row`` of a batch's ``buffer``."""
+        self._call(raw, *self._arguments(active, row, buffer))
+
+
+def _tile(m: Member) -> TileReducer:
+    assert isinstance(m.reducer, TileReducer)
+    return m.reducer
+
+
+class AreaStage:
+    """Feeds one area detector's segments to its tile reducers, shot by shot."""
+
+    def __init__(
+        self,
+        name: str,
+        members: Sequence[Member],
+        calibration: Calibration,
+        area: Area,
+        schema: Schema,
+        block: FrameBlock,
+        guards: Guards,
+    ) -> None:
+        self.name, self._shape, self._dtype = name, area.shape, np.dtype(calibration.dtype)
+        self._present, self._index = block.present, block.index[name]
+        self._guard = guards([m.name for m in members])
+        self._columns = [(c.name, c.missing) for m in members for c in m.all_columns]
+        self._pass = AreaPass(members, calibration, area, schema, block.capacity)
+
+    def take(self, shot: Shot, row: int, batch: Batch) -> None:
+        """Reduce the detector's frame of ``shot`` into ``row``, or mark it missing."""
+        found = shot.segments(self.name)
+        if found is None:
+            self._miss(row, batch)
+            return
+        raw = tuple(found)
+        self._present[row, self._index] = True
+        try:
+            self._pass(raw, row, batch.buffer, self._guard.active)
+        except Exception:  # told below: the frame's fault, or found out by the guard
+            if wrong := self._misfit(raw):
+                self._guard.errors[f"{self.name}: {wrong}"] += 1
+                self._miss(row, batch)
+            else:
+                self._guard.singly(partial(self._pass, raw, row, batch.buffer))
+        else:
+            self._guard.passed()
+
+    def _miss(self, row: int, batch: Batch) -> None:
+        self._present[row, self._index] = False
+        for name, missing in self._columns:
+            batch.columns[name][row] = missing
+
+    def _misfit(self, raw: tuple[NDArray[Any], ...]) -> str:
+        """What is wrong with a frame's segments, if anything."""
+        segments, rows, columns = self._shape
+        if len(raw) != segments:
+            return f"frame of {len(raw)} segments; the run declared {segments}"
+        for a in raw:
+            if a.dtype != self._dtype or a.shape != (rows * columns,) or not a.flags.c_contiguous:
+                return (
+                    f"segment {a.dtype} {a.shape}, contiguous: {a.flags.c_contiguous}; the run"
+                    f" declared {self._dtype} ({rows * columns},)"
+                )
+        return ""
+
+
+class ShotStage:
+    """Runs all whole-shot reducers over the shots of a batch."""
+
+    def __init__(
+        self, members: Sequence[Member], schema: Schema, block: FrameBlock, guards: Guards
+    ) -> None:
+        self._guard = guards([m.name for m in members])
+        self._members = members
+        if not members:
+            return
+        inputs = list(dict.fromkeys(i for m in members for i in m.inputs))
+        self._table = table_of(members, schema, block.capacity)
+        constants = tuple(() if m.constants is None else m.constants for m in members)
+        self._given = (block.present, tuple(block.frames[i] for i in inputs), constants)
+        buffer = np.zeros(schema.offsets(block.capacity)[-1], np.uint8)
+        example = (0, 0, self._guard.active, *self._given, buffer, self._table)
+        self._loop = compile_shots(members, inputs, block.index, example)
+
+    def run(self, n: int, batch: Batch) -> None:
+        """Reduce the first ``n`` shots of the block."""
+        if not self._members:
+            return
+        try:
+            self._part(0, n, batch.buffer, self._guard.active)
+        except Exception:  # told by the guard, which finds out whose it is
+            for j in range(n):
+                self._guard.singly(partial(self._part, j, j + 1, batch.buffer))
+        else:
+            self._guard.passed()
+
+    def _part(self, lo: int, hi: int, buffer: NDArray[np.uint8], active: Switches) -> None:
+        self._loop(lo, hi, active, *self._given, buffer, self._table)

@@ -1,0 +1,89 @@
+"""Area and peak of a waveform inside a gate, above its baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
+
+import numpy as np
+
+from ffb import Feature, Waveform, reducer
+from ffb.shot import Input
+
+
+class Params(NamedTuple):
+    """Gates in samples, half-open; ``dt`` in ns per sample.
+
+    ``baseline`` is the gate whose mean is subtracted, nothing without it; ``sign`` is -1 for
+    pulses that go down.
+    """
+
+    gate: tuple[int, int]
+    dt: float
+    baseline: tuple[int, int] | None = None
+    sign: int = 1
+
+
+class Constants(NamedTuple):
+    """The same, checked; an empty baseline gate stands for none."""
+
+    start: int
+    stop: int
+    before: int
+    after: int
+    dt: float
+    sign: float
+
+
+class Integral(NamedTuple):
+    """What the pulse amounts to; NaN in the gate or the baseline makes it NaN."""
+
+    area: Annotated[float, Feature("@ ns", "sum over the gate, above the baseline, times dt")]
+    baseline: Annotated[float, Feature("@", "mean of the baseline gate, 0 without one")]
+    peak: Annotated[float, Feature("@", "largest sample of the gate, above the baseline")]
+    peak_position: Annotated[float, Feature("ns", "time of the peak from the first sample")]
+
+
+@reducer(version=1)
+def waveform_integral(waveform: Waveform, constants: Constants) -> Integral:
+    """Area and peak of a waveform inside a gate, above its baseline."""
+    c, nan = constants, np.nan
+    baseline = 0.0
+    for i in range(c.before, c.after):
+        baseline += np.float64(waveform[i])
+    baseline /= max(c.after - c.before, 1)
+    total, peak, at = 0.0, -np.inf, c.start
+    for i in range(c.start, c.stop):
+        v = c.sign * (np.float64(waveform[i]) - baseline)
+        total += v
+        if v > peak:
+            peak, at = v, i
+    if total != total:
+        return Integral(nan, baseline, nan, nan)
+    return Integral(total * c.dt, baseline, peak, at * c.dt)
+
+
+@waveform_integral.prepare
+def gates(params: Params, inputs: Mapping[str, Input]) -> Constants:
+    """Check the gates against the waveform; ``ValueError`` lists what does not fit."""
+    (size,) = inputs["waveform"].shape
+    problems = []
+    for name, gate in (("gate", params.gate), ("baseline", params.baseline)):
+        if gate is not None and not 0 <= gate[0] < gate[1] <= size:
+            problems.append(
+                f"{name}: [{gate[0]}, {gate[1]}] is no part of the waveform; it has samples"
+                f" 0..{size}, the end is not included"
+            )
+    if params.sign not in (-1, 1):
+        problems.append(f"sign: {params.sign} is neither 1 nor -1")
+    if not 0 < params.dt < np.inf:
+        problems.append(f"dt: {params.dt} ns is no distance of samples")
+    if problems:
+        raise ValueError("\n".join(problems))
+    before, after = params.baseline or (0, 0)
+    return Constants(*params.gate, before, after, params.dt, float(params.sign))
+
+
+def example() -> tuple[Params, dict[str, Input]]:
+    """Parameters, and an input to try them on."""
+    return Params((20, 45), 0.5, (0, 15), -1), {"waveform": Input("value", "<u2", (64,), "V")}
