@@ -1,0 +1,159 @@
+"""Shots over datagrams: read in place, or decoded by psana where the two disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb.shot import Field, FrameBlock, Input
+from ffb.sources.gather import Dgrams, Gather
+from ffb.sources.xtc2 import Xtc2Error
+
+
+class Moment(NamedTuple):
+    """What a stream delivers at one time: a shot's or a transition's datagrams, one per stream.
+
+    They are valid until the next moment is asked for.
+    """
+
+    service: int
+    timestamp: int
+    dgrams: Dgrams
+
+
+class Slow:
+    """The newest EPICS values, which every shot carries until newer ones come."""
+
+    def __init__(self, aliases: Mapping[str, str], inputs: Mapping[str, Input]) -> None:
+        self._aliases, self._inputs = dict(aliases), dict(inputs)
+        self._frames: dict[str, NDArray[Any]] = {}
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Take the values of a SlowUpdate over; one of another shape takes its input away."""
+        for name, alias in self._aliases.items():
+            if alias in values:
+                declared = self._inputs[name]
+                value = np.asarray(values[alias], declared.dtype)
+                if value.shape == declared.shape:
+                    self._frames[name] = value
+                else:
+                    self._frames.pop(name, None)
+
+    def fill(self, block: FrameBlock, row: int) -> None:
+        """Copy what there is into ``row`` of ``block``."""
+        for name, value in self._frames.items():
+            if name in block.frames:
+                block.frames[name][row] = value
+                block.present[row, block.index[name]] = True
+
+
+class InPlace:
+    """A shot read where it lies; one object serves all shots of a run, one after the other.
+
+    ``torn`` is called with the error of each malformed datagram: the shot has then no frames.
+    """
+
+    def __init__(
+        self,
+        gather: Gather,
+        slow: Slow,
+        inputs: Mapping[str, Input],
+        torn: Callable[[Xtc2Error], None],
+    ) -> None:
+        self._gather, self._slow, self._torn = gather, slow, torn
+        self._own = FrameBlock(inputs, 1)
+        self._filled = True
+        self._dgrams: Dgrams = ()
+        self.timestamp = 0
+
+    def show(self, moment: Moment) -> None:
+        """Be the shot of ``moment`` from now on."""
+        self.timestamp, self._dgrams, self._filled = moment.timestamp, moment.dgrams, False
+
+    def fill(self, block: FrameBlock, row: int) -> None:
+        """See :meth:`ffb.shot.Shot.fill`."""
+        self._filled = True
+        try:
+            self._gather(self._dgrams, block, row)
+        except Xtc2Error as e:
+            self._torn(e)
+        block.timestamp[row] = self.timestamp
+        self._slow.fill(block, row)
+
+    def segments(self, name: str) -> Sequence[NDArray[Any]] | None:
+        """See :meth:`ffb.shot.Shot.segments`."""
+        if not self._filled:
+            self.fill(self._own, 0)
+        return self._gather.segments(self._dgrams, name)
+
+
+class Decoded:
+    """A shot as psana decodes it: slow, and right where reading in place is not."""
+
+    def __init__(
+        self,
+        decode: Callable[[Dgrams], Mapping[Field, Any]],
+        slow: Slow,
+        inputs: Mapping[str, tuple[Field, Input]],
+        clock: tuple[Field, Field] | None,
+    ) -> None:
+        self._decode, self._slow, self._clock = decode, slow, clock
+        self._inputs = dict(inputs)
+        self._values: Mapping[Field, Any] = {}
+        self.timestamp = 0
+
+    def show(self, moment: Moment) -> None:
+        """Be the shot of ``moment`` from now on."""
+        self.timestamp, self._values = moment.timestamp, self._decode(moment.dgrams)
+
+    def frame(self, name: str) -> NDArray[Any] | None:
+        """One input in its declared shape, ``None`` if absent or of another shape."""
+        field, declared = self._inputs[name]
+        value = self._values.get(field)
+        if value is None:
+            return None
+        array = np.asarray(getattr(value, "value", value))
+        return fitting(array, declared)
+
+    def clock(self) -> tuple[int, NDArray[np.uint16]] | None:
+        """Pulse id and words of the event codes, ``None`` where the timing system was not."""
+        if self._clock is None:
+            return None
+        pulse, codes = (self._values.get(f) for f in self._clock)
+        return None if pulse is None or codes is None else (int(pulse), np.asarray(codes))
+
+    def fill(self, block: FrameBlock, row: int) -> None:
+        """See :meth:`ffb.shot.Shot.fill`."""
+        clock = self.clock()
+        block.timestamp[row], block.timed[row] = self.timestamp, clock is not None
+        block.pulse_id[row], block.codes[row] = 0, 0
+        if clock is not None:
+            words = clock[1][: block.codes.shape[1]]
+            block.pulse_id[row], block.codes[row, : len(words)] = clock[0], words
+        for i, name in enumerate(block.names):
+            value = self.frame(name) if name in self._inputs else None
+            block.present[row, i] = value is not None
+            if value is not None and name in block.frames:
+                block.frames[name][row] = value
+        self._slow.fill(block, row)
+
+    def segments(self, name: str) -> Sequence[NDArray[Any]] | None:
+        """See :meth:`ffb.shot.Shot.segments`."""
+        value = self.frame(name)
+        return None if value is None else [np.ascontiguousarray(s).reshape(-1) for s in value]
+
+
+def fitting(array: NDArray[Any], declared: Input) -> NDArray[Any] | None:
+    """Give ``array`` the declared type and shape, ``None`` where its axes are others.
+
+    Axes of length 1 in front do not count: psana gives one segment as it is.
+    """
+    shape = array.shape
+    if shape != declared.shape:
+        ours, theirs = (s[1:] if s[:1] == (1,) else s for s in (declared.shape, shape))
+        if ours != theirs:
+            return None
+    return array.astype(declared.dtype, copy=False).reshape(declared.shape)
