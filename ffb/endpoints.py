@@ -11,6 +11,9 @@ from typing import NamedTuple
 #: Longest path of a Unix socket that every system takes, with room for its terminating zero.
 IPC_LENGTH = 100
 
+#: Where the folders of this user go when the system gives no runtime folder, or one too long.
+FALLBACK = Path(f"/tmp/ffb-{os.getuid()}")  # noqa: S108  short; what is there is checked
+
 
 class Endpoints(NamedTuple):
     """ZMQ endpoints of the aggregator and of the published snapshots."""
@@ -39,7 +42,7 @@ def private_folder(exp: str, file: str) -> Path:
     name = f"{exp[:16]}-{hashlib.blake2b(file.encode(), digest_size=4).hexdigest()}"
     base = Path(runtime, "ffb") if runtime and Path(runtime).is_dir() else None
     if base is None or len(str(base / name)) > IPC_LENGTH - len("/aggregator"):
-        base = Path(f"/tmp/ffb-{os.getuid()}")  # noqa: S108  short, and checked below
+        base = FALLBACK
     for folder in (base, base / name):
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()

@@ -130,23 +130,24 @@ def _lines(table: Mapping[str, Any], at: str) -> list[str]:
     plain = {k: v for k, v in table.items() if not isinstance(v, Mapping)}
     tables = {k: v for k, v in table.items() if isinstance(v, Mapping)}
     out = [f"\n[{at}]"] if at and (plain or not tables) else []
-    out += [f"{_key(k)} = {_value(v)}" for k, v in plain.items()]
+    out += [f"{_key(k)} = {value(v)}" for k, v in plain.items()]
     for k, v in tables.items():
         out += _lines(v, f"{at}.{_key(k)}" if at else _key(k))
     return out
 
 
 def _key(key: str) -> str:
-    return key if _BARE.fullmatch(key) else _value(key)
+    return key if _BARE.fullmatch(key) else value(key)
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    if isinstance(value, str):  # JSON escapes are TOML's, once surrogates and DEL are kept out
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return repr(value) if isinstance(value, int | float) else value.isoformat()
+def value(of: Any) -> str:
+    """``of`` as a TOML value on one line."""
+    if isinstance(of, Mapping):
+        return "{" + ", ".join(f"{_key(k)} = {value(v)}" for k, v in of.items()) + "}"
+    if isinstance(of, list | tuple):
+        return "[" + ", ".join(map(value, of)) + "]"
+    if isinstance(of, str):  # JSON escapes are TOML's, once surrogates and DEL are kept out
+        return json.dumps(of, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(of, bool):
+        return "true" if of else "false"
+    return repr(of) if isinstance(of, int | float) else of.isoformat()

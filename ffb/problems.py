@@ -170,9 +170,11 @@ def _explain(root: type[settings.Table], error: ErrorDetails) -> Problem:
         return Problem((*path, "kind"), f"no source {tag!r}; {nearest(tag, list(_SOURCES))}")
     if expected := _EXPECTED.get(kind):
         return Problem(path, f"expected {expected}, got {given!r}")
+    if kind == "literal_error":
+        return Problem(path, f"expected {error['ctx']['expected']}, got {given!r}")
     text = error["msg"].removeprefix("Value error, ")
     if text.startswith("Input should "):
-        return Problem(path, f"{text.removeprefix('Input ')}, got {given!r}")
+        return Problem(path, f"must {text.removeprefix('Input should ')}, got {given!r}")
     return Problem(path, _lower(text))
 
 

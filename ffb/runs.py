@@ -22,7 +22,7 @@ class RunRange(NamedTuple):
 
         Raises ``ValueError`` with a sentence for anything else, also for ``"9-3"``.
         """
-        spelt = str(text) if isinstance(text, int) and not isinstance(text, bool) else text
+        spelt = str(text) if type(text) is int and text >= 0 else text
         match = _RANGE.fullmatch(spelt) if isinstance(spelt, str) and spelt.isascii() else None
         if match is None or not any(match.groups()):
             raise ValueError(f'cannot read {text!r} as runs; write "1-41", "42-", "7" or "-5"')

@@ -7,7 +7,6 @@ and in messages. :class:`ffb.config.Config` puts them together.
 from __future__ import annotations
 
 from functools import cached_property
-from string import Formatter
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -45,14 +44,14 @@ def _endpoint(value: str) -> str:
 
 
 def _template(*known: str) -> AfterValidator:
-    """Refuse what :meth:`ffb.config.Config.file` could not fill in."""
+    """Refuse texts that :meth:`ffb.config.Config.file` could not fill in."""
 
     def check(value: str) -> str:
-        for _, name, _, _ in Formatter().parse(value):
-            if name is not None and name not in known:
-                names = ", ".join(f"{{{k}}}" for k in known)
-                raise ValueError(f"unknown {{{name}}}; known: {names}")
-        value.format(**dict.fromkeys(known, 1))
+        try:
+            value.format(**{k: 1 if k == "run" else k for k in known})
+        except (ValueError, LookupError, AttributeError) as e:
+            names = ", ".join(f"{{{k}}}" for k in known)
+            raise ValueError(f"cannot fill in {value!r}; known: {names}") from e
         return value
 
     return AfterValidator(check)

@@ -1,0 +1,364 @@
+"""The command line: ``ffb COMMAND``; what a command does is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ffb import __version__
+
+if TYPE_CHECKING:
+    from ffb.config import Config
+
+Args = argparse.Namespace
+Parser = argparse.ArgumentParser
+
+#: Exit status of a command that failed, and of one that was asked for something wrong.
+FAILED, WRONG = 1, 2
+
+EPILOG = "exit status: 0 done; 1 failed; 2 the command line or the configuration is wrong"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its help, one example, its arguments, and what it does."""
+
+    summary: str
+    example: str
+    arguments: Callable[[Parser], None]
+    act: Callable[[Args], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    args = parser().parse_args(argv)
+    try:
+        return COMMANDS[args.command].act(args)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as e:
+        if args.debug:
+            raise
+        return complain(e)
+
+
+def complain(error: Exception) -> int:
+    """Say on stderr what went wrong, a line for each problem."""
+    problems: Sequence[str] | None = getattr(error, "problems", None)
+    if problems is not None:
+        lines, status = list(problems), WRONG
+    elif isinstance(error, OSError) and error.filename:
+        lines, status = [f"{error.filename}: {(error.strerror or str(error)).lower()}"], FAILED
+    else:
+        text = " ".join(str(error).split()) or "no more is known; try --debug"
+        kind = "" if isinstance(error, ValueError | LookupError | OSError) else type(error).__name__
+        lines, status = [f"{kind}: {text}" if kind else text.strip("'\"")], FAILED
+    for line in lines:
+        print(f"ffb: {line}", file=sys.stderr)
+    return status
+
+
+def parser() -> Parser:
+    """The whole command line."""
+    top = Parser(
+        prog="ffb",
+        epilog=EPILOG,
+        description=(
+            "Features, a growing file and a live page for every shot of an X-ray free-electron laser."
+        ),
+    )
+    top.add_argument("--version", action="version", version=f"ffb {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=command.summary,
+            description=command.summary[0].upper() + command.summary[1:] + ".",
+            epilog=f"example: {command.example}",
+        )
+        command.arguments(sub)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.add_argument(
+            "--log-level",
+            default="warning",
+            choices=("debug", "info", "warning", "error"),
+            help="what to log on stderr (default: %(default)s)",
+        )
+    return top
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
+def _file(p: Parser) -> None:
+    p.add_argument("file", metavar="FILE", help="the experiment's TOML file")
+    p.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="A.B=VALUE",
+        action="append",
+        default=[],
+        help="override a key of the file; may be repeated",
+    )
+
+
+def _load(args: Args) -> Config:
+    from ffb.config import load
+
+    return load(args.file, args.overrides)
+
+
+def _log(args: Args, **context: object) -> None:
+    from ffb.health import log_to_stderr
+
+    log_to_stderr(args.log_level, context)
+
+
+def _demo_arguments(p: Parser) -> None:
+    p.add_argument(
+        "--rate", type=_positive, default=120.0, help="shots per second (default: %(default)s)"
+    )
+    p.add_argument(
+        "--seconds", type=_positive, default=30.0, help="length of the run (default: %(default)s)"
+    )
+    p.add_argument("--no-page", action="store_true", help="do not serve the page")
+    p.add_argument("--out", metavar="DIR", help="folder for the file (default: a temporary one)")
+    p.add_argument("--port", type=int, default=0, help="port of the page (default: a free one)")
+
+
+def _demo(args: Args) -> int:
+    from ffb import demo
+
+    _log(args)
+    return demo.main(args)
+
+
+def _run(args: Args) -> int:
+    from ffb import processes
+
+    _log(args)
+    return processes.run(_load(args), page=not args.no_page)
+
+
+def _run_arguments(p: Parser) -> None:
+    _file(p)
+    p.add_argument("--no-page", action="store_true", help="do not serve the page")
+
+
+def _reduce_arguments(p: Parser) -> None:
+    _file(p)
+    p.add_argument("--producer", metavar="NAME", default="", help="name in logs and books")
+    p.add_argument(
+        "--index", type=int, default=0, metavar="K", help="which of N producers this is, from 0"
+    )
+    p.add_argument("--of", type=int, default=1, metavar="N", help="how many share the stream")
+    p.add_argument("--once", action="store_true", help="end after one run")
+
+
+def _reduce(args: Args) -> int:
+    from ffb import processes
+
+    name = args.producer or f"p{args.index}"
+    if not 0 <= args.index < args.of:
+        raise ValueError(f"--index {args.index} is not among 0..{args.of - 1} (--of {args.of})")
+    config = _load(args)
+    _log(args, exp=config.exp, producer=name)
+    return processes.reduce(config, producer=name, index=args.index, of=args.of, once=args.once)
+
+
+def _aggregate_arguments(p: Parser) -> None:
+    _file(p)
+    p.add_argument("--once", action="store_true", help="end after one run")
+
+
+def _aggregate(args: Args) -> int:
+    from ffb import processes
+
+    config = _load(args)
+    _log(args, exp=config.exp)
+    return processes.aggregate(config, once=args.once)
+
+
+def _dashboard_arguments(p: Parser) -> None:
+    _file(p)
+    p.add_argument("--port", type=int, help="port of the page (default: the file's)")
+
+
+def _dashboard(args: Args) -> int:
+    from ffb import processes
+
+    config = _load(args)
+    _log(args, exp=config.exp)
+    return processes.dashboard(config, port=args.port)
+
+
+def _check_arguments(p: Parser) -> None:
+    _file(p)
+    p.add_argument("--run", type=int, metavar="N", help="the run whose parameters are wanted")
+    p.add_argument(
+        "--run-file",
+        metavar="XTC2",
+        nargs="+",
+        default=[],
+        help="check against the run in these files instead of the configured source",
+    )
+    p.add_argument(
+        "--attach",
+        action="store_true",
+        help="take shots from the DAQ's shared memory; its other readers go without them",
+    )
+
+
+def _check(args: Args) -> int:
+    from ffb import check
+
+    _log(args)
+    return check.main(args.file, args.overrides, args.run, args.run_file, args.attach)
+
+
+def _schema(args: Args) -> int:
+    import json
+
+    from ffb.config import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=2))
+    return 0
+
+
+def _reducers(args: Args) -> int:
+    from ffb import show
+
+    return show.reducer(args.name) if args.name else show.reducers()
+
+
+def _reducers_arguments(p: Parser) -> None:
+    p.add_argument("name", metavar="NAME", nargs="?", help="the reducer to show in detail")
+
+
+def _detnames(args: Args) -> int:
+    from ffb import show
+
+    _log(args)
+    return show.detnames(args.source)
+
+
+def _detnames_arguments(p: Parser) -> None:
+    p.add_argument(
+        "source",
+        metavar="SOURCE",
+        nargs="+",
+        help="xtc2 files, a folder of them, or the tag of the DAQ's shared memory",
+    )
+
+
+def _replay_arguments(p: Parser) -> None:
+    p.add_argument("capture", metavar="CAPTURE", help="the recording")
+    p.add_argument("--to", metavar="ENDPOINT", required=True, help="ZMQ endpoint of an aggregator")
+    p.add_argument(
+        "--speed",
+        type=_positive,
+        default=1.0,
+        help="1 keeps the time it took, 10 takes a tenth (default: %(default)s)",
+    )
+
+
+def _replay(args: Args) -> int:
+    from ffb import processes
+
+    _log(args)
+    return processes.replay(args.capture, to=args.to, speed=args.speed)
+
+
+def _open_arguments(p: Parser) -> None:
+    p.add_argument("file", metavar="FILE", help="the small data of a run")
+    p.add_argument("--follow", action="store_true", help="go on while the file grows")
+
+
+def _open(args: Args) -> int:
+    from ffb import show
+
+    return show.small_data(args.file, args.follow)
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        "fabricate a run, stream it through psana, and process it on this machine",
+        "ffb demo --seconds 20 --no-page",
+        _demo_arguments,
+        _demo,
+    ),
+    "run": Command(
+        "start all processes of an experiment on this machine and keep them alive",
+        "ffb run mfxx49820.toml",
+        _run_arguments,
+        _run,
+    ),
+    "reduce": Command(
+        "read shots, reduce them, and send the features to the aggregator",
+        "ffb reduce mfxx49820.toml --index 0 --of 4",
+        _reduce_arguments,
+        _reduce,
+    ),
+    "aggregate": Command(
+        "merge what the producers send, write the file, and publish what was committed",
+        "ffb aggregate mfxx49820.toml",
+        _aggregate_arguments,
+        _aggregate,
+    ),
+    "dashboard": Command(
+        "serve the page",
+        "ffb dashboard mfxx49820.toml --port 5006",
+        _dashboard_arguments,
+        _dashboard,
+    ),
+    "check": Command(
+        "find everything that is wrong with a configuration, and print the columns of a run",
+        "ffb check mfxx49820.toml --run 42",
+        _check_arguments,
+        _check,
+    ),
+    "schema": Command(
+        "print the JSON Schema of the configuration, for editors",
+        "ffb schema > ffb.schema.json",
+        lambda p: None,
+        _schema,
+    ),
+    "reducers": Command(
+        "list the reducers, or show one with its inputs, parameters and features",
+        "ffb reducers roi",
+        _reducers_arguments,
+        _reducers,
+    ),
+    "detnames": Command(
+        "list the detectors and fields of a run",
+        "ffb detnames mfxx49820-r0042-s000-c000.xtc2",
+        _detnames_arguments,
+        _detnames,
+    ),
+    "replay": Command(
+        "send a recording of messages to an aggregator again",
+        "ffb replay mfxx49820.capture --to tcp://127.0.0.1:5555 --speed 10",
+        _replay_arguments,
+        _replay,
+    ),
+    "open": Command(
+        "say what a small-data file holds, also while it grows",
+        "ffb open mfxx49820_Run0042.h5 --follow",
+        _open_arguments,
+        _open,
+    ),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

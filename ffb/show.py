@@ -1,0 +1,165 @@
+"""Tables for the terminal: reducers, the detectors of a run, a small-data file."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ffb import layers, problems, resolve
+
+if TYPE_CHECKING:
+    from ffb.reader import RunFile
+    from ffb.schema import Column
+
+#: Columns of output that does not go to a terminal, unless COLUMNS says otherwise.
+WIDE = 160
+
+_FRAMES = ("a number", "a waveform", "an image", "an area detector")
+
+
+def console() -> Console:
+    """Where tables go: as wide as the terminal, and wide enough for ``grep`` without one."""
+    free = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if free else WIDE, highlight=False)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> Table:
+    """A plain table that a terminal of any width can show and ``cut`` can take apart."""
+    out = Table(box=None, pad_edge=False, title=escape(title) or None, title_justify="left")
+    for head in heads:
+        out.add_column(head, overflow="fold")
+    for row in rows:
+        out.add_row(*(escape(str(cell)) for cell in row))
+    return out
+
+
+def columns(of: Iterable[Column], title: str = "") -> Table:
+    """The schema as people read it."""
+    rows = [(c.name, c.dtype, "×".join(map(str, c.shape)) or "-", c.unit, c.doc) for c in of]
+    return table(("column", "dtype", "shape", "unit", "what it is"), rows, title)
+
+
+def reducers() -> int:
+    """List the installed reducers with the first line of what they say of themselves."""
+    found = [resolve.reducer(name, Path()) for name in resolve.installed()]
+    rows = [
+        (r.name, ", ".join(r.inputs), ", ".join(r.outputs), r.doc.splitlines()[0]) for r in found
+    ]
+    console().print(table(("reducer", "inputs", "features", "what it does"), rows))
+    return 0
+
+
+def reducer(name: str) -> int:
+    """Show one reducer in full, with a table to start from."""
+    found = resolve.reducer(name, Path())
+    out = console()
+    out.print(f"[bold]{escape(found.name)}[/] (version {found.version})\n{_plain(found.doc)}\n")
+    inputs = [(k, _FRAMES[rank]) for k, rank in found.inputs.items()]
+    out.print(table(("input", "what it takes"), inputs))
+    if found.params is not None:
+        hints, defaults = get_type_hints(found.params), found.params._field_defaults
+        rows = [
+            (k, problems.spell(hints[k]), _default(defaults[k]) if k in defaults else "needed")
+            for k in found.params._fields
+        ]
+        out.print()
+        out.print(table(("parameter", "type", "default"), rows))
+        out.print(f"\n{_plain(inspect.getdoc(found.params) or '')}")
+    features = [
+        (
+            k,
+            dtype,
+            ", ".join(f.dims) or "-",
+            f.unit.replace("@", "the input's"),
+            f"{f.doc}, if {f.when}" if f.when else f.doc,
+        )
+        for k, (dtype, f) in found.outputs.items()
+    ]
+    out.print()
+    out.print(table(("feature", "dtype", "axes", "unit", "what it is"), features))
+    out.print("\nIn the file of an experiment:\n")
+    out.print(example(found), markup=False, end="")
+    return 0
+
+
+def _plain(text: str) -> str:
+    return escape(text.replace("``", ""))
+
+
+def _default(value: Any) -> str:
+    return "none" if value is None else layers.value(value)
+
+
+def example(found: Any) -> str:
+    """A ``[reducers]`` table for the reducer, with every parameter that is needed."""
+    given: dict[str, Any] = {
+        "use": found.name,
+        "inputs": {k: f"name of an input: {_FRAMES[r]}" for k, r in found.inputs.items()},
+    }
+    if found.params is not None:
+        hints = get_type_hints(found.params)
+        needed = [k for k in found.params._fields if k not in found.params._field_defaults]
+        given["params"] = {k: _sample(hints[k]) for k in needed}
+    return layers.dump({"reducers": {found.name: given}})
+
+
+def _sample(hint: Any) -> Any:
+    if get_origin(hint) is tuple:
+        return [_sample(t) for t in get_args(hint) if t is not Ellipsis]
+    simple = {int: 0, float: 0.0, bool: False, str: ""}
+    return simple[hint] if hint in simple else _sample(get_args(hint)[0])
+
+
+def small_data(path: str, follow: bool) -> int:
+    """Say what a file holds; with ``follow`` go on with every commit until the run is over."""
+    from ffb import reader
+
+    out = console()
+    with reader.open(path) as run:
+        out.print(columns(run.schema.columns, f"{run.info.exp} run {run.info.run}"), "")
+        _state(out, run)
+        for rows in run.follow(start=run.committed) if follow else ():
+            out.print(f"rows {rows.start:,} to {rows.stop:,}")
+        if follow:
+            _state(out, run)
+    return 0
+
+
+def _state(out: Console, run: RunFile) -> None:
+    counts = run.counts
+    lost = sum(counts.lost.values())
+    why = ", ".join(f"{n:,} {reason}" for reason, n in counts.lost.items() if n)
+    out.print(f"rows committed  {run.committed:,} (commit {counts.commit:,})")
+    out.print(f"shots read      {counts.read:,}: written {counts.written:,}, lost {lost:,}", end="")
+    out.print(f" ({why})" if why else "", f"late {counts.late:,}" if counts.late else "")
+    out.print(f"steps           {len(run.steps):,}")
+    out.print("state           " + ("complete" if run.complete else "growing, or cut off"))
+
+
+def detnames(names: Sequence[str]) -> int:
+    """List every detector and field of the first run of xtc2 files, a folder, or a tag.
+
+    Raises ``LookupError`` when there is no run.
+    """
+    from ffb.sources.choose import source_named
+
+    source = source_named(names)
+    try:
+        for run in source.runs():
+            rows = sorted((f.detector, f"{f.alg}.{f.name}", w) for f, w in run.fields.items())
+            title = f"{run.info.exp} run {run.info.run}"
+            console().print(table(("detector", "field", "type"), rows, title))
+            if run.motors:
+                console().print(f"\nmotors: {', '.join(run.motors)}", markup=False)
+            return 0
+    finally:
+        source.close()
+    raise LookupError(f"no run in {', '.join(names)}")
