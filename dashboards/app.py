@@ -11,7 +11,10 @@ from bokeh.document import Document
 from bokeh.layouts import column
 from bokeh.models.css import InlineStyleSheet
 from bokeh.models.widgets import Div
-from bokeh.server.server import Server
+from bokeh.server.server import BaseServer
+from bokeh.server.tornado import BokehTornado
+from bokeh.server.util import bind_sockets
+from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 
 from ffb.dashboards.feed import Feed
@@ -67,17 +70,18 @@ class Dashboard:
         self.model = LiveModel()
         self.feed = Feed(views, self.model)
         self._loop = IOLoop(make_current=True)
+        sockets, port = bind_sockets(address, port)
         handler = FunctionHandler(lambda document: _session(document, self.model))
-        self.server = Server(
+        pages = BokehTornado(
             {"/": Application(handler)},
-            io_loop=self._loop,
-            address=address,
-            port=port,
-            allow_websocket_origin=[f"{address}:*", "localhost:*"],
+            extra_websocket_origins=[f"{address}:{port}", f"localhost:{port}"],
             check_unused_sessions_milliseconds=1000,
             unused_session_lifetime_milliseconds=5000,
         )
-        self.url = f"http://{address}:{self.server.port}/"
+        http = HTTPServer(pages)
+        http.add_sockets(sockets)
+        self.server = BaseServer(self._loop, pages, http)
+        self.url = f"http://{address}:{port}/"
 
     def run(self, ready: Callable[[str], None] = lambda url: None) -> None:
         """Serve until :meth:`stop`; ``ready`` is called with the page's address."""
@@ -93,7 +97,7 @@ class Dashboard:
 
     def stop(self) -> None:
         """End :meth:`run`; safe in a signal handler and from any thread."""
-        self._loop.add_callback_from_signal(self._loop.stop)
+        self._loop.add_callback(self._loop.stop)
 
 
 def _session(document: Document, model: LiveModel) -> None:

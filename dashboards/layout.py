@@ -26,7 +26,8 @@ class Page:
         self.key = snapshot.key
         scalars, columns = snapshot.scalars, snapshot.columns.values()
         first = _first(snapshot)
-        shown = [scalars[n] for n in dict.fromkeys([first, *scalars]) if n][:OVERVIEW]
+        reduced = [n for n, c in scalars.items() if c.reducer] or [*scalars]
+        shown = [scalars[n] for n in dict.fromkeys([first, *reduced]) if n][:OVERVIEW]
         large = [
             *[image(c) for c in columns if len(c.shape) == 2][:1],
             *[scan(scalars, snapshot.meta["motors"], first) for _ in scalars][:1],

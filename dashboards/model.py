@@ -80,11 +80,11 @@ class LiveModel:
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self.generation = 0
-        self.rejected = 0
+        self.rejected = self._read = 0
         self.document = Latency()
 
     def push(self, frame: bytes) -> None:
-        """Take a packed snapshot; what cannot be decoded is counted and left out."""
+        """Take a packed snapshot; what cannot be decoded is counted in ``rejected``."""
         try:
             snapshot = Snapshot(*unpack(frame))
         except (ValueError, KeyError, TypeError):
@@ -99,6 +99,8 @@ class LiveModel:
             return self.generation, self._snapshot
 
     def shown(self, snapshot: Snapshot) -> None:
-        """Note that a document now shows ``snapshot``: the end of a shot's way."""
-        if read := snapshot.meta["newest_read"]:
+        """Note that a document now shows ``snapshot``, the end of the way of its newest shot."""
+        read = snapshot.meta["newest_read"]
+        if read > self._read:
+            self._read = read
             self.document.add(np.array([time.time_ns() - read]))

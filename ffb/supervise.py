@@ -28,7 +28,8 @@ class Child:
     """A process to keep alive: its name, its command, and its history.
 
     ``keeps`` is true for one that has to run until it is told to stop; any other is done when it
-    exits with 0. ``log`` collects what it says on stderr.
+    exits with 0. ``log`` collects what it says on stderr, ``log`` with the suffix ``.out`` what it
+    says on stdout.
     """
 
     name: str
@@ -50,9 +51,13 @@ class Child:
 
     def start(self) -> None:
         """Start it in a session of its own: a Ctrl-C at the terminal is the supervisor's alone."""
-        with self.log.open("ab") as said:
+        with self.log.open("ab") as said, self.log.with_suffix(".out").open("ab") as told:
             self.process = subprocess.Popen(  # noqa: S603  our own command line
-                self.command, stdin=subprocess.DEVNULL, stderr=said, start_new_session=True
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=told,
+                stderr=said,
+                start_new_session=True,
             )
         self.started = time.monotonic()
 

@@ -41,7 +41,7 @@ def table(meta: dict[str, Any] | None, children: Sequence[Child], page: str, sin
     )
     out.add_column(style="bold", no_wrap=True)
     out.add_column()
-    for heading, value in rows(meta) if meta else [("run", "waiting for the stream")]:
+    for heading, value in rows(meta) if meta and meta["exp"] else [("run", line(None))]:
         style = "red" if heading == "alarm" else None
         out.add_row(heading, value, style=style)
     alive = sum(c.alive for c in children)
@@ -54,6 +54,6 @@ def table(meta: dict[str, Any] | None, children: Sequence[Child], page: str, sin
 
 def line(meta: dict[str, Any] | None) -> str:
     """The same on one line, for a log."""
-    if meta is None:
+    if not meta or not meta["exp"]:
         return "waiting for the stream"
     return "  |  ".join(f"{value}" for heading, value in rows(meta) if heading != "file")

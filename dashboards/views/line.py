@@ -6,7 +6,7 @@ from bokeh.layouts import column as stack
 from bokeh.models import ColumnDataSource
 
 from ffb.dashboards.model import COLOURS, NAMES, OFF, ON, UNKNOWN, Snapshot
-from ffb.dashboards.views.view import View, caption, label, panel
+from ffb.dashboards.views.view import View, caption, label, legend, panel
 from ffb.schema import Column
 
 
@@ -17,16 +17,9 @@ def line(column: Column, height: int = 230) -> View:
     sources = {}
     for light in (UNKNOWN, OFF, ON):
         sources[light] = ColumnDataSource({"x": [], "y": []})
-        fig.line(
-            "x",
-            "y",
-            source=sources[light],
-            color=COLOURS[light],
-            line_width=1.5,
-            legend_label=NAMES[light],
-        )
-    fig.legend.label_text_font_size = "9px"
-    fig.legend.padding = fig.legend.margin = 3
+        named = {"legend_label": NAMES[light]} if light != UNKNOWN else {}
+        fig.line("x", "y", source=sources[light], color=COLOURS[light], line_width=1.5, **named)
+    legend(fig)
     difference = ColumnDataSource({"x": [], "y": []})
     below.line("x", "y", source=difference, color="black")
 

@@ -9,10 +9,10 @@ from bokeh.models import ColumnDataSource
 from bokeh.models.annotations import Whisker
 
 from ffb.dashboards.model import COLOURS, NAMES, OFF, ON, UNKNOWN, Snapshot
-from ffb.dashboards.views.view import View, caption, choice, label, panel
+from ffb.dashboards.views.view import View, caption, choice, label, legend, panel
 from ffb.schema import Column
 
-EMPTY: dict[str, list[float]] = {"x": [], "y": [], "upper": [], "lower": [], "n": []}
+FIELDS = ("x", "y", "upper", "lower", "below", "above")
 
 
 def scan(scalars: dict[str, Column], motors: list[str], first: str, height: int = 330) -> View:
@@ -24,10 +24,10 @@ def scan(scalars: dict[str, Column], motors: list[str], first: str, height: int 
     bars = panel("", axes[0], "N", height=110, x_range=fig.x_range)
     sources = {}
     for light in (UNKNOWN, OFF, ON):
-        sources[light] = source = ColumnDataSource(dict(EMPTY))
-        colour = COLOURS[light]
-        fig.scatter("x", "y", source=source, color=colour, size=7, legend_label=NAMES[light])
-        fig.line("x", "y", source=source, color=colour, alpha=0.6)
+        sources[light] = source = ColumnDataSource({f: [] for f in FIELDS})
+        colour, named = COLOURS[light], {"legend_label": NAMES[light]} if light != UNKNOWN else {}
+        fig.scatter("x", "y", source=source, color=colour, size=7, **named)
+        fig.line("x", "y", source=source, color=colour, alpha=0.6, **named)
         fig.add_layout(
             Whisker(
                 base="x",
@@ -39,10 +39,8 @@ def scan(scalars: dict[str, Column], motors: list[str], first: str, height: int 
                 lower_head=None,
             )
         )
-        bars.scatter("x", "n", source=source, color=colour, size=5, marker="dash")
-        bars.segment("x", 0, "x", "n", source=source, color=colour, line_width=4, alpha=0.5)
-    fig.legend.label_text_font_size = "9px"
-    fig.legend.padding = fig.legend.margin = 3
+        bars.segment("x", "below", "x", "above", source=source, color=colour, line_width=6)
+    legend(fig)
 
     def refresh(snapshot: Snapshot) -> None:
         n, mean, error = snapshot.curve("scan", y_choice.value)
@@ -51,13 +49,9 @@ def scan(scalars: dict[str, Column], motors: list[str], first: str, height: int 
         for light, source in sources.items():
             seen = order[(n[light] > 0)[order] & np.isfinite(x)[order]]
             y, e = mean[light][seen], np.nan_to_num(error[light][seen])
-            source.data = {
-                "x": x[seen],
-                "y": y,
-                "upper": y + e,
-                "lower": y - e,
-                "n": n[light][seen],
-            }
+            stack_n = np.cumsum(n, axis=0)[light][seen]
+            curve = (x[seen], y, y + e, y - e, stack_n - n[light][seen], stack_n)
+            source.data = dict(zip(FIELDS, curve, strict=True))
         fig.yaxis.axis_label = label(scalars[y_choice.value])
         bars.xaxis.axis_label = x_choice.value
         caption(fig, f"{y_choice.value} ± SEM against {x_choice.value}", int(n.sum()), snapshot)

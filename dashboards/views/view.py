@@ -8,6 +8,7 @@ from typing import Any
 
 from bokeh.models.annotations import Title
 from bokeh.models.layouts import LayoutDOM
+from bokeh.models.tickers import ContinuousTicker
 from bokeh.models.widgets import Select
 from bokeh.plotting import figure
 
@@ -43,7 +44,23 @@ def panel(title: str, x: str, y: str, **options: Any) -> Any:
     fig.title = Title(text=title, text_font_size="12px", text_font_style="normal")
     fig.xaxis.axis_label_text_font_style = fig.yaxis.axis_label_text_font_style = "normal"
     fig.grid.grid_line_alpha = 0.4
+    for axis in fig.xaxis:
+        if isinstance(axis.ticker, ContinuousTicker):
+            axis.ticker.desired_num_ticks = 5
     return fig
+
+
+def legend(fig: Any) -> None:
+    """Move the legend above the plot, where it hides no data."""
+    fig.legend.update(
+        orientation="horizontal",
+        label_text_font_size="10px",
+        padding=1,
+        margin=1,
+        border_line_color=None,
+        click_policy="hide",
+    )
+    fig.add_layout(fig.legend[0], "above")
 
 
 def choice(options: Iterable[str], first: str, width: int) -> Select:
@@ -58,9 +75,9 @@ def label(column: Column) -> str:
 
 
 def caption(fig: Any, what: str, n: int, snapshot: Snapshot) -> None:
-    """Write name, N, commit and data age over a panel; grey it when the data are old."""
+    """Write name, N, data age and commit over a panel; grey it when the data are old."""
     m, age = snapshot.meta, snapshot.age_s
-    state = "run ended" if m["ended"] else f"age {age:.1f} s" if age == age else "no data yet"
-    fig.title.text = f"{what}   N {n:,}   {state}   commit {m['commit']:,}"
+    state = "ended" if m["ended"] else f"{age:.1f} s old" if age == age else "no data yet"
+    fig.title.text = f"{what}   N {n:,}   {state}   #{m['commit']:,}"
     stale = not m["ended"] and not age < STALE_S
     fig.background_fill_color = STALE if stale else FRESH

@@ -1,0 +1,193 @@
+"""The processes of a service, composed: reduce, aggregate, dashboard, and all of them together."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live as Screen
+
+from ffb.config import Config
+from ffb.source import RunInfo
+from ffb.supervise import Child, Supervisor, command
+from ffb.table import line, table
+from ffb.wire import unpack
+
+log = logging.getLogger(__name__)
+
+#: Set for the children of `ffb run`, which must not outlive it.
+SUPERVISED = "FFB_SUPERVISED"
+
+#: Seconds that a process which was told to stop has to drain, and all of them to be gone.
+GRACE_S, STOP_S = 2.5, 5.0
+
+#: Seconds between two lines of progress where there is no terminal.
+LINE_S = 2.0
+
+
+@contextlib.contextmanager
+def stoppable(stop: Callable[[], None]) -> Iterator[None]:
+    """Call ``stop`` on SIGTERM and SIGINT; die with the supervisor that started us."""
+    if os.environ.get(SUPERVISED):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    before = {s: signal.signal(s, lambda *_: stop()) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def reduce(
+    config: Config, *, producer: str = "p0", index: int = 0, of: int = 1, once: bool = False
+) -> int:
+    """Read shots, reduce them, send the features; 0 when everything sent was committed."""
+    from ffb.produce import Producer
+    from ffb.sources.choose import source_of
+    from ffb.transport import Link
+
+    source = source_of(config, index, of)
+    window = int(config.transport.window_mb * 1e6)
+    link = Link(config.endpoints().aggregator, producer, window)
+    worker = Producer(config, source, link, producer)
+    try:
+        with stoppable(worker.stop):
+            runs = worker.loop(1 if once else None)
+            drained = link.drain(GRACE_S if worker.stopping else config.aggregate.end_timeout_s)
+    finally:
+        source.close()
+        link.close()
+    if not drained:
+        log.error("%d messages were never acknowledged: is the aggregator up?", link.unacked)
+    return 0 if drained and (runs or worker.stopping) else 1
+
+
+def aggregate(config: Config, *, once: bool = False) -> int:
+    """Merge, write, publish; 0 when the books of every run that ended balance."""
+    from ffb.serve import Service, Writer
+    from ffb.writers.small_data import SmallData
+
+    def writer(settings: Config, info: RunInfo) -> Writer:
+        file = settings.file(info.exp, info.run)
+        return SmallData(file.parent, file.name)
+
+    service = Service(config, writer)
+    try:
+        with stoppable(service.stop):
+            balanced = service.loop(once=once, grace_s=GRACE_S)
+    finally:
+        service.close()
+    return 0 if balanced else 1
+
+
+def dashboard(config: Config, *, port: int | None = None) -> int:
+    """Serve the page until told to stop; says its address on stdout."""
+    from ffb.dashboards.app import Dashboard
+
+    chosen = config.dashboard.port if port is None else port
+    page = Dashboard(config.endpoints().views, config.dashboard.address, chosen)
+    with stoppable(page.stop):
+        page.run(lambda url: print(url, flush=True))  # noqa: T201  for who started us
+    p50, p95 = page.model.document.percentiles(50, 95)
+    log.info("shot to document p50_ms=%.0f p95_ms=%.0f", p50, p95)
+    return 0
+
+
+def children(config: Config, logs: Path, *, page: bool, once: bool) -> list[Child]:
+    """What `ffb run` starts, in this order."""
+    if config.path is None:
+        raise ValueError("a configuration made in memory cannot be given to other processes")
+    common = [str(config.path), *(w for o in config.overrides for w in ("--set", o))]
+
+    def child(name: str, *words: str, keeps: bool = True) -> Child:
+        return Child(name, command(*words), keeps, logs / f"{name}.log")
+
+    of = config.run.producers
+    out = [child("aggregator", "aggregate", *common)]
+    if page:
+        out.append(child("dashboard", "dashboard", *common))
+    for k in range(of):
+        words = ["reduce", *common, "--index", str(k), "--of", str(of)]
+        out.append(child(f"producer-{k}", *words, *(["--once"] if once else []), keeps=False))
+    return out
+
+
+def run(
+    config: Config,
+    *,
+    page: bool = True,
+    once: bool = False,
+    first: Callable[[Path], list[Child]] = lambda logs: [],
+) -> int:
+    """Start everything on this machine and keep it alive until the stream ends or Ctrl-C.
+
+    ``first`` gives children to start before all others, such as the stream of the demo. Returns 0
+    when every process ended well, which for the aggregator includes balanced books.
+    """
+    logs = Path(tempfile.mkdtemp(prefix="ffb-logs-"))
+    os.environ[SUPERVISED] = "1"
+    page = page and config.run.dashboard
+    supervisor = Supervisor([*first(logs), *children(config, logs, page=page, once=once)])
+    stopped: list[bool] = []
+    console = Console(stderr=False)
+    console.print(f"logs of the processes: {logs}", highlight=False)
+    with stoppable(lambda: stopped.append(True)):
+        supervisor.start()
+        try:
+            _watch(config, supervisor, console, stopped, page)
+        finally:
+            clean = _stop(supervisor)
+    for event in supervisor.events:
+        console.print(f"note: {event}", style="yellow", highlight=False)
+    gave_up = [c.name for c in supervisor.children if c.gave_up]
+    return 0 if clean and not gave_up else 1
+
+
+def _watch(
+    config: Config, supervisor: Supervisor, console: Console, stopped: list[bool], page: bool
+) -> None:
+    """Show how it goes until the producers are through or we are told to stop."""
+    from ffb.transport import Subscriber
+
+    views, since, told = Subscriber(config.endpoints().views), time.monotonic(), 0.0
+    address, meta = "", None
+    try:
+        with Screen(console=console, auto_refresh=False, transient=False) as screen:
+            while not stopped and not supervisor.finished("producer"):
+                supervisor.poll()
+                if frame := views.receive(0.2):
+                    meta = unpack(frame)[0]
+                if page and not address:
+                    address = _address(supervisor)
+                    if address and not console.is_terminal:
+                        console.print(f"page: {address}", highlight=False)
+                if console.is_terminal:
+                    screen.update(table(meta, supervisor.children, address, since), refresh=True)
+                elif time.monotonic() - told > LINE_S:
+                    told = time.monotonic()
+                    console.print(line(meta), highlight=False, soft_wrap=True)
+    finally:
+        views.close()
+
+
+def _address(supervisor: Supervisor) -> str:
+    """Address the dashboard has printed, once it has."""
+    dashboard = next(c for c in supervisor.children if c.name == "dashboard")
+    said = dashboard.log.with_suffix(".out")
+    return said.read_text().strip() if said.exists() else ""
+
+
+def _stop(supervisor: Supervisor) -> bool:
+    """Stop producers, then the aggregator they drain into, then the rest."""
+    end, clean = time.monotonic() + STOP_S, True
+    for stage in ("producer", "stream", "aggregator", ""):
+        clean &= supervisor.stop(stage, max(0.5, end - time.monotonic()))
+    return clean

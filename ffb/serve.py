@@ -1,0 +1,191 @@
+"""The aggregator's process: messages in, commits, acknowledgements and snapshots out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ffb.aggregate import NS, Aggregator
+from ffb.batch import Batch
+from ffb.config import Config
+from ffb.health import Latency, Rate
+from ffb.live import Live
+from ffb.sink import Counts, Sink
+from ffb.source import RunInfo
+from ffb.transport import Delivery, Hub, Publisher
+from ffb.wire import Decoder, WireError
+
+log = logging.getLogger(__name__)
+
+#: At most this often a snapshot goes out, and at least every second.
+PUBLISH_NS, REPEAT_NS = NS // 5, NS
+
+#: A producer that has said nothing for so long is shown as not alive.
+SILENT_NS = 3 * NS
+
+#: How many messages are taken before the aggregator gets its turn.
+TURN = 256
+
+
+class Writer(Sink, Protocol):
+    """A sink that writes a file."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file being written, or written last."""
+        ...
+
+
+class _Delays:
+    """A sink that turns times of reading into latencies when their rows are committed."""
+
+    def __init__(self, latency: Latency) -> None:
+        self._latency = latency
+        self._waiting: list[Batch] = []
+
+    def begin_run(self, *_: Any) -> None:
+        """Nothing to prepare."""
+
+    def append(self, batch: Batch) -> None:
+        """Hold the times of reading until the commit."""
+        self._waiting.append(batch)
+
+    def commit(self, counts: Counts) -> None:
+        """The rows are committed now."""
+        now = time.time_ns()
+        for batch in self._waiting:
+            self._latency.add(now - batch.read)
+        self._waiting = []
+
+    def step(self, *_: Any) -> None:
+        """Nothing to note."""
+
+    def end_run(self, counts: Counts) -> None:
+        """Nothing to close."""
+
+
+class Service:
+    """Owns the sockets and the runs being written; ``loop`` until told to stop.
+
+    ``writer(config, info)`` makes the sink that writes a run.
+    """
+
+    def __init__(self, config: Config, writer: Callable[[Config, RunInfo], Writer]) -> None:
+        self.config, self._make_writer = config, writer
+        a = config.aggregate
+        self.aggregator = Aggregator(
+            self._sinks,
+            int(a.horizon_ms * 1e6),
+            int(a.commit_ms * 1e6),
+            int(a.end_timeout_s * NS),
+        )
+        self.stopping = False
+        self._writer: Writer | None = None
+        self._live = Live()
+        self._latency = Latency()
+        self._rates = Rate(), Rate()
+        self._decode = Decoder()
+        self._producers: dict[str, dict[str, Any]] = {}
+        self._heard: dict[str, int] = {}
+        self._published = self._commit = 0
+        endpoints = config.endpoints()
+        self.hub = Hub(endpoints.aggregator)
+        self.publisher = Publisher(endpoints.views)
+
+    def _sinks(self, info: RunInfo) -> Sequence[Sink]:
+        self._writer, self._live = self._make_writer(self.config, info), Live()
+        self._latency = Latency()
+        return [self._writer, _Delays(self._latency), self._live]
+
+    def stop(self) -> None:
+        """Take what is there, end the runs, and return from :meth:`loop`."""
+        self.stopping = True
+
+    def loop(self, *, once: bool, grace_s: float) -> bool:
+        """Serve; returns whether the books of every run that ended balance.
+
+        With ``once`` the end of a run is the end. After :meth:`stop` producers have ``grace_s``
+        seconds to end their runs.
+        """
+        balanced, seen, end = True, 0, 0
+        while True:
+            now = time.monotonic_ns()
+            for delivery in self.hub.receive(0.01, TURN):
+                self._take(delivery, now)
+            for done in self.aggregator.tick(now):
+                self.hub.ack(*done)
+            self._publish(now)
+            closed = [*self.aggregator.closed][seen:]
+            seen += len(closed)
+            balanced &= not any(c.problems for c in closed)
+            if self.stopping:
+                end = end or now + int(grace_s * NS)
+                if now > end:
+                    self.aggregator.end("the aggregator was stopped")
+            if (self.stopping or (once and seen)) and not self.aggregator.open:
+                self._publish(now + REPEAT_NS)
+                return balanced
+            if end and now > end + NS:  # a sink cannot finish, and says so in the fault
+                log.error("stopped with rows not committed: %s", self.aggregator.fault)
+                return False
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self.hub.close()
+        self.publisher.close()
+
+    def _take(self, delivery: Delivery, now: int) -> None:
+        try:
+            message = self._decode(delivery.frames)
+        except WireError as e:
+            self.hub.reject(delivery.producer)
+            log.warning("producer=%s sent what cannot be read: %s", delivery.producer, e)
+            if delivery.seq:
+                self.aggregator.skip(delivery.producer, delivery.epoch, delivery.seq)
+            return
+        header = message.header
+        if (header.producer, header.epoch, header.seq) != delivery[:3] and delivery.seq:
+            self.hub.reject(delivery.producer)
+            self.aggregator.skip(delivery.producer, delivery.epoch, delivery.seq)
+            return
+        self._heard[delivery.producer] = now
+        if header.kind == "status" and isinstance(message.body, dict):
+            self._producers[delivery.producer] = message.body
+        self.aggregator.receive(message, now)
+
+    def _publish(self, now: int) -> None:
+        commit = self._live.counts.commit
+        due = PUBLISH_NS if commit != self._commit else REPEAT_NS
+        if now - self._published >= due:
+            self._published, self._commit = now, commit
+            self.publisher.send(self._live.snapshot(self._status(now)))
+
+    def _status(self, now: int) -> dict[str, Any]:
+        """How the processes are, for page and terminal."""
+        written, size = self._live.counts.written, 0
+        path = self._writer.path if self._writer else None
+        if path is not None and path.exists():
+            size = path.stat().st_size
+        alarms = [self.aggregator.fault] if self.aggregator.fault else []
+        alarms += [f"{n:,} rows refused: {why}" for why, n in self.aggregator.refused.items() if n]
+        alarms += [
+            f"{n:,} messages not understood from {who}" for who, n in self.hub.rejected.items()
+        ]
+        return {
+            "producers": {
+                name: {**said, "alive": now - self._heard.get(name, 0) < SILENT_NS}
+                for name, said in self._producers.items()
+            },
+            "written_hz": self._rates[0](written, now),
+            "latency_ms": self._latency.percentiles(50, 95),
+            "file": {
+                "path": str(path or ""),
+                "bytes": size,
+                "bytes_hz": self._rates[1](size, now),
+            },
+            "pending": self.aggregator.pending,
+            "alarms": alarms,
+        }

@@ -1,0 +1,117 @@
+"""The page in a real browser: it fills, moves with the commits, and says when data are old."""
+
+import asyncio
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ffb.dashboards.app import Dashboard
+from ffb.live import Live
+from ffb.sink import Counts
+from ffb.source import RunInfo
+from ffb.transport import Publisher
+from tests.browser.chrome import Chrome
+from tests.unit.live_rows import PROVENANCE, SCHEMA, rows
+from tests.unit.test_live import STATUS
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        shutil.which("chromium") is None, reason="Chromium is not installed and needs root to be"
+    ),
+]
+
+ARTEFACTS = Path(__file__).parent / "artefacts"
+
+#: Data of every glyph of the visible document, by title of its figure.
+STATE = """(() => {
+  const out = {};
+  for (const model of Bokeh.documents[0]._all_models.values()) {
+    if (model.type !== "Figure" || !model.title || !model.title.text) continue;
+    const name = model.title.text.split("   ")[0];
+    out[name] = model.renderers.map(r => {
+      const data = r.data_source.data, key = data.image ? "image" : data.y ? "y" : "top";
+      return Array.from(key === "image" ? data.image[0] : data[key] || []);
+    });
+    out[name + " title"] = model.title.text;
+  }
+  return JSON.stringify(out);
+})()"""
+
+
+class Aggregator(threading.Thread):
+    """Stands in for the aggregator: commits 20 rows each time it is told to."""
+
+    def __init__(self, address):
+        super().__init__(daemon=True)
+        self.publisher = Publisher(address)
+        self.live = Live()
+        self.live.begin_run(RunInfo("tstx00001", 7), SCHEMA, PROVENANCE)
+        for step in range(12):
+            self.live.step(step, {"lxt": -1 + 0.5 * step, "step_value": float(step)}, "")
+        self.rows = 0
+        self.go, self.stopped = threading.Semaphore(3), threading.Event()
+
+    def run(self):
+        while not self.stopped.is_set():
+            if self.go.acquire(blocking=False):
+                batch = rows(self.rows, 20)
+                batch.read[:] = time.time_ns()
+                self.live.append(batch)
+                self.rows += 20
+                self.live.commit(Counts(self.rows // 20, self.rows, self.rows))
+            self.publisher.send(self.live.snapshot(STATUS))
+            self.stopped.wait(0.05)
+        self.publisher.close()
+
+
+@pytest.fixture
+def service(tmp_path):
+    address = f"ipc://{tmp_path}/views"
+    aggregator, dashboard = Aggregator(address), Dashboard(address)
+    aggregator.start()
+    server = threading.Thread(target=dashboard.run)
+    server.start()
+    yield aggregator, dashboard
+    dashboard.stop()
+    server.join(10)
+    aggregator.stopped.set()
+    aggregator.join(10)
+
+
+async def look(aggregator, dashboard):
+    ARTEFACTS.mkdir(exist_ok=True)
+    async with Chrome() as chrome:
+        page = await chrome.open(dashboard.url)
+        await chrome.until(page, f"{STATE}.includes('N 54 ')")
+        before = json.loads(await chrome.evaluate(page, STATE))
+        for _ in range(7):
+            aggregator.go.release()
+        await chrome.until(page, f"{STATE}.includes('N 180 ')")
+        after = json.loads(await chrome.evaluate(page, STATE))
+        await chrome.picture(page, ARTEFACTS / "overview.png")
+        text = await chrome.evaluate(
+            page, "Array.from(Bokeh.documents[0]._all_models.values()).find(m => m.text).text"
+        )
+        await chrome.until(page, f"{STATE}.includes('10.0 s old') || {STATE}.includes('4.0 s old')")
+        await chrome.picture(page, ARTEFACTS / "stale.png")
+        return before, after, text, dashboard.model
+
+
+def test_the_scan_curve_and_the_image_move_with_the_commits(service):
+    before, after, text, model = asyncio.run(look(*service))
+    curve = "spot/sum ± SEM against lxt"
+    assert len(max(before[curve], key=len)) == 2  # steps 0 and 1 after 60 shots
+    assert len(max(after[curve], key=len)) == 4
+    image = "spot/area: latest"
+    assert before[image] != after[image]
+    assert len(after[image][0]) == 60
+    assert "100.00 %" in text
+    assert "run 7 recording" in text
+    assert model.rejected == 0
+    assert os.path.getsize(ARTEFACTS / "overview.png") > 20_000
