@@ -96,17 +96,16 @@ class FilesSource:
 
     def _read(self, paths: list[Path], superseded: Callable[[], bool]) -> Iterator[FileRun]:
         streams = [Stream(p) for p in paths]
-        self._merge = merge = Merge(streams, self.growing, self.grace, superseded)
-        reader = Reader(merge, self._stop, self._mine)
-        try:
-            while begin := reader.begin():
-                run = FileRun(reader, begin, self._info(paths[0]))
-                yield run
-                if not self.paths:
-                    break
-                run.skip()
-        finally:
-            merge.close()
+        self._merge = Merge(streams, self.growing, self.grace, superseded)
+        reader = Reader(self._merge, self._stop, self._mine)
+        while begin := reader.begin():
+            run = FileRun(reader, begin, self._info(paths[0]))
+            yield run
+            if not self.paths:
+                break
+            run.skip()
+        # not in a `finally`: whoever drops this generator may still be reading the run
+        reader.merge.close()
 
     def _info(self, path: Path) -> RunInfo:
         """Experiment and run by the name of the file, for a BeginRun that does not tell them."""
