@@ -71,7 +71,7 @@ def parser() -> Parser:
         prog="ffb",
         epilog=EPILOG,
         description=(
-            "Features, a growing file and a live page for every shot of an X-ray free-electron laser."
+            "Every shot of an X-ray free-electron laser: reduced, filed and on a page while it runs."
         ),
     )
     top.add_argument("--version", action="version", version=f"ffb {__version__}")
@@ -148,12 +148,13 @@ def _run(args: Args) -> int:
     from ffb import processes
 
     _log(args)
-    return processes.run(_load(args), page=not args.no_page)
+    return processes.run(_load(args), page=not args.no_page, once=args.once)
 
 
 def _run_arguments(p: Parser) -> None:
     _file(p)
     p.add_argument("--no-page", action="store_true", help="do not serve the page")
+    p.add_argument("--once", action="store_true", help="end after one run")
 
 
 def _reduce_arguments(p: Parser) -> None:
