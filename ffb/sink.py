@@ -28,7 +28,8 @@ class Provenance:
 class Counts:
     """The books at a commit, over all producers: ``read = written + sum(lost) + in flight``.
 
-    ``ended`` says at the end of the run why it ended.
+    ``late`` rows came after newer ones were committed, ``duplicates`` have the timestamp of
+    another row; both are written. ``ended`` says at the end of the run why it ended.
     """
 
     commit: int = 0
@@ -38,6 +39,7 @@ class Counts:
     late: int = 0
     producers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     ended: str = ""
+    duplicates: int = 0
 
 
 class Sink(Protocol):

@@ -108,3 +108,50 @@ class Order:
         if news:
             self.durable[name] = seq
         return news
+
+
+class Arrivals:
+    """Messages the aggregator has and that are not durable yet, in order, by producer.
+
+    A message is durable when nothing of it is left: its rows are committed, or its word is passed
+    on. A producer is told of the last message up to which all are.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[Name, int] = {}
+        self._left: dict[Name, dict[int, int]] = {}
+        self._durable: dict[Name, int] = {}
+
+    def take(self, name: Name, seq: int, left: int) -> bool:
+        """Note message ``seq`` with ``left`` rows, or one word, still to be made durable.
+
+        False when it is not new.
+        """
+        if seq <= self._last.get(name, 0):
+            return False
+        self._last[name] = seq
+        self._left.setdefault(name, {})[seq] = left
+        return True
+
+    def settle(self, name: Name, seq: int, n: int) -> None:
+        """Note that ``n`` of what was left of message ``seq`` is durable."""
+        if seq in self._left.get(name, {}):
+            self._left[name][seq] -= n
+
+    def promised(self, name: Name, staged: Mapping[tuple[Name, int], int]) -> int:
+        """Where ``name`` will stand once what is ``staged``, by message, is settled."""
+        last = self._durable.get(name, 0)
+        for seq, left in self._left.get(name, {}).items():
+            if left > staged.get((name, seq), 0):
+                break
+            last = seq
+        return last
+
+    def moved(self) -> dict[Name, int]:
+        """Producers of whom more has become durable, and up to which message."""
+        out: dict[Name, int] = {}
+        for name, left in self._left.items():
+            while left and not left[seq := next(iter(left))]:
+                del left[seq]
+                out[name] = self._durable[name] = seq
+        return out
