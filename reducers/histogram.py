@@ -131,6 +131,7 @@ class histogram:  # noqa: N801
         return Spectrum(counts[1:-1], counts[0], counts[-1])
 
 
-def example() -> tuple[Params, tuple[int, int, int]]:
+def example() -> tuple[Params, Area]:
     """Parameters, and a detector to try them on."""
-    return Params(lo=-10.0, hi=90.0, nbins=37), (2, 9, 23)
+    mask = np.ones((2, 9, 23), np.bool_)
+    return Params(lo=-10.0, hi=90.0, nbins=37), Area("example", mask.shape, mask, None, "keV")

@@ -106,6 +106,7 @@ class projection:  # noqa: N801
         return Profile(state.sums, state.npix)
 
 
-def example() -> tuple[Params, tuple[int, int, int]]:
+def example() -> tuple[Params, Area]:
     """Parameters, and a detector to try them on."""
-    return Params(axis=0, segment=1, rows=(2, 9)), (2, 9, 23)
+    mask = np.ones((2, 9, 23), np.bool_)
+    return Params(axis=0, segment=1, rows=(2, 9)), Area("example", mask.shape, mask, None, "keV")

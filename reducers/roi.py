@@ -160,6 +160,9 @@ class roi:  # noqa: N801
         )
 
 
-def example() -> tuple[Params, tuple[int, int, int]]:
+def example() -> tuple[Params, Area]:
     """Parameters, and a detector to try them on."""
-    return Params(rows=(2, 7), cols=(3, 18), segment=1, saturation=150.0, area=True), (2, 9, 23)
+    mask = np.ones((2, 9, 23), np.bool_)
+    return Params(rows=(2, 7), cols=(3, 18), segment=1, saturation=150.0, area=True), Area(
+        "example", mask.shape, mask, None, "keV"
+    )

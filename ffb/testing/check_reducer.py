@@ -1,0 +1,195 @@
+"""The contract every reducer keeps, as a test one line long.
+
+``check_reducer(roi, *example())`` asserts that the compiled reducer gives what its plain Python
+functions give; that a shot's features depend on that shot alone, whatever came before and however
+shots are batched; that an absent shot is missing and changes nothing else; that neither frames nor
+constants are written to.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb.batch import Batch
+from ffb.bind import columns_of
+from ffb.fuse import RUN, Member
+from ffb.guard import Guard
+from ffb.reduce import Area, Reducer, Tile, TileReducer
+from ffb.schema import Schema
+from ffb.shot import FrameBlock, Input
+from ffb.stages import AreaPass, ShotStage
+from ffb.uncalibrated import Uncalibrated
+
+Frames = list[dict[str, Any]]
+Rows = list[dict[str, Any]]
+
+
+def check_reducer(
+    reducer: Reducer[Any, Any] | TileReducer,
+    params: Any,
+    where: Area | Mapping[str, Input],
+    frames: Frames | None = None,
+    rtol: float = 1e-6,
+) -> None:
+    """Assert the contract for one set of parameters.
+
+    ``where`` is the detector of a tile reducer, or the inputs of a whole-shot reducer by argument.
+    ``frames`` are those of a few shots, by input (``"image"`` for a tile reducer, calibrated
+    float32); without them some are made up, with noise, zeros, NaN and, for areas, a mask.
+    """
+    with np.errstate(all="ignore"):  # frames are made up, and Python warns where numba does not
+        if isinstance(reducer, TileReducer):
+            assert isinstance(where, Area), "a tile reducer is checked on an Area"
+            _check_tile(reducer, params, _masked(where) if frames is None else where, frames, rtol)
+        else:
+            assert not isinstance(where, Area), "a whole-shot reducer is checked on Inputs"
+            _check_shot(reducer, params, where, frames, rtol)
+
+
+def _masked(area: Area) -> Area:
+    """Mask some pixels, one row whole."""
+    mask = area.mask & (np.random.default_rng(3).random(area.shape) > 0.1)
+    mask[0, area.shape[1] // 2] = False
+    return area._replace(mask=mask)
+
+
+def _made_up(inputs: Mapping[str, Input]) -> Frames:
+    """Five shots: zeros, noise, noise with NaN, noise, all NaN; whole numbers know no NaN."""
+    rng, out = np.random.default_rng(11), []
+    for k in range(5):
+        shot = {}
+        for name, i in inputs.items():
+            dtype = np.dtype(i.dtype)
+            frame = rng.normal(60.0, 50.0, i.shape) * (k > 0)
+            if dtype.kind == "f":
+                frame = np.where(rng.random(i.shape) < (0.05 if k == 2 else k == 4), np.nan, frame)
+            elif dtype.kind == "u":
+                frame = np.abs(frame)
+            shot[name] = np.asarray(frame).astype(dtype)
+        out.append(shot)
+    return out
+
+
+def _frozen(constants: Any) -> Any:
+    """Copy constants, arrays read-only."""
+    if isinstance(constants, np.ndarray):
+        copy = constants.copy()
+        copy.flags.writeable = False
+        return copy
+    if isinstance(constants, tuple):
+        parts = [_frozen(c) for c in constants]
+        return constants._make(parts) if hasattr(constants, "_make") else tuple(parts)
+    return constants
+
+
+def _taken(columns: Any, arrays: Mapping[str, NDArray[Any]], row: int) -> dict[str, Any]:
+    return {c.name: arrays[c.name][row].copy() for c in columns}
+
+
+def _compare(
+    name: str, reduce: Callable[[list[int], list[int]], Rows], expected: Rows, rtol: float
+) -> None:
+    """Hold ``reduce(shots, absent) -> rows`` against ``expected``, and against itself."""
+    shots = list(range(len(expected)))
+    whole = reduce(shots, [])
+    for k, row in enumerate(expected):
+        for feature, value in row.items():
+            text = f"{name}: {feature} of shot {k}, compiled against plain Python"
+            got = whole[k][f"{name}/{feature}"]
+            np.testing.assert_allclose(got, value, rtol=rtol, atol=1e-9, err_msg=text)
+    again = reduce(shots, [])
+    backwards = reduce(shots[::-1], [])[::-1]
+    singly = [reduce([k], [])[0] for k in shots]
+    gapped = reduce(shots, [1])
+    for k in shots:
+        for other, text in ((again, "run again"), (backwards, "in reverse"), (singly, "alone")):
+            _equal(whole[k], other[k], f"{name}: shot {k} {text}")
+        if k != 1:
+            _equal(whole[k], gapped[k], f"{name}: shot {k} beside an absent one")
+    for column, value in gapped[1].items():
+        missing = np.isnan(value) if np.asarray(value).dtype.kind == "f" else value == 0
+        assert np.all(missing), f"{column}: absent, but {value}"
+    assert whole[0][f"{name}/present"]
+
+
+def _equal(a: Mapping[str, Any], b: Mapping[str, Any], text: str) -> None:
+    for column, value in a.items():
+        np.testing.assert_array_equal(value, b[column], err_msg=f"{column}; {text}")
+
+
+def _check_tile(
+    r: TileReducer, params: Any, area: Area, frames: Frames | None, rtol: float
+) -> None:
+    given = frames or _made_up({"image": Input("value", "<f4", area.shape)})
+    images = [np.asarray(f["image"], np.float32) for f in given]
+    constants = _frozen(r.prepare(params, area))
+    expected = [_python(r, constants, area, image) for image in images]
+    columns = columns_of(r.name, r, params, expected[0], area.unit)
+    member = Member(r.name, r, columns, constants, ("image",))
+    schema, active = Schema(member.all_columns), np.full(1, RUN, np.uint8)
+
+    def reduce(shots: list[int], absent: list[int]) -> Rows:
+        batch = Batch(schema, len(shots))
+        run = AreaPass((member,), Uncalibrated(area.mask, "<f4"), area, schema, len(shots))
+        for row, k in enumerate(shots):
+            raw = tuple(segment.ravel() for segment in images[k])
+            run(raw, row, batch.buffer, active * 0 if k in absent else active)
+        return [_taken(schema.columns, batch.columns, row) for row in range(len(shots))]
+
+    before = [image.copy() for image in images]
+    features = [{f: getattr(e, f) for f in r.selected(params)} for e in expected]
+    _compare(r.name, reduce, features, rtol)
+    np.testing.assert_array_equal(images, before, err_msg=f"{r.name} writes to its frames")
+
+
+def _python(r: TileReducer, constants: Any, area: Area, image: NDArray[np.float32]) -> Any:
+    """Features of a frame by the reducer's plain functions; tiles are read-only."""
+    state = r.allocate(constants)
+    r.functions["start"](constants, state)
+    segments, rows, columns = area.shape
+    values = np.where(area.mask, image, np.float32(0)).reshape(-1, columns)
+    valid = area.mask.astype(np.uint8).reshape(-1, columns)
+    values.flags.writeable = valid.flags.writeable = False
+    for number in range(segments * rows):
+        bad = int(np.isnan(values[number]).sum())
+        tile = Tile(values[number], valid[number], bad, number, number * columns)
+        r.functions["accumulate"](tile, constants, state)
+    return _frozen(r.functions["finish"](constants, state))
+
+
+def _check_shot(
+    r: Reducer[Any, Any],
+    params: Any,
+    inputs: Mapping[str, Input],
+    frames: Frames | None,
+    rtol: float,
+) -> None:
+    given = frames or _made_up(inputs)
+    constants = _frozen(r.constants(params, inputs))
+    tail = () if r.params is None else (constants,)
+    readonly = [{k: _frozen(np.asarray(v)) for k, v in f.items()} for f in given]
+    expected = [r.fn(*(f[a] if f[a].ndim else f[a][()] for a in r.inputs), *tail) for f in readonly]
+    columns = columns_of(r.name, r, params, expected[0], "1")
+    member = Member(r.name, r, columns, constants, tuple(r.inputs))
+    schema = Schema(member.all_columns)
+    errors: Counter[str] = Counter()
+
+    def reduce(shots: list[int], absent: list[int]) -> Rows:
+        block, batch = FrameBlock(inputs, len(shots)), Batch(schema, len(shots))
+        for row, k in enumerate(shots):
+            for i, name in enumerate(block.names):
+                block.frames[name][row] = given[k][name]
+                block.present[row, i] = k not in absent
+        filled = block.buffer.copy()
+        ShotStage((member,), schema, block, lambda n: Guard(n, errors, [])).run(len(shots), batch)
+        np.testing.assert_array_equal(block.buffer, filled, f"{r.name} writes to its frames")
+        return [_taken(schema.columns, batch.columns, row) for row in range(len(shots))]
+
+    features = [{f: getattr(e, f) for f in r.selected(params)} for e in expected]
+    _compare(r.name, reduce, features, rtol)
+    assert not errors, errors
