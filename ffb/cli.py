@@ -57,9 +57,10 @@ def complain(error: Exception) -> int:
     elif isinstance(error, OSError) and error.filename:
         lines, status = [f"{error.filename}: {(error.strerror or str(error)).lower()}"], FAILED
     else:
-        text = " ".join(str(error).split()) or "no more is known; try --debug"
-        kind = "" if isinstance(error, ValueError | LookupError | OSError) else type(error).__name__
-        lines, status = [f"{kind}: {text}" if kind else text.strip("'\"")], FAILED
+        said = error.args[0] if isinstance(error, KeyError) and error.args else error
+        text = " ".join(str(said).split()) or "no more is known; try --debug"
+        ours = isinstance(error, ValueError | LookupError | OSError)
+        lines, status = [text if ours else f"{type(error).__name__}: {text}"], FAILED
     for line in lines:
         print(f"ffb: {line}", file=sys.stderr)
     return status
@@ -71,7 +72,7 @@ def parser() -> Parser:
         prog="ffb",
         epilog=EPILOG,
         description=(
-            "Every shot of an X-ray free-electron laser: reduced, filed and on a page while it runs."
+            "Reduce, file and show every shot of an X-ray free-electron laser while it runs."
         ),
     )
     top.add_argument("--version", action="version", version=f"ffb {__version__}")

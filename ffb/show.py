@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 #: Columns of output that does not go to a terminal, unless COLUMNS says otherwise.
 WIDE = 160
 
-_FRAMES = ("a number", "a waveform", "an image", "an area detector")
+#: What an input of a reducer is, by the number of its axes.
+FRAMES = ("a number", "a waveform", "an image", "an area detector")
 
 
 def console() -> Console:
@@ -62,7 +63,7 @@ def reducer(name: str) -> int:
     found = resolve.reducer(name, Path())
     out = console()
     out.print(f"[bold]{escape(found.name)}[/] (version {found.version})\n{_plain(found.doc)}\n")
-    inputs = [(k, _FRAMES[rank]) for k, rank in found.inputs.items()]
+    inputs = [(k, FRAMES[rank]) for k, rank in found.inputs.items()]
     out.print(table(("input", "what it takes"), inputs))
     if found.params is not None:
         hints, defaults = get_type_hints(found.params), found.params._field_defaults
@@ -102,7 +103,7 @@ def example(found: Any) -> str:
     """A ``[reducers]`` table for the reducer, with every parameter that is needed."""
     given: dict[str, Any] = {
         "use": found.name,
-        "inputs": {k: f"name of an input: {_FRAMES[r]}" for k, r in found.inputs.items()},
+        "inputs": {k: f"name of an input: {FRAMES[r]}" for k, r in found.inputs.items()},
     }
     if found.params is not None:
         hints = get_type_hints(found.params)
@@ -135,13 +136,19 @@ def small_data(path: str, follow: bool) -> int:
 
 def _state(out: Console, run: RunFile) -> None:
     counts = run.counts
-    lost = sum(counts.lost.values())
-    why = ", ".join(f"{n:,} {reason}" for reason, n in counts.lost.items() if n)
-    out.print(f"rows committed  {run.committed:,} (commit {counts.commit:,})")
-    out.print(f"shots read      {counts.read:,}: written {counts.written:,}, lost {lost:,}", end="")
-    out.print(f" ({why})" if why else "", f"late {counts.late:,}" if counts.late else "")
-    out.print(f"steps           {len(run.steps):,}")
-    out.print("state           " + ("complete" if run.complete else "growing, or cut off"))
+    lost = ", ".join(f"{n:,} {reason}" for reason, n in counts.lost.items() if n)
+    rows = [
+        ("rows committed", f"{run.committed:,} (commit {counts.commit:,})"),
+        ("shots read", f"{counts.read:,}"),
+        ("written", f"{counts.written:,}"),
+        ("lost", f"{sum(counts.lost.values()):,}" + (f": {lost}" if lost else "")),
+        ("late", f"{counts.late:,}"),
+        ("duplicates", f"{counts.duplicates:,}"),
+        ("steps", f"{len(run.steps):,}"),
+        ("state", "complete" if run.complete else "growing, or cut off"),
+        ("ended", counts.ended or "not yet"),
+    ]
+    out.print(table(("the books", ""), rows))
 
 
 def detnames(names: Sequence[str]) -> int:
