@@ -33,10 +33,9 @@ def main(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     steps = min(STEPS, max(1, round(args.rate * args.seconds)))
     per_step = max(1, round(args.rate * args.seconds / steps))
-    stream = _fabricate(out, steps, per_step, args.rate, console)
     tag = f"ffb{os.getpid()}"
-    file = _configure(out, tag, args.port)
-    settings = config.load(file)
+    settings = config.load(_configure(out, tag, args.port))
+    stream = _fabricate(out, steps, per_step, args.rate, console)
 
     def serve(logs: Path) -> list[Child]:
         words = [sys.executable, "-m", "ffb.testing.shmem_server", str(stream), "--now"]
@@ -76,6 +75,7 @@ def _configure(out: Path, tag: str, port: int) -> Path:
     constants = "".join(
         f'{kind} = "{kind}.npy"\n' for kind in ("pedestals", "gain", "offset", "status")
     )
+    constants += 'geometry = "geometry.data"\n'
     text += f"\n[calibration.jungfrau]\n{constants}\n[writer]\nscratch = {json.dumps(str(out))}\n"
     text += f"\n[dashboard]\nport = {port}\n"
     file = out / "demo.toml"

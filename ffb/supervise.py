@@ -19,6 +19,9 @@ FIRST_DELAY_S, LAST_DELAY_S = 0.2, 10.0
 #: A process that lived this long has recovered: its next delay is the first again.
 HEALTHY_S = 30.0
 
+#: Exit code of a process that will not start with this configuration, however often it is tried.
+REFUSED = 2
+
 #: After this many deaths in a row a process is left alone, loudly.
 GIVE_UP = 8
 
@@ -101,11 +104,12 @@ class Supervisor:
             return
         child.deaths = 1 if now - child.started > HEALTHY_S else child.deaths + 1
         why = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        if child.deaths >= GIVE_UP:
+        if code == REFUSED or child.deaths >= GIVE_UP:
             child.gave_up = True
+            fate = "refuses to start" if code == REFUSED else f"died {child.deaths} times in a row"
             self._note(
-                f"{child.name} died {child.deaths} times in a row ({why}) and is left alone;"
-                f" its last words: {child.last_words()}; see {child.log}"
+                f"{child.name} {fate} ({why}) and is left alone; its last words:"
+                f" {child.last_words()}; see {child.log}"
             )
             return
         delay = min(FIRST_DELAY_S * 2 ** (child.deaths - 1), LAST_DELAY_S)

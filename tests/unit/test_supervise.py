@@ -47,6 +47,18 @@ def test_one_that_cannot_live_is_given_up_loudly(tmp_path, monkeypatch):
     assert supervisor.finished("producer")
 
 
+def test_one_that_refuses_to_start_is_not_tried_again(tmp_path):
+    supervisor = Supervisor(
+        [child(tmp_path, "import sys; print('no gain', file=sys.stderr); exit(2)")]
+    )
+    supervisor.start()
+    poll_until(supervisor, lambda: supervisor.children[0].gave_up)
+    assert (
+        "refuses to start (exit code 2) and is left alone; its last words: no gain"
+        in (supervisor.events[0])
+    )
+
+
 def test_one_that_ends_well_is_done_and_not_restarted(tmp_path):
     supervisor = Supervisor([child(tmp_path, "pass", keeps=False)])
     supervisor.start()
