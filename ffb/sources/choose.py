@@ -22,9 +22,10 @@ def source_of(config: Config, producer: int = 0, producers: int = 1) -> Source:
             given = s.model_dump(exclude={"kind"})
             return SyntheticSource(Synthetic(**given, producer=producer, producers=producers))
         case PsanaConfig(shmem=tag) if tag:
+            from ffb.sources.psana import Meaning
             from ffb.sources.shmem import ShmemSource
 
-            return ShmemSource(tag)
+            return ShmemSource(tag, meanings=Meaning)
         case PsanaConfig() | FilesConfig() as s:
             from ffb.sources.files import FilesSource
 
@@ -61,6 +62,7 @@ def source_named(names: Sequence[str]) -> Source:
     missing = next(p for p in paths if not p.is_file())
     if len(names) > 1 or missing.suffix or missing.parent.name:
         raise FileNotFoundError(errno.ENOENT, "no such file or folder", str(missing))
+    from ffb.sources.psana import Meaning
     from ffb.sources.shmem import ShmemSource
 
-    return ShmemSource(names[0])
+    return ShmemSource(names[0], meanings=Meaning)

@@ -48,7 +48,7 @@ class Meaning(Protocol):
         """Every field of a shot, segments stacked."""
         ...
 
-    def constants(self, detector: str, geometry: str = "") -> Constants:
+    def constants(self, detector: str, geometry: str = "", store: bool = True) -> Constants:
         """See :meth:`ffb.source.Run.constants`."""
         ...
 
@@ -141,12 +141,12 @@ class DgramRun:
         self._make_shots()
         return dict(self._inputs), problems
 
-    def constants(self, detector: str, geometry: str = "") -> Constants:
+    def constants(self, detector: str, geometry: str = "", store: bool = True) -> Constants:
         """See :meth:`ffb.source.Run.constants`."""
         meaning = self._meaning()
         if meaning is None:
             raise LookupError(f"{detector}: no constants, {self._why_unknown}")
-        return meaning.constants(detector, geometry)
+        return meaning.constants(detector, geometry, store)
 
     def __iter__(self) -> Iterator[Item]:
         """See :meth:`ffb.source.Run.__iter__`.
