@@ -245,7 +245,7 @@ class Binder:
         calibrations = importlib.import_module("ffb.reducers.calibration")
         made = calibrations.make(constants, setting, locate, given)
         self.notes += made.notes
-        area = Area(source, shape, made.mask, made.xyz, made.unit)
+        area = Area(source, shape, made.mask, constants.xyz, made.unit)
         return Detector(name, made, area, {"origin": made.origin, **made.ids})
 
     def _positions(self, source: str) -> NDArray[np.float64] | None:
