@@ -50,7 +50,7 @@ def main(
             title = f"{found.info.exp} run {found.info.run if run is None else run}"
             out.print(show.columns(plan.schema.columns, title))
             for note in plan.notes:
-                out.print(f"note: {note}", markup=False)
+                out.print(f"note: {note}")
             took = time.monotonic() - began
             out.print(f"{file}: nothing wrong; read, compiled and dry run in {took:.1f} s")
             return 0

@@ -88,9 +88,8 @@ def parser() -> Parser:
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         sub.add_argument(
             "--log-level",
-            default="warning",
             choices=("debug", "info", "warning", "error"),
-            help="what to log on stderr (default: %(default)s)",
+            help="what to log on stderr (default: info for a process of its own, else warning)",
         )
     return top
 
@@ -120,10 +119,10 @@ def _load(args: Args) -> Config:
     return load(args.file, args.overrides)
 
 
-def _log(args: Args, **context: object) -> None:
+def _log(args: Args, level: str = "warning", **context: object) -> None:
     from ffb.health import log_to_stderr
 
-    log_to_stderr(args.log_level, context)
+    log_to_stderr(args.log_level or level, context)
 
 
 def _demo_arguments(p: Parser) -> None:
@@ -175,7 +174,7 @@ def _reduce(args: Args) -> int:
     if not 0 <= args.index < args.of:
         raise ValueError(f"--index {args.index} is not among 0..{args.of - 1} (--of {args.of})")
     config = _load(args)
-    _log(args, exp=config.exp, producer=name)
+    _log(args, "info", exp=config.exp, producer=name)
     return processes.reduce(config, producer=name, index=args.index, of=args.of, once=args.once)
 
 
@@ -188,7 +187,7 @@ def _aggregate(args: Args) -> int:
     from ffb import processes
 
     config = _load(args)
-    _log(args, exp=config.exp)
+    _log(args, "info", exp=config.exp)
     return processes.aggregate(config, once=args.once)
 
 
@@ -201,7 +200,7 @@ def _dashboard(args: Args) -> int:
     from ffb import processes
 
     config = _load(args)
-    _log(args, exp=config.exp)
+    _log(args, "info", exp=config.exp)
     return processes.dashboard(config, port=args.port)
 
 

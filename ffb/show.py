@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ffb import layers, problems, resolve
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 #: Columns of output that does not go to a terminal, unless COLUMNS says otherwise.
 WIDE = 160
 
+#: Seconds between two looks at a growing file.
+FOLLOW_S = 1.0
+
 #: What an input of a reducer is, by the number of its axes.
 FRAMES = ("a number", "a waveform", "an image", "an area detector")
 
@@ -29,16 +31,16 @@ FRAMES = ("a number", "a waveform", "an image", "an area detector")
 def console() -> Console:
     """Where tables go: as wide as the terminal, and wide enough for ``grep`` without one."""
     free = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if free else WIDE, highlight=False)
+    return Console(width=None if free else WIDE, highlight=False, markup=False, emoji=False)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> Table:
     """A plain table that a terminal of any width can show and ``cut`` can take apart."""
-    out = Table(box=None, pad_edge=False, title=escape(title) or None, title_justify="left")
+    out = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
     for head in heads:
         out.add_column(head, overflow="fold")
     for row in rows:
-        out.add_row(*(escape(str(cell)) for cell in row))
+        out.add_row(*map(str, row))
     return out
 
 
@@ -62,7 +64,8 @@ def reducer(name: str) -> int:
     """Show one reducer in full, with a table to start from."""
     found = resolve.reducer(name, Path())
     out = console()
-    out.print(f"[bold]{escape(found.name)}[/] (version {found.version})\n{_plain(found.doc)}\n")
+    out.print(f"{found.name}, version {found.version}", style="bold")
+    out.print(f"{_plain(found.doc)}\n")
     inputs = [(k, FRAMES[rank]) for k, rank in found.inputs.items()]
     out.print(table(("input", "what it takes"), inputs))
     if found.params is not None:
@@ -87,12 +90,12 @@ def reducer(name: str) -> int:
     out.print()
     out.print(table(("feature", "dtype", "axes", "unit", "what it is"), features))
     out.print("\nIn the file of an experiment:\n")
-    out.print(example(found), markup=False, end="")
+    out.print(example(found), end="")
     return 0
 
 
 def _plain(text: str) -> str:
-    return escape(text.replace("``", ""))
+    return text.replace("``", "")
 
 
 def _default(value: Any) -> str:
@@ -127,7 +130,7 @@ def small_data(path: str, follow: bool) -> int:
     with reader.open(path) as run:
         out.print(columns(run.schema.columns, f"{run.info.exp} run {run.info.run}"), "")
         _state(out, run)
-        for rows in run.follow(start=run.committed) if follow else ():
+        for rows in run.follow(poll=FOLLOW_S, start=run.committed) if follow else ():
             out.print(f"rows {rows.start:,} to {rows.stop:,}")
         if follow:
             _state(out, run)
@@ -165,7 +168,7 @@ def detnames(names: Sequence[str]) -> int:
             title = f"{run.info.exp} run {run.info.run}"
             console().print(table(("detector", "field", "type"), rows, title))
             if run.motors:
-                console().print(f"\nmotors: {', '.join(run.motors)}", markup=False)
+                console().print(f"\nmotors: {', '.join(run.motors)}")
             return 0
     finally:
         source.close()
