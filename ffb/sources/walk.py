@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from inspect import signature
 from typing import Any, TypeVar, cast
 
-import numba as nb
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from ffb.compile import build, kernel
 from ffb.shot import CODE_WORDS
 from ffb.sources.xtc2 import (
     BLOCK_BITS,
@@ -60,7 +61,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def _jit(f: _F) -> _F:
-    return cast(_F, nb.njit(f))
+    return cast(_F, kernel(f))
 
 
 @_jit
@@ -165,6 +166,7 @@ def _finish(row: _Int, present: _Bools, slots: _Ints, offsets: _Ints, tally: _In
         tally[i] += misfit
 
 
+@_jit
 def _walk(
     dgram: _Bytes, lookup: NDArray[np.int32], ops: _Ints, row: _Int, step: _Int, base: _Ints,
     stride: _Ints, buffer: _Bytes, stamp: _Bytes, pulse: _Bytes, codes: _Bytes, timed: _Bools,
@@ -222,7 +224,7 @@ def _walk(
 def compiled() -> Callable[..., int]:
     """Compile the walk, once; other argument types than the declared are refused, not compiled.
 
-    The datagram may be read-only, and lie anywhere.
+    The datagram may be read-only, and lie anywhere. The lock of Python is not held meanwhile.
     """
     dgram = types.Array(types.uint8, 1, "C", readonly=True, aligned=False)
     ints, octets, bools = types.int64[::1], types.uint8[::1], types.boolean[::1]
@@ -230,4 +232,6 @@ def compiled() -> Callable[..., int]:
         dgram, types.int32[::1], types.int64[:, ::1], types.int64, types.int64, ints, ints,
         octets, octets, octets, octets, bools, types.boolean[:, ::1], ints, ints, ints, ints,
     )  # fmt: skip
-    return cast(Callable[..., int], nb.njit(types.int64(*arguments), nogil=True, cache=True)(_walk))
+    names = ", ".join(signature(getattr(_walk, "py_func", _walk)).parameters)
+    source = f"def walk({names}):\n    return go({names})\n"
+    return cast(Callable[..., int], build(source, {"go": _walk}, types.int64(*arguments)))
