@@ -75,7 +75,10 @@ class _Run:
         self.over: set[Name] = set()
         self.words: list[tuple[Name, int]] = []  # steps and end_runs not yet in a commit
         self.steps: set[int] = set()
-        self.resumed: dict[Name, int] = {}
+        self.begun = False
+        self.waiting: list[Callable[[], None]] = []  # messages, until the sinks have begun
+        self.resumed: dict[Name, int] = {}  # what a sink has already: messages,
+        self.partial: dict[Name, dict[int, int]] = {}  # and the oldest rows of later ones
         self.first_end = 0
         self.commits = 0
         self.committed_at = 0
@@ -157,17 +160,10 @@ class Aggregator:
         if run is None or name not in run.joined:
             self._refuse(run, info, name, header)
             return
-        run.joined[name] = now
-        run.ledger.heard(name, header.counts)
-        if isinstance(message.body, Batch):
-            self._rows(run, name, message, message.body, now)
-        elif isinstance(message.body, BeginStep):
-            self._step(run, name, header.seq, message.body)
-        elif isinstance(message.body, EndRun):
-            run.ledger.end(name, message.body.ended)
-            run.words.append((name, header.seq))
-            run.first_end = run.first_end or now
-            run.leave(name)
+        if run.begun:
+            self._take(run, name, message, now)
+        else:
+            run.waiting.append(partial(self._take, run, name, message, now))
 
     def skip(self, producer: str, epoch: int, seq: int) -> None:
         """Let go of a numbered message that could not be decoded; the books will miss its rows."""
@@ -225,20 +221,41 @@ class Aggregator:
             run.joined.setdefault(name, run.committed_at)
             if account.ended or any(n[0] == name[0] and n[1] > name[1] for n in run.joined):
                 run.leave(name)
-            for seq, rows in run.merge.drop(name, account.seq).items():
-                self._arrivals.settle(name, seq, rows)
+            run.partial[name] = dict(account.partial)
+        run.begun = True
+        for take in run.waiting:
+            take()
+        run.waiting.clear()
+
+    def _take(self, run: _Run, name: Name, message: Message, now: int) -> None:
+        header, body = message.header, message.body
+        if header.seq <= run.resumed.get(name, 0):
+            self._arrivals.settle(name, header.seq, max(header.n, 1))
+            return
+        run.joined[name] = now
+        run.ledger.heard(name, header.counts)
+        if isinstance(body, Batch):
+            self._rows(run, name, message, body, now)
+        elif isinstance(body, BeginStep):
+            self._step(run, name, header.seq, body)
+        elif isinstance(body, EndRun):
+            run.ledger.end(name, body.ended, header.seq)
+            run.words.append((name, header.seq))
+            run.first_end = run.first_end or now
+            run.leave(name)
 
     def _rows(self, run: _Run, name: Name, message: Message, batch: Batch, now: int) -> None:
-        header, reason = message.header, run.refused.get(name, "")
+        seq, reason = message.header.seq, run.refused.get(name, "")
         if message.schema is not None and message.schema.id != run.schema.id:
             reason = reason or "other columns than the run's"
         if reason:
             run.ledger.refuse(name, reason, batch.n)
             self.refused[reason] += batch.n
-        elif header.seq > run.resumed.get(name, 0) and batch.n:
-            run.merge.add(name, header.seq, batch, now)
-            return
-        self._arrivals.settle(name, header.seq, max(batch.n, 1))
+            written = max(batch.n, 1)
+        else:
+            written = run.partial.get(name, {}).pop(seq, 0) if batch.n else 1
+            run.merge.add(name, seq, batch, now, skip=written)
+        self._arrivals.settle(name, seq, written)
 
     def _step(self, run: _Run, name: Name, seq: int, body: BeginStep) -> None:
         if body.step not in run.steps:
@@ -315,7 +332,9 @@ class Aggregator:
                 run.ledger.write(name, rows)
             run.todo.extend(partial(s.append, release.batch) for s in run.sinks)
         for name, account in run.ledger.accounts.items():
-            account.seq = self._arrivals.promised(name, staged)
+            last, partly = self._arrivals.promised(name, staged)
+            account.seq = max(account.seq, last)
+            account.partial = run.partial.get(name, {}) | partly
         if run.ending:
             run.ledger.settle()
         run.commits += 1

@@ -19,7 +19,9 @@ class Account:
     """One producer's process in one run.
 
     ``read`` and ``lost`` are what it says, cumulative; ``refused`` counts the rows we would not
-    take, by reason; ``seq`` is the number of its last message covered by a commit.
+    take, by reason; ``seq`` is the last of its messages covered by a commit, ``partial`` counts by
+    message the rows of later ones that are so too, the oldest ones. ``ended_at`` is the number of
+    its end_run.
     """
 
     read: int = 0
@@ -27,7 +29,9 @@ class Account:
     refused: Counter[str] = field(default_factory=Counter)
     written: int = 0
     seq: int = 0
+    partial: dict[int, int] = field(default_factory=dict)
     ended: str = ""
+    ended_at: int = 0
 
     @property
     def gone(self) -> int:
@@ -72,9 +76,10 @@ class Ledger:
         self.account(name).written += rows
         self.changed = True
 
-    def end(self, name: Name, ended: str) -> None:
-        """Note that a producer is through with the run, and why."""
-        self.account(name).ended = ended
+    def end(self, name: Name, ended: str, seq: int) -> None:
+        """Note that a producer is through with the run, and why; ``seq`` is its end_run."""
+        account = self.account(name)
+        account.ended, account.ended_at = ended, seq
         self.changed = True
 
     def settle(self) -> None:
@@ -97,11 +102,12 @@ class Ledger:
                 "producer": name,
                 "epoch": epoch,
                 "seq": a.seq,
+                "partial": [*a.partial.items()],
                 "read": a.read,
                 "written": a.written,
                 "lost": dict(a.lost),
                 "refused": dict(a.refused),
-                "ended": a.ended,
+                "ended": a.ended if a.seq >= a.ended_at else "",
             }
             for (name, epoch), a in self.accounts.items()
         }
@@ -121,6 +127,7 @@ class Ledger:
         for p in counts.producers.values():
             account = self.account((str(p["producer"]), int(p["epoch"])))
             account.seq, account.written = int(p["seq"]), account.written + int(p["written"])
+            account.partial = {int(seq): int(rows) for seq, rows in p["partial"]}
             account.refused.update(p["refused"])
             account.ended = account.ended or str(p["ended"])
             self.heard((str(p["producer"]), int(p["epoch"])), p)

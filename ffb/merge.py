@@ -63,25 +63,19 @@ class Merge:
         """Wait for ``name`` no longer; its rows stay."""
         self._moved.pop(name, None)
 
-    def add(self, name: Name, seq: int, batch: Batch, now: int) -> None:
-        """Take the rows of a message."""
-        if batch.n == 0:
-            return
+    def add(self, name: Name, seq: int, batch: Batch, now: int, skip: int = 0) -> None:
+        """Take the rows of a message, except for the ``skip`` oldest ones."""
         stamps = batch.columns["timestamp"]
-        self.late += int(np.count_nonzero(stamps < self._released))
-        self._pending.append(_Pending(name, seq, batch, now, np.arange(batch.n)))
-        self.rows += batch.n
+        rows = np.sort(np.argsort(stamps, kind="stable")[skip:]) if skip else np.arange(batch.n)
+        if rows.size == 0:
+            return
+        self.late += int(np.count_nonzero(stamps[rows] < self._released))
+        self._pending.append(_Pending(name, seq, batch, now, rows))
+        self.rows += rows.size
         self._position[name] = int(stamps[-1])
         self._moved[name] = now
         # Released rows beyond where every stream now stands had timestamps from nowhere.
         self._released = min(self._released, max(self._position.values()))
-
-    def drop(self, name: Name, seq: int) -> dict[int, int]:
-        """Forget messages of ``name`` up to ``seq``; returns their rows by number."""
-        gone = [p for p in self._pending if p.name == name and p.seq <= seq]
-        self._pending = [p for p in self._pending if not (p.name == name and p.seq <= seq)]
-        self.rows -= sum(p.rows.size for p in gone)
-        return {p.seq: p.rows.size for p in gone}
 
     def release(self, now: int, everything: bool = False) -> Release | None:
         """Rows that need not wait any longer, or ``None`` when there are none."""

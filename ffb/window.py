@@ -119,39 +119,50 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._last: dict[Name, int] = {}
-        self._left: dict[Name, dict[int, int]] = {}
+        self._left: dict[Name, dict[int, tuple[int, int]]] = {}  # how much it is, what is left
         self._durable: dict[Name, int] = {}
 
-    def take(self, name: Name, seq: int, left: int) -> bool:
-        """Note message ``seq`` with ``left`` rows, or one word, still to be made durable.
+    def take(self, name: Name, seq: int, n: int) -> bool:
+        """Note message ``seq`` with ``n`` rows, or one word, still to be made durable.
 
         False when it is not new.
         """
         if seq <= self._last.get(name, 0):
             return False
         self._last[name] = seq
-        self._left.setdefault(name, {})[seq] = left
+        self._left.setdefault(name, {})[seq] = (n, n)
         return True
 
     def settle(self, name: Name, seq: int, n: int) -> None:
         """Note that ``n`` of what was left of message ``seq`` is durable."""
-        if seq in self._left.get(name, {}):
-            self._left[name][seq] -= n
+        tickets = self._left.get(name, {})
+        if seq in tickets:
+            whole, left = tickets[seq]
+            tickets[seq] = (whole, left - n)
 
-    def promised(self, name: Name, staged: Mapping[tuple[Name, int], int]) -> int:
-        """Where ``name`` will stand once what is ``staged``, by message, is settled."""
-        last = self._durable.get(name, 0)
-        for seq, left in self._left.get(name, {}).items():
-            if left > staged.get((name, seq), 0):
-                break
-            last = seq
-        return last
+    def promised(
+        self, name: Name, staged: Mapping[tuple[Name, int], int]
+    ) -> tuple[int, dict[int, int]]:
+        """Where ``name`` will stand once what is ``staged``, by message, is settled.
+
+        That is the last message up to which all are durable, and for later ones of which some
+        rows are, how many.
+        """
+        last, whole, partly = self._durable.get(name, 0), True, {}
+        for seq, (n, left) in self._left.get(name, {}).items():
+            done = n - left + staged.get((name, seq), 0)
+            whole = whole and done == n
+            if whole:
+                last = seq
+            elif done:
+                partly[seq] = done
+        return last, partly
 
     def moved(self) -> dict[Name, int]:
         """Producers of whom more has become durable, and up to which message."""
         out: dict[Name, int] = {}
-        for name, left in self._left.items():
-            while left and not left[seq := next(iter(left))]:
-                del left[seq]
+        for name, tickets in self._left.items():
+            while tickets and not tickets[seq := next(iter(tickets))][1]:
+                del tickets[seq]
                 out[name] = self._durable[name] = seq
         return out
