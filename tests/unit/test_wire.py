@@ -1,0 +1,446 @@
+"""The codec: what goes in comes out, and what nobody sent is refused with a WireError."""
+
+from __future__ import annotations
+
+import random
+import struct
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ffb.batch import Batch
+from ffb.schema import CORE, Column, Schema
+from ffb.shot import BeginStep
+from ffb.sink import Provenance
+from ffb.wire import Decoder, EndRun, Header, WireError, encode, pack, unpack
+from ffb.writers.capture import CaptureWriter, read_capture
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "run.capture"
+SCHEMA = Schema(
+    (*CORE, Column("a/b", "<f4", (2, 3), ("y", "x"), "keV", "doc", "r"), Column("n", "<i8"))
+)
+
+text = st.text(max_size=40)
+counts = st.fixed_dictionaries(
+    {"read": st.integers(0, 2**63), "lost": st.dictionaries(text, st.integers(0, 2**40))}
+)
+headers = st.builds(
+    Header,
+    kind=st.just("shots"),
+    exp=text,
+    run=st.integers(0, 2**31),
+    began=st.integers(0, 2**64 - 1),
+    producer=text,
+    epoch=st.integers(0, 2**63),
+    seq=st.integers(0, 2**63),
+    counts=counts,
+)
+numbers = st.one_of(st.integers(-(2**63), 2**63), st.floats(allow_nan=False))
+columns = st.builds(
+    Column,
+    name=st.text("abcdefgh/_", min_size=1, max_size=9).filter(lambda s: "" not in s.split("/")),
+    dtype=st.sampled_from(["<f8", "<f4", "<i2", "<u8", "|b1", "|u1", "<i1", "<c8"]),
+    shape=st.lists(st.integers(1, 4), max_size=3).map(tuple),
+    dims=st.just(()),
+    unit=text,
+    doc=text,
+    reducer=text,
+)
+
+
+def filled(schema: Schema, n: int, seed: int = 0) -> Batch:
+    batch = Batch(schema, n)
+    batch.buffer[:] = np.random.default_rng(seed).integers(0, 2, batch.buffer.size, np.uint8)
+    batch.read[:] = np.arange(n) + 10**18
+    return batch
+
+
+def messages() -> list[list]:
+    shots = encode(Header("shots", "e", 1, 2, "p", 3, 4), SCHEMA, filled(SCHEMA, 5))
+    provenance = Provenance("text", {"r": {"v": 1}}, {}, {"ffb": "1"}, "h", "c", ("n",))
+    return [
+        encode(Header("begin_run", "e", 1, 2, "p", 3, 1), SCHEMA, provenance),
+        shots,
+        encode(Header("step", "e", 1, 2, "p", 3, 5), None, BeginStep(1, {"x": 0.5}, "d", 9)),
+        encode(Header("end_run", "e", 1, 2, "p", 3, 6), None, EndRun("stopped")),
+        encode(Header("status", producer="p", epoch=3), None, {"hz": 119.5, "lost": {"a": 1}}),
+    ]
+
+
+@given(headers, st.lists(columns, max_size=5, unique_by=lambda c: c.name), st.integers(0, 30))
+@settings(max_examples=60, deadline=None)
+def test_shots_come_out_as_they_went_in(header: Header, extra: list[Column], n: int) -> None:
+    schema = Schema((*CORE, *extra))
+    batch = filled(schema, n)
+    message = Decoder()([bytes(f) for f in encode(header, schema, batch)])
+    assert message.schema == schema
+    assert message.header == header._replace(
+        n=n, schema=schema.id, read=batch.read.astype("<i8").tobytes()
+    )
+    assert isinstance(message.body, Batch)
+    assert np.array_equal(message.body.buffer, batch.buffer)
+    assert np.array_equal(message.body.read, batch.read)
+    for c in schema.columns:
+        assert message.body.columns[c.name].tobytes() == batch.columns[c.name].tobytes()
+
+
+@given(
+    st.builds(
+        Provenance,
+        config=text,
+        reducers=st.dictionaries(text, st.recursive(numbers | text, st.lists, max_leaves=5)),
+        versions=st.dictionaries(text, text),
+        notes=st.lists(text).map(tuple),
+    )
+)
+def test_begin_run_comes_out_as_it_went_in(provenance: Provenance) -> None:
+    message = Decoder()(encode(Header("begin_run", "e"), SCHEMA, provenance))
+    assert message.schema == SCHEMA
+    assert message.body == provenance
+
+
+@given(st.integers(0, 2**31), st.dictionaries(text, numbers), text)
+def test_step_and_end_come_out_as_they_went_in(step: int, values: dict, words: str) -> None:
+    begun = BeginStep(step, values, words, 7)
+    assert Decoder()(encode(Header("step"), None, begun)).body == begun
+    assert Decoder()(encode(Header("end_run"), None, EndRun(words))).body == EndRun(words)
+
+
+def test_the_payload_is_the_memory_of_the_batch_on_both_sides() -> None:
+    batch = filled(SCHEMA, 8)
+    frames = encode(Header("shots"), SCHEMA, batch)
+    assert np.shares_memory(np.frombuffer(frames[2], np.uint8), batch.buffer)
+    message = Decoder()(frames)
+    assert np.shares_memory(message.body.columns["n"], batch.buffer)
+
+
+def test_a_schema_is_parsed_once() -> None:
+    decoder = Decoder()
+    first, second = (decoder(messages()[1]).schema for _ in range(2))
+    assert first is second
+
+
+def test_strangers_cannot_fill_the_memory_with_schemas() -> None:
+    decoder = Decoder()
+    for i in range(200):
+        schema = Schema((*CORE, Column(f"c{i}", "<f8")))
+        decoder(encode(Header("shots"), schema, filled(schema, 1)))
+    assert len(decoder._schemas) <= 64
+
+
+def reheaded(frames: list, **changes: object) -> list:
+    head = msgpack.unpackb(bytes(frames[0])) | changes
+    return [msgpack.packb({k: v for k, v in head.items() if v != "gone"}), *frames[1:]]
+
+
+@pytest.mark.parametrize("kind", range(5))
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"v": 2},
+        {"v": "gone"},
+        {"kind": "snapshot"},
+        {"kind": b"shots"},
+        {"kind": ["shots"]},
+        {"exp": 5},
+        {"exp": "e" * 300},
+        {"run": -1},
+        {"run": True},
+        {"run": 1.0},
+        {"seq": "gone"},
+        {"n": 1_000_000},
+        {"n": 4},
+        {"schema": b"12345678"},
+        {"schema": "12345678"},
+        {"read": b"1"},
+        {"counts": {}},
+        {"counts": {"read": -1, "lost": {}}},
+        {"counts": {"read": 1, "lost": {"x": 0.5}}},
+        {"counts": {"read": 1, "lost": []}},
+        {"counts": {"read": 1, "lost": {}, "found": 3}},
+    ],
+    ids=str,
+)
+def test_a_wrong_header_is_refused(kind: int, change: dict) -> None:
+    with pytest.raises(WireError):
+        Decoder()(reheaded(messages()[kind], **change))
+
+
+def test_unknown_fields_are_counted_beside_rows_and_refused_on_the_control_path() -> None:
+    decoder = Decoder()
+    begin, shots, step, end, status = (reheaded(m, colour="red") for m in messages())
+    for data in (shots, status):
+        decoder(data)
+    assert decoder.unknown == {"colour": 2}
+    for control in (begin, step, end):
+        with pytest.raises(WireError, match="colour"):
+            decoder(control)
+
+
+def rows(*columns: object) -> bytes:
+    return msgpack.packb([*[list(c) for c in CORE], *columns])
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"",
+        msgpack.packb([]),
+        msgpack.packb({}),
+        msgpack.packb([list(CORE[0])]),
+        rows(["x", "<f8"]),
+        rows(["x", "O", [], [], "1", "", ""]),
+        rows(["x", ">f8", [], [], "1", "", ""]),
+        rows(["x", "float64", [], [], "1", "", ""]),
+        rows(["x", "<f8", [0], [], "1", "", ""]),
+        rows(["x", "<f8", [-1], [], "1", "", ""]),
+        rows(["x", "<f8", [2**40], [], "1", "", ""]),
+        rows(["x", "<f8", [1] * 5, [], "1", "", ""]),
+        rows(["x", "<f8", [2**20] * 4, [], "1", "", ""]),
+        rows(["x", "<f8", [True], [], "1", "", ""]),
+        rows(["x", "<f8", [], [5], "1", "", ""]),
+        rows(["", "<f8", [], [], "1", "", ""]),
+        rows(["/x", "<f8", [], [], "1", "", ""]),
+        rows(["a/../x", "<f8", [], [], "1", "", ""]),
+        rows(["x\n", "<f8", [], [], "1", "", ""]),
+        rows(["x" * 300, "<f8", [], [], "1", "", ""]),
+        rows(["timestamp", "<u8", [], [], "1", "", ""]),
+        rows(*[[f"c{i}", "<f8", [], [], "1", "", ""] for i in range(20_001)]),
+        b"\xdd\xff\xff\xff\xff" * 1000,
+    ],
+)
+def test_a_wrong_schema_is_refused(packed: bytes) -> None:
+    import hashlib
+
+    name = hashlib.blake2b(packed, digest_size=8).digest()
+    head, _, payload = messages()[1]
+    with pytest.raises(WireError):
+        Decoder()([*reheaded([head], schema=name), packed, payload])
+
+
+def test_a_known_id_does_not_vouch_for_another_schema() -> None:
+    decoder, (head, packed, payload) = Decoder(), messages()[1]
+    decoder([head, packed, payload])
+    with pytest.raises(WireError, match="does not match"):
+        decoder([head, packed[:-1] + b"\xc0", payload])
+
+
+@pytest.mark.parametrize("kind", [0, 2, 3, 4])
+@pytest.mark.parametrize(
+    "body", [b"", b"\xc0", b"\x90", b"\xc1", msgpack.packb({"x": msgpack.Timestamp(1)}), b"\x81"]
+)
+def test_a_wrong_body_is_refused(kind: int, body: bytes) -> None:
+    with pytest.raises(WireError):
+        Decoder()([*messages()[kind][:2], body])
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (2, {"step": 1, "values": {"x": "fast"}, "docstring": "", "timestamp": 0}),
+        (2, {"step": 1.5, "values": {}, "docstring": "", "timestamp": 0}),
+        (2, {"step": 1}),
+        (3, {"ended": 1}),
+        (3, {"ended": "", "really": True}),
+        (0, {"config": 1}),
+        (4, {"a": {"b": {"c": [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}}}),
+    ],
+)
+def test_a_body_that_means_nothing_is_refused(kind: int, body: dict) -> None:
+    with pytest.raises(WireError):
+        Decoder()([*messages()[kind][:2], msgpack.packb(body)])
+
+
+def test_too_large_is_refused_by_both_sides() -> None:
+    with pytest.raises(WireError, match="at most 100000"):
+        encode(Header("shots"), Schema(CORE), Batch(Schema(CORE), 100_001))
+    with pytest.raises(WireError, match="bytes of header"):
+        encode(Header("status", exp="x" * (1 << 20)), None, {})
+    head, packed, payload = messages()[1]
+    with pytest.raises(WireError, match="bytes of header"):
+        Decoder()([bytes(1 << 21), packed, payload])
+    with pytest.raises(WireError, match="bytes of schema"):
+        Decoder()([*reheaded([head], schema=b"another1"), bytes(5 << 20), payload])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_mutations_truncations_and_noise_raise_nothing_but_wire_errors(seed: int) -> None:
+    rng, decoder, refused = random.Random(seed), Decoder(), 0
+    for _ in range(100):
+        frames = [bytearray(f) for f in rng.choice(messages())]
+        for _ in range(rng.randint(1, 3)):
+            frame = rng.choice(frames)
+            at = rng.randint(0, len(frame))
+            act = rng.randint(0, 4)
+            if act == 0 and frame:
+                frame[at % len(frame)] = rng.randrange(256)
+            elif act == 1:
+                del frame[at:]
+            elif act == 2:
+                frame[at:at] = rng.randbytes(rng.randint(1, 9))
+            elif act == 3:
+                frame[:] = rng.randbytes(rng.randint(0, 200))
+            else:
+                rng.shuffle(frames)
+        if rng.random() < 0.05:
+            frames = frames[: rng.randint(0, 2)]
+        try:
+            decoder([bytes(f) for f in frames])
+        except WireError:
+            refused += 1
+    assert refused > 50
+
+
+@given(st.lists(st.binary(max_size=60), max_size=5))
+def test_noise_is_refused(frames: list[bytes]) -> None:
+    with pytest.raises(WireError):
+        Decoder()(frames)
+
+
+arrays = st.sampled_from(["<f8", "<i4", "|b1", ">u2", "<c16"]).flatmap(
+    lambda dtype: st.lists(st.integers(0, 4), max_size=4).map(
+        lambda shape: np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
+    )
+)
+
+
+@given(st.dictionaries(text, numbers | text), st.dictionaries(text, arrays, max_size=4))
+def test_a_snapshot_comes_out_as_it_went_in(meta: dict, given: dict) -> None:
+    got_meta, got = unpack(pack(meta, given))
+    assert got_meta == meta
+    assert got.keys() == given.keys()
+    for name, array in given.items():
+        assert got[name].dtype == array.dtype.newbyteorder("<")
+        assert got[name].shape == array.shape
+        assert np.array_equal(got[name], array)
+
+
+def test_a_snapshot_takes_views_and_keeps_alignment() -> None:
+    whole = np.arange(24.0).reshape(4, 6)
+    frame = pack({}, {"odd": np.zeros(3, np.uint8), "view": whole[::2, 1::2]})
+    _, got = unpack(frame)
+    assert np.array_equal(got["view"], whole[::2, 1::2])
+    start = np.frombuffer(frame, np.uint8).ctypes.data
+    assert (got["view"].ctypes.data - start) % 64 == 0
+
+
+@pytest.mark.parametrize("bad", [np.array(["a"]), np.array([None]), np.zeros(1, "M8[ns]")])
+def test_a_snapshot_holds_numbers_only(bad: np.ndarray) -> None:
+    with pytest.raises(WireError, match="only numbers"):
+        pack({}, {"x": bad})
+
+
+def snapshot(table: object, data: bytes = bytes(64)) -> bytes:
+    head = msgpack.packb({"meta": {}, "arrays": table})
+    prefix = struct.pack("<4sII", b"ffbS", 1, len(head)) + head
+    return prefix + bytes(-len(prefix) % 64) + data
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        [["x", "<f8", [9], 0]],
+        [["x", "<f8", [-1], 0]],
+        [["x", "<f8", [1], -8]],
+        [["x", "<f8", [1], 64]],
+        [["x", "O", [1], 0]],
+        [["x", "<f8", [2**62, 4], 0]],
+        [["x", "<f8", [True], 0]],
+        [["x", "<f8", 3, 0]],
+        [["x", "<f8", [1]]],
+        [[5, "<f8", [1], 0]],
+        [[None, None, None, None]],
+        {"x": 1},
+        5,
+        None,
+    ],
+    ids=str,
+)
+def test_a_snapshot_that_lies_is_refused(table: object) -> None:
+    assert unpack(snapshot([["x", "<f8", [8], 0]]))[1]["x"].shape == (8,)
+    with pytest.raises(WireError):
+        unpack(snapshot(table))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_mutated_snapshots_raise_nothing_but_wire_errors(seed: int) -> None:
+    rng, refused = random.Random(seed), 0
+    whole = pack({"a": [1, {"b": 2.5}]}, {"x": np.arange(5.0), "y": np.zeros((2, 2), bool)})
+    for _ in range(300):
+        frame = bytearray(whole[: rng.randint(0, len(whole))] if rng.random() < 0.3 else whole)
+        for _ in range(rng.randint(1, 4)):
+            if frame:
+                frame[rng.randrange(min(len(frame), 120))] = rng.randrange(256)
+        try:
+            unpack(bytes(frame))
+        except WireError:
+            refused += 1
+    assert refused > 100
+
+
+def test_a_capture_gives_back_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.capture"
+    with CaptureWriter(path) as capture:
+        for frames in messages():
+            capture.write(frames)
+    assert [*read_capture(path)] == [[bytes(f) for f in m] for m in messages()]
+    with pytest.raises(FileExistsError):
+        CaptureWriter(path)
+
+
+def test_a_torn_capture_is_read_up_to_the_tear(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.capture"
+    with CaptureWriter(path) as capture:
+        capture.write([b"one", b"two"])
+        size = path.stat().st_size
+        capture.write([b"three"])
+    whole = path.read_bytes()
+    for end in range(size + 1, len(whole)):
+        path.write_bytes(whole[:end])
+        caplog.clear()
+        assert [*read_capture(path)] == [[b"one", b"two"]]
+        assert f"torn record of {end - size} bytes" in caplog.text
+
+
+def test_a_damaged_capture_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.capture"
+    path.write_bytes(b"ffbcapt0")
+    with pytest.raises(WireError, match="not a capture"):
+        [*read_capture(path)]
+    path.unlink()
+    with CaptureWriter(path) as capture:
+        capture.write([b"payload", b""])
+        capture.write([b"more"])
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(b"payload")] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(WireError, match="byte 8: a message is damaged"):
+        [*read_capture(path)]
+
+
+def test_what_was_captured_once_is_understood_for_ever() -> None:
+    """The golden capture was made by the first version; see tests/golden/README.md."""
+    decoder = Decoder()
+    got = [decoder(frames) for frames in read_capture(GOLDEN)]
+    assert [m.header.kind for m in got] == [
+        "begin_run", "step", "shots", "shots", "step", "shots", "status", "end_run",
+    ]  # fmt: skip
+    begin, end = got[0], got[-1]
+    assert isinstance(begin.body, Provenance)
+    assert begin.body.notes == ("golden",)
+    assert begin.schema.by_name["det/wave"].unit == "V"
+    assert end.body == EndRun("end of run")
+    assert end.header.counts == {"read": 32, "lost": {"backpressure": 2}}
+    shots = [m.body for m in got if m.header.kind == "shots"]
+    stamps = np.concatenate([b.columns["timestamp"] for b in shots])
+    assert stamps.tolist() == [(5 << 32) + 8_333_333 * i for i in range(30)]
+    wave = np.concatenate([b.columns["det/wave"] for b in shots])
+    assert np.array_equal(wave, np.arange(30 * 8, dtype="<f4").reshape(30, 8) / 4)
+    assert np.isnan(shots[0].columns["det/area"][3])
+    assert [m.header.seq for m in got if m.header.kind != "status"] == [1, 2, 3, 4, 5, 6, 7]
