@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -82,7 +83,9 @@ def import_psana(module: str = "psana") -> Any:
     """
     install()
     try:
-        return importlib.import_module(module)
+        with warnings.catch_warnings():  # psana's own affair, and nothing we could change
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return importlib.import_module(module)
     except ModuleNotFoundError as e:
         if (e.name or "").partition(".")[0] != "psana":
             raise ImportError(

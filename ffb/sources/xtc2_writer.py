@@ -33,6 +33,7 @@ CORRUPTED = 1 << 3
 
 _FIELD, _DETECTOR = re.compile(r"[A-Za-z0-9_.:]{1,255}"), re.compile(r"[A-Za-z0-9_]{1,255}")
 _MAX_RANK, _SMD_ID, _SMD_BYTES = 4, 254, 4096
+_HEADERS = 256  # bytes of a record's headers and shapes, at most
 
 
 @dataclass(eq=False)
@@ -137,11 +138,17 @@ class Xtc2Writer:
             config_dgramedit=self._config,
             bufsize=len(self._out),
         )
+        whole = list(records)
         if service == Service.BEGIN_RUN:
-            who = {"expt": self.exp, "runnum": self.run}
-            _fill(dgram, self._run_info, self._run_info.box, who)
-        for slot, values in records:
-            _fill(dgram, slot, slot.box, values)
+            whole.insert(0, (self._run_info, {"expt": self.exp, "runnum": self.run}))
+        total = sum(_HEADERS + _set(slot, slot.box, values) for slot, values in whole)
+        if total > len(self._out):
+            raise ValueError(
+                f"{service.name} at {time} holds some {total} bytes: "
+                f"make the writer with a max_bytes above {len(self._out)}"
+            )
+        for slot, _ in whole:
+            dgram.adddata(slot.box)
         size = self._write(dgram, damage, readout)
         if self._smd is not None:
             self._write_smd(service, stamp, size, readout)
@@ -198,7 +205,8 @@ class Xtc2Writer:
             ).offsetAlg
         for slot in self._slots:  # data may only follow all names
             if slot.config is not None:
-                _fill(config, slot, getattr(slot, box), slot.config)
+                _set(slot, getattr(slot, box), slot.config)
+                config.adddata(getattr(slot, box))
         return config
 
     def _write(self, dgram: Any, damage: int, readout: int) -> int:
@@ -234,9 +242,12 @@ def _set_env(out: bytearray, readout: int) -> None:
     struct.pack_into("<I", out, 8, (word & 0xFF00_0000) | (readout & 0xFF_FFFF))
 
 
-def _fill(dgram: Any, slot: Slot, box: Any, values: Mapping[str, Any]) -> None:
-    """Put a record into a dgram; through ``__dict__``, since names may hold ``.`` and ``:``."""
-    fields = slot.spec.fields
+def _set(slot: Slot, box: Any, values: Mapping[str, Any]) -> int:
+    """Put a record into a slot's box and return its bytes.
+
+    Through ``__dict__``, since names may hold ``.`` and ``:``.
+    """
+    fields, total = slot.spec.fields, 0
     if values.keys() != fields.keys():
         raise ValueError(
             f"{slot.name}.{slot.spec.alg}: a record holds every field and no other; "
@@ -245,11 +256,17 @@ def _fill(dgram: Any, slot: Slot, box: Any, values: Mapping[str, Any]) -> None:
         )
     for name, (kind, rank) in fields.items():
         value = values[name]
-        if kind is not str:
-            value = np.ascontiguousarray(value, kind) if rank else kind(value).item()
-            if rank and value.ndim != rank:
+        if kind is str:
+            total += len(value)
+        elif rank:
+            value = np.ascontiguousarray(value, kind)
+            total += value.nbytes
+            if value.ndim != rank:
                 raise ValueError(
                     f"{slot.name}.{slot.spec.alg}.{name}: rank {value.ndim} instead of {rank}"
                 )
+        else:
+            value = kind(value).item()
+            total += 8
         box.__dict__[name] = value
-    dgram.adddata(box)
+    return total

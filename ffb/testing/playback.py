@@ -79,7 +79,7 @@ class Player:
     """Play tapes to ``server``.
 
     ``rate`` Hz bounds the pace, 0 is as fast as clients take it. With ``now`` the timestamps of
-    each run are shifted by a constant, such that its first shot is now, and no shot leaves before
+    each run are shifted by a constant, such that its first shot is now, and nothing leaves before
     its own: a shot's age is its latency, as long as ``rate`` is not below the run's own. Without,
     each further loop is an hour later. Each loop's run numbers are one higher. ``settle`` s are
     left to the clients before what ends a step or a run.
@@ -124,9 +124,7 @@ class Player:
         if self.rate:
             self._due = max(self._due + 1.0 / self.rate, time.monotonic() - 1.0)
             self._wait(lambda: self._due - time.monotonic())
-        if self.now:
-            at = time_of(stamp(dgram)) + self._shift
-            self._wait(lambda: (at - self._clock()) / 1e9)
+        self._wait_for_stamp(dgram)
         self.server.send(dgram, self._stamp(dgram))
 
     def _transition(self, kind: int, dgram: memoryview, configure: memoryview, loop: int) -> None:
@@ -137,10 +135,16 @@ class Player:
         if kind in (Service.CONFIGURE, Service.BEGIN_RUN):
             self._anchored = False
             self._shift = loop * _HOUR
+        self._wait_for_stamp(dgram)
         if self.now and not self._anchored:
             self._shift = self._clock() - time_of(stamp(dgram))
         run = renumber(dgram, configure, loop) if loop and kind == Service.BEGIN_RUN else dgram
         self.server.send(run, self._stamp(dgram))
+
+    def _wait_for_stamp(self, dgram: memoryview) -> None:
+        if self.now and self._anchored:
+            at = time_of(stamp(dgram)) + self._shift
+            self._wait(lambda: (at - self._clock()) / 1e9)
 
     def _stamp(self, dgram: memoryview) -> int | None:
         return timestamp_of(time_of(stamp(dgram)) + self._shift) if self._shift else None

@@ -2,8 +2,8 @@
 
 psana's own ``shmemServer`` overwrites the event it has just queued and drops whenever a client is
 slow. This one delivers every shot exactly once, in order, to one of its clients: it waits for a
-free buffer instead of dropping, and lets its clients finish before a transition that ends
-something. Slow-control updates overtake shots that wait in a queue, as they do in the DAQ.
+free buffer instead of dropping. No shot reaches a client before the transitions that precede it
+were given back. Slow-control updates overtake shots that wait in a queue, as they do in the DAQ.
 
 The protocol: a client finds the server's TCP port in a discovery queue. Transitions go to every
 client, announced over TCP; shots go to one client each, announced in its message queue. Both lie
@@ -15,12 +15,14 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import importlib.util
 import mmap
 import os
 import select
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -88,6 +90,7 @@ class ShmemServer:
         self._free = collections.deque(range(buffers))
         self._owner = [-1] * buffers
         self._holders: list[set[int]] = [set() for _ in range(TRANSITIONS)]
+        self._unseen: list[set[int]] = [set() for _ in range(clients)]
         self._state: list[tuple[int, int]] = []  # (service, transition buffer), for late joiners
         self._next_transition = self._turn = self._unpolled = 0
         self._messages = [self._message(i) for i in range(buffers + TRANSITIONS)]
@@ -137,13 +140,15 @@ class ShmemServer:
     def _hear(self, k: int, s: socket.socket) -> None:
         """Take transition buffers back from a client, or notice that it is gone."""
         try:
-            message = s.recv(16 * 64)
+            message = s.recv(16, socket.MSG_WAITALL)
         except ConnectionError:
             message = b""
-        if not message:
+        if len(message) < 16:
             self._retire(k, s)
-        for i, *_ in struct.iter_unpack("<iIII", message[: len(message) // 16 * 16]):
-            self._holders[i - self.buffers].discard(k)
+            return
+        b = struct.unpack_from("<i", message)[0] - self.buffers
+        self._holders[b].discard(k)
+        self._unseen[k].discard(b)
 
     def _accept(self) -> None:
         s, _ = self._listener.accept()
@@ -154,9 +159,8 @@ class ShmemServer:
                 pass
             self._sockets[k] = s
             s.sendall(self._message(k))
-            for _, b in self._state:  # bring it to where the others are
-                self._holders[b].add(k)
-                s.sendall(self._messages[self.buffers + b])
+            for service, b in self._state:  # bring it to where the others are
+                self._tell(k, s, service, b)
             self.stats["connected"] += 1
         else:
             s.close()
@@ -176,6 +180,7 @@ class ShmemServer:
                 self.stats["lost with a client"] += 1
         for holders in self._holders:
             holders.discard(k)
+        self._unseen[k].clear()
         self.stats["disconnected"] += 1
 
     def wait_clients(self, n: int, timeout: float = float("inf")) -> int:
@@ -223,7 +228,9 @@ class ShmemServer:
             for _ in range(self.clients):
                 k = self._turn
                 self._turn = (k + 1) % self.clients
-                if self._sockets[k] is not None and self._queues[k].send(message):
+                if self._sockets[k] is None or self._unseen[k]:
+                    continue
+                if self._queues[k].send(message):
                     self._free.popleft()
                     self._owner[i] = k
                     self.stats["shots"] += 1
@@ -247,13 +254,19 @@ class ShmemServer:
             if begins:
                 self._state.append((service, b))
         for k, s in list(self._live):
-            self._holders[b].add(k)
-            try:
-                s.sendall(self._messages[self.buffers + b])
-            except ConnectionError:
-                self._retire(k, s)
+            self._tell(k, s, service, b)
         self.stats["transitions"] += 1
         self.poll()
+
+    def _tell(self, k: int, s: socket.socket, service: int, b: int) -> None:
+        """Announce a transition; the client gets no shots until it has given it back."""
+        self._holders[b].add(k)
+        if service != Service.SLOW_UPDATE:
+            self._unseen[k].add(b)
+        try:
+            s.sendall(self._messages[self.buffers + b])
+        except ConnectionError:
+            self._retire(k, s)
 
     def _put(self, i: int, dgram: Bytes, stamp: int | None) -> None:
         at = i * self.size
@@ -277,6 +290,36 @@ class ShmemServer:
             queue.close()
         self._shm.close()
         clean(self.tag)
+
+
+def real_server(
+    *files: str | Path,
+    tag: str,
+    clients: int = 1,
+    buffers: int = 4,
+    size: int = 0x90_0000,
+    rate: float = 60.0,
+    loops: int = 1,
+) -> subprocess.Popen[bytes]:
+    """Start psana's own ``shmemServer``; it begins with its first client.
+
+    It overwrites shots that wait in a queue, drops when clients are slow, and leaves the segment
+    behind (:func:`clean` removes it). Raises ``FileNotFoundError`` without psana.
+    """
+    psana = importlib.util.find_spec("psana")
+    if psana is None or psana.origin is None:
+        raise FileNotFoundError("shmemServer comes with psana, which is not installed")
+    program = Path(psana.origin).parents[1] / "bin" / "shmemServer"
+    if not os.access(program, os.X_OK):  # some installers lose the bit
+        program.chmod(0o755)
+    clean(tag)
+    options = {"-p": tag, "-c": clients, "-n": buffers, "-s": f"{size:#x}", "-r": round(rate)}
+    command = [str(program), "-L", str(loops)]
+    for option, value in options.items():
+        command += [option, str(value)]
+    for path in files:
+        command += ["-f", str(path)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603
 
 
 def main() -> None:
