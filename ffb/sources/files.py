@@ -9,6 +9,7 @@ over is told by :class:`ffb.sources.streams.Merge`.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ from ffb.sources.streams import Merge, Stream, kind_of
 from ffb.sources.xtc2 import Buffer, Configure, timestamp
 from ffb.sources.xtc2_specs import Service
 
+log = logging.getLogger(__name__)
+
 #: Seconds between two looks at growing files, and at the list of files.
 POLL, LIST_POLL = 0.01, 0.1
 
@@ -45,8 +48,8 @@ class FilesSource:
     there, or, with ``growing``, the newest and every one that appears after it. Of several
     producers each gets its share of the shots, by timestamp, and every step.
 
-    Raises ``FileNotFoundError`` where nothing is and nothing can come, ``ValueError`` for runs
-    in chunks.
+    Raises ``FileNotFoundError`` where nothing is and nothing can come, ``ValueError`` for files
+    that hold no run and for runs in chunks.
     """
 
     #: The shots are on disk: they can wait.
@@ -98,14 +101,24 @@ class FilesSource:
         streams = [Stream(p) for p in paths]
         self._merge = Merge(streams, self.growing, self.grace, superseded)
         reader = Reader(self._merge, self._stop, self._mine)
+        runs = 0
         while begin := reader.begin():
-            run = FileRun(reader, begin, self._info(paths[0]))
-            yield run
+            runs += 1
+            yield FileRun(reader, begin, self._info(paths[0]))
             if not self.paths:
                 break
-            run.skip()
+            reader.finish()
         # not in a `finally`: whoever drops this generator may still be reading the run
         reader.merge.close()
+        if not (runs or self._stop.is_set()):
+            self._no_run(paths, reader.merge.notes)
+
+    def _no_run(self, paths: list[Path], notes: list[str]) -> None:
+        names = ", ".join(p.name for p in paths)
+        sentence = f"no run can be read from {names}: {'; '.join(notes) or 'no BeginRun'}"
+        if not self.growing:
+            raise ValueError(sentence)
+        log.warning(sentence)
 
     def _info(self, path: Path) -> RunInfo:
         """Experiment and run by the name of the file, for a BeginRun that does not tell them."""
@@ -177,6 +190,7 @@ class FileRun(DgramRun):
         configures = reader.merge.configures
         super().__init__([c.data for c in configures], begin, reader.moments(), Meaning)
         self._merge, self._scan = reader.merge, _streams_with(configures, "scan")
+        self._befell = reader.merge.notes
         if not (self.info.exp and self.info.run):
             self.info = RunInfo(named.exp, named.run, self.info.began)
 
@@ -191,12 +205,7 @@ class FileRun(DgramRun):
     @property
     def notes(self) -> list[str]:
         """See :attr:`ffb.source.Run.notes`."""
-        return [*super().notes, *self._merge.notes]
-
-    def skip(self) -> None:
-        """Go to the end of the run, whatever of it was read."""
-        for _ in self._stream:
-            pass
+        return [*super().notes, *self._befell]
 
 
 class Reader:
@@ -240,6 +249,16 @@ class Reader:
             if kind != Service.L1_ACCEPT or self._mine(stamp):
                 yield Moment(kind, stamp, dgrams)
         return "stopped"
+
+    def finish(self) -> None:
+        """Go to the end of the run, whatever of it was read."""
+        while not (self._stop.is_set() or self.merge.over):
+            dgrams = self.merge.take()
+            if dgrams is None:
+                self._stop.wait(POLL)
+            elif _kind(dgrams) in (Service.CONFIGURE, Service.BEGIN_RUN):
+                self.merge.put_back()
+                return
 
     def _next_chunk(self, dgrams: Dgrams) -> str:
         """Name of the file in which an Enable says that a stream goes on, ``""`` for none."""

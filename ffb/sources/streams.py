@@ -221,13 +221,19 @@ class Merge:
             stream.close()
 
     def again(self) -> bool:
-        """Whether another run follows in the same files; if so, ``take`` goes on with it."""
+        """Whether more follows in the same files; if so, ``take`` goes on with it.
+
+        Notes are about what follows from here on.
+        """
         for k in self._given:
             self.streams[k].advance()
-        self._given = []
+        self._given, self.notes = [], []
         for stream in self.streams:
-            if not stream.lost and stream.peek() is not None:
-                stream.ended = False
+            try:
+                if not stream.lost and stream.peek() is not None:
+                    stream.ended = False
+            except Xtc2Error as e:
+                self._lose(stream, f"is damaged: {e}")
         return not self.over
 
     def _peek(self, stream: Stream) -> Dgram | None:
