@@ -234,4 +234,4 @@ def compiled() -> Callable[..., int]:
     )  # fmt: skip
     names = ", ".join(signature(getattr(_walk, "py_func", _walk)).parameters)
     source = f"def walk({names}):\n    return go({names})\n"
-    return cast(Callable[..., int], build(source, {"go": _walk}, types.int64(*arguments)))
+    return cast(Callable[..., int], build(source, {"go": _walk}, arguments))
