@@ -58,13 +58,13 @@ class Growing:
 
     def __init__(self, dataset: h5py.Dataset, rows: int = 0) -> None:
         self.dataset, self.rows, self.total = dataset, rows, rows
-        self._written = rows
+        self._written, self._extent = rows, int(dataset.shape[0])
+        self._id, self._missing = dataset.id, dataset.fillvalue
         self._chunk: int = dataset.chunks[0]
         self._row_shape: tuple[int, ...] = dataset.shape[1:]
         self._origin = (0,) * len(self._row_shape)
-        self._extent: int = dataset.shape[0]
         self._waiting: deque[NDArray[Any]] = deque()
-        self._tail = np.full(dataset.chunks, dataset.fillvalue, dataset.dtype)
+        self._tail = np.full(dataset.chunks, self._missing, dataset.dtype)
         begin = rows - rows % self._chunk
         if rows > begin:
             self._tail[: rows - begin] = dataset[begin:rows]
@@ -77,18 +77,11 @@ class Growing:
     def write(self) -> None:
         """Hand all waiting rows to the operating system; ``OSError`` when it has no room."""
         if self._extent < self.total:
-            self.dataset.id.set_extent((self.total, *self._row_shape))
+            self._id.set_extent((self.total, *self._row_shape))
             self._extent = self.total
         while self._waiting:
-            rows, at = self._waiting[0], self.rows % self._chunk
-            n = min(self._chunk - at, len(rows))
-            if n == self._chunk:
-                self._put(rows[:n])
-            else:
-                self._tail[at : at + n] = rows[:n]
-                if at + n == self._chunk:
-                    self._put(self._tail)
-                    self._tail[:] = self.dataset.fillvalue
+            rows = self._waiting[0]
+            n = self._take(rows)
             self.rows += n
             if n < len(rows):
                 self._waiting[0] = rows[n:]
@@ -98,14 +91,43 @@ class Growing:
             self._put(self._tail)
         self._written = self.rows
 
+    def _take(self, rows: NDArray[Any]) -> int:
+        """Write the next chunk if ``rows`` fill it, else add them to its image; return how many."""
+        at, chunk, tail = self.rows % self._chunk, self._chunk, self._tail
+        n = min(chunk - at, len(rows))
+        if n == chunk:
+            self._put(rows[:n])
+            return n
+        tail[at : at + n] = rows[:n]
+        if at == 0:
+            tail[n:] = self._missing
+        elif at + n == chunk:
+            self._put(tail)
+        return n
+
     def _put(self, chunk: NDArray[Any]) -> None:
         begin = self.rows - self.rows % self._chunk
-        self.dataset.id.write_direct_chunk((begin, *self._origin), chunk)
+        try:
+            self._id.write_direct_chunk((begin, *self._origin), chunk)
+        except (OSError, RuntimeError):
+            self._reopen()
+            raise
+
+    def _reopen(self) -> None:
+        """Make HDF5 forget the chunk that it could not write.
+
+        It keeps the address in mind that it had chosen, and takes it at the next attempt for a
+        chunk that the index has already: the data would be written and never found again.
+        """
+        file, name = self.dataset.file, self.dataset.name
+        del self.dataset, self._id
+        self.dataset = file[name]
+        self._id = self.dataset.id
 
     def trim(self) -> None:
         """Make the dataset exactly as long as its rows; a killed writer may leave it longer."""
         if self._extent > self.rows:
-            self.dataset.id.set_extent((self.rows, *self._row_shape))
+            self._id.set_extent((self.rows, *self._row_shape))
             self._extent = self.rows
 
 

@@ -8,6 +8,7 @@ writer was killed. Layout: :mod:`ffb.writers.layout`; names: :mod:`ffb.reader`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -63,27 +64,30 @@ class SmallData:
         """
         if self._file is not None:
             raise RuntimeError(f"{self.path} is still open: end its run before the next begins")
-        self.directory.mkdir(parents=True, exist_ok=True)
         self.rows, self.books, self._noted, self._bytes = 0, Counts(), (-1, Counts()), 0
-        self._schema = schema
-        notes = list(provenance.notes)
-        for path in self._candidates(info):
-            lease = Lease(path)
-            try:
-                if not path.exists():
-                    self._create(path, info, schema, replace(provenance, notes=tuple(notes)))
-                elif reason := _foreign(path, info, schema):
-                    notes.append(f"{path.name} is left as it is: {reason}")
-                    log.warning("file=%s left as it is: %s", path, reason)
-                    lease.release()
-                    continue
-                else:
-                    self._continue(path)
-            except BaseException:
-                lease.release()
-                raise
-            self._lease, self.path = lease, path
-            return
+        self._schema, notes = schema, list(provenance.notes)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for path in self._candidates(info):
+                lease = Lease(path)
+                try:
+                    why = _foreign(path, info, schema) if path.exists() else ""
+                    if not why and path.exists():
+                        self._continue(path)
+                    elif not why:
+                        about = replace(provenance, notes=tuple(notes))
+                        self._create(path, info, schema, about)
+                finally:
+                    if self._file is None:
+                        lease.release()
+                if not why:
+                    self._lease, self.path = lease, path
+                    return
+                notes.append(f"{path.name} is left as it is: {why}")
+                log.warning("file=%s left as it is: %s", path, why)
+        except (PermissionError, NotADirectoryError) as e:
+            why = os.strerror(e.errno or errno.EACCES)
+            raise OSError(e.errno, f"{self.directory}: cannot be written: {why}") from e
 
     def _candidates(self, info: RunInfo) -> Iterator[Path]:
         first = self.directory / self.name.format(exp=info.exp, run=info.run)
@@ -93,7 +97,8 @@ class SmallData:
 
     def _create(self, path: Path, info: RunInfo, schema: Schema, provenance: Provenance) -> None:
         """Make the file under another name and let it appear when readers can open it."""
-        _demand_room(self.directory, layout.overhead(schema) + RESERVE)
+        if full := _no_room(self.directory, layout.overhead(schema) + RESERVE):
+            raise OSError(errno.ENOSPC, f"{self.directory}: {full}")
         part = path.with_name(f".{path.name}.part")
         part.unlink(missing_ok=True)  # what a writer left that was killed right here
         file = h5py.File(part, "x", libver="latest", locking=False)
@@ -124,6 +129,7 @@ class SmallData:
     def _use(self, file: h5py.File, schema: Schema, rows: Mapping[str, int]) -> None:
         self._columns = {c.name: layout.Growing(file[c.name], self.rows) for c in schema.columns}
         self._tables = {k: layout.Growing(file[k], rows.get(k, 0)) for k in layout.TABLES}
+        self._counter = file[reader.COMMITTED]
         self._overhead = layout.overhead(schema) + RESERVE
         self._inode = os.fstat(file.id.get_vfd_handle()).st_ino
         self._file = file
@@ -170,31 +176,25 @@ class SmallData:
         Raises ``OSError`` with a sentence; repeat it when the cause is gone.
         """
         file, rows = self._opened(), self._appended()
-        try:
-            self._look()
+        self._look()
+        with self._refusing():
             for growing in self._columns.values():
                 growing.write()
             self._note(counts, rows)
             for table in self._tables.values():
                 table.write()
             file.flush()  # before the counter: it must never run ahead of what it counts
-            layout.set_counter(file[reader.COMMITTED], rows)
-        except (OSError, RuntimeError) as e:
-            raise self._refusal(e, rows) from e
+            layout.set_counter(self._counter, rows)
         self.rows, self.books, self._bytes = rows, counts, 0
 
     def _look(self) -> None:
-        """Find out what HDF5 would not say: no room, or a file that is no longer there."""
+        """Find out what HDF5 would not say: a file that is no longer there, or no room."""
         assert self.path is not None
-        try:
-            there = self.path.stat().st_ino == self._inode
-        except FileNotFoundError:
-            there = False
-        if not there:
-            raise FileNotFoundError(
-                errno.ENOENT, "it was removed or replaced; end this run and begin it again"
-            )
-        _demand_room(self.directory, self._bytes + self._overhead)
+        if not self.path.exists() or self.path.stat().st_ino != self._inode:
+            gone = "the file was removed or replaced; end this run and begin it again"
+            raise self._refusal(errno.ENOENT, gone)
+        if full := _no_room(self.directory, self._bytes + self._overhead):
+            raise self._refusal(errno.ENOSPC, full)
 
     def _note(self, counts: Counts, rows: int) -> None:
         """Append to the tables, once for each state of the books."""
@@ -222,30 +222,33 @@ class SmallData:
     def end_run(self, counts: Counts) -> None:
         """Commit, complete and close the file, so that any HDF5 tool opens it; fsync it."""
         self.commit(counts)
-        file = self._opened()
-        try:
+        with self._refusing():
             for growing in (*self._columns.values(), *self._tables.values()):
                 growing.trim()
-            layout.set_end(file, counts)
-            file.flush()
-            layout.set_counter(file[reader.COMPLETE], 1)
-        except (OSError, RuntimeError) as e:
-            raise self._refusal(e, self.rows) from e
+            layout.set_end(self._opened(), counts)
+            self._opened().flush()
+            layout.set_counter(self._opened()[reader.COMPLETE], 1)
         self.close()
 
     def close(self) -> None:
-        """Close the file as it is; unless its run has ended, it can be continued."""
+        """Close the file as it is; unless its run has ended, it can be continued.
+
+        Raises ``OSError`` when HDF5 could not leave it tidy; committed rows are safe even then.
+        """
         if self._file is None:
             return
         assert self.path is not None
-        self._file.close()
-        self._file = None
-        for place in (self.path, self.directory):
-            if place.exists():
-                fd = os.open(place, os.O_RDONLY)
-                os.fsync(fd)
-                os.close(fd)
-        self._lease.release()
+        file, self._file = self._file, None
+        try:
+            with self._refusing():
+                file.close()
+            for place in (self.path, self.directory):
+                if place.exists():
+                    fd = os.open(place, os.O_RDONLY)
+                    os.fsync(fd)
+                    os.close(fd)
+        finally:
+            self._lease.release()
 
     def _opened(self) -> h5py.File:
         if self._file is None:
@@ -255,13 +258,20 @@ class SmallData:
     def _appended(self) -> int:
         return next((g.total for g in self._columns.values()), 0)
 
-    def _refusal(self, cause: Exception, rows: int) -> OSError:
-        number = getattr(cause, "errno", None) or errno.EIO
-        why = cause.strerror if isinstance(cause, FileNotFoundError) else os.strerror(number)
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Say in one sentence what HDF5 says in a page."""
+        try:
+            yield
+        except (OSError, RuntimeError) as e:
+            number = getattr(e, "errno", None) or errno.EIO
+            raise self._refusal(number, os.strerror(number)) from e
+
+    def _refusal(self, number: int, why: str) -> OSError:
         return OSError(
             number,
-            f"{self.path}: commit refused: {why}; {self.rows} rows are safe in the file,"
-            f" {rows - self.rows} wait in memory for the next commit",
+            f"{self.path}: not written: {why}; {self.rows} rows are safe in the file,"
+            f" {self._appended() - self.rows} wait in memory for the next commit",
         )
 
 
@@ -281,11 +291,9 @@ def _foreign(path: Path, info: RunInfo, schema: Schema) -> str:
     return ""
 
 
-def _demand_room(directory: Path, size: int) -> None:
-    """Raise ``OSError`` when fewer than ``size`` bytes are free in ``directory``."""
+def _no_room(directory: Path, size: int) -> str:
+    """Say that fewer than ``size`` bytes are free in ``directory``; "" if there is room."""
     stat = os.statvfs(directory)
-    if (free := stat.f_bavail * stat.f_frsize) < size:
-        raise OSError(
-            errno.ENOSPC,
-            f"{directory}: {free / 1e6:.1f} MB free, {size / 1e6:.1f} MB needed: make room",
-        )
+    if (free := stat.f_bavail * stat.f_frsize) >= size:
+        return ""
+    return f"{free / 1e6:.1f} MB free, {size / 1e6:.1f} MB needed: make room"

@@ -1,0 +1,261 @@
+"""The small-data file under other processes' eyes, under kill -9 and on a full disk."""
+
+import contextlib
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from ffb import reader
+from ffb.batch import Batch
+from ffb.schema import CORE, Column, Schema
+from ffb.sink import Counts, Provenance
+from ffb.source import RunInfo
+from ffb.writers.small_data import SmallData
+
+INFO = RunInfo("tstx00123", 7, 1 << 60)
+SCHEMA = Schema(
+    (
+        *CORE,
+        *(Column(f"s/{i}", "<f8", reducer="s") for i in range(6)),
+        Column("s/present", "|b1", reducer="s"),
+        Column("w/trace", "<f4", (700,), ("t",), reducer="w"),
+        Column("roi/area", "<i4", (16, 50), ("y", "x"), reducer="roi"),
+    )
+)
+
+#: Children start as forks of a process that has imported everything and opened no file.
+SPAWN = multiprocessing.get_context("forkserver")
+SPAWN.set_forkserver_preload(["tests.process.test_small_data"])
+
+
+def truth(column: Column, first: int, n: int) -> np.ndarray:
+    """What the column holds in rows ``first`` to ``first + n``; no two rows alike."""
+    rows = np.arange(first, first + n).reshape(n, *(1,) * len(column.shape))
+    pixels = np.arange(np.prod(column.shape, dtype=int)).reshape(column.shape)
+    values = rows + 1 + len(column.name) * pixels
+    return (values % 2 == 1 if column.dtype == "|b1" else values % 101).astype(column.dtype)
+
+
+def make_batch(first: int, n: int) -> Batch:
+    batch = Batch(SCHEMA, n)
+    for c in SCHEMA.columns:
+        batch.columns[c.name][...] = truth(c, first, n)
+    return batch
+
+
+def assert_true(run: reader.RunFile, rows: slice | None = None) -> None:
+    rows = slice(0, run.committed) if rows is None else rows
+    for c in SCHEMA.columns:
+        expected = truth(c, rows.start, rows.stop - rows.start)
+        np.testing.assert_array_equal(run[c.name][rows], expected, err_msg=c.name)
+
+
+def books(commit: int, rows: int, **more: object) -> Counts:
+    producers = {"p0": {"epoch": 5, "seq": rows}}
+    return Counts(commit, rows + 2, rows, {"damaged": 2}, producers=producers, **more)
+
+
+def write(folder: Path, pipe: Connection, seed: int, end: int) -> None:
+    """Continue the run to row ``end`` in random batches, report every commit, then end it."""
+    rng, sink = np.random.default_rng(seed), SmallData(folder)
+    pipe.send(-1)
+    sink.begin_run(INFO, SCHEMA, Provenance(config="[x]"))
+    row, commit = sink.rows, sink.books.commit
+    assert sink.resume() == ({("p0", 5): row} if commit else {})
+    while row < end:
+        for _ in range(rng.integers(1, 4)):
+            n = int(min(rng.choice([1, 7, 30, 100]), end - row))
+            sink.append(make_batch(row, n))
+            row += n
+        commit += 1
+        if rng.random() < 0.1:
+            sink.step(commit, {"motor": float(row)}, "scan")
+        sink.commit(books(commit, row))
+        pipe.send(row)
+    sink.end_run(books(commit + 1, row, ended="end of run"))
+    pipe.send(row)
+
+
+def start(target: object, *args: object) -> tuple[multiprocessing.Process, Connection]:
+    ours, theirs = SPAWN.Pipe()
+    process = SPAWN.Process(target=target, args=(args[0], theirs, *args[1:]))
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def last_report(pipe: Connection) -> int:
+    """Everything the child managed to say, of which the last counts."""
+    last = -1
+    while True:
+        try:
+            last = pipe.recv()
+        except EOFError:
+            return last
+
+
+def test_kill_at_any_moment_leaves_every_committed_row(tmp_path):
+    rng, kills, reported, end = np.random.default_rng(), 0, 0, 40_000
+    path = tmp_path / "tstx00123_Run0007.h5"
+    while kills < int(os.environ.get("FFB_KILLS", "36")):
+        process, pipe = start(write, tmp_path, int(rng.integers(1 << 30)), end)
+        assert pipe.recv() == -1
+        pipe.poll(rng.uniform(0, 0.012))  # kills while the file is being made or opened as well
+        for _ in range(rng.integers(0, 12)):
+            reported = max(reported, pipe.recv())
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        kills += 1
+        reported = max(reported, last_report(pipe))
+        if not path.exists():
+            assert reported == 0
+            continue
+        with reader.open(path) as run:
+            assert run.committed >= reported
+            assert not run.complete
+            assert_true(run, slice(max(0, run.committed - 1000), run.committed))
+            if run.committed:
+                assert run.counts.written == run.committed
+                assert run.counts.lost == {"damaged": 2}
+    end = reported + 5000
+    process, pipe = start(write, tmp_path, 1, end)
+    assert last_report(pipe) == end
+    process.join()
+    assert process.exitcode == 0
+    with reader.open(path) as run:
+        assert run.complete
+        assert run.committed == end
+        assert_true(run)
+        assert [s.values["motor"] for s in run.steps] == [float(s.row) for s in run.steps]
+    assert_plain(path, end)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def assert_plain(path: Path, rows: int) -> None:
+    """Any HDF5 program sees the finished file, no row more and no row less."""
+    with h5py.File(path, "r") as file:
+        for c in SCHEMA.columns:
+            assert file[c.name].shape == (rows, *c.shape)
+            np.testing.assert_array_equal(file[c.name][rows - 50 :], truth(c, rows - 50, 50))
+        assert file["ffb"].attrs["written"] == rows
+        assert file["ffb"].attrs["read"] == rows + 2
+        assert file["ffb"].attrs["balanced"]
+        assert file["ffb"].attrs["ended"] == b"end of run"
+    if h5ls := shutil.which("h5ls"):
+        done = subprocess.run([h5ls, "-r", path], capture_output=True, text=True, check=True)
+        assert f"/w/trace                 Dataset {{{rows}" in done.stdout
+
+
+def test_a_reader_follows_a_growing_file_by_whole_commits(tmp_path):
+    end = 20_000
+    process, pipe = start(write, tmp_path, 3, end)
+    seen, slices = 0, 0
+    with reader.open(tmp_path / "tstx00123_Run0007.h5", wait=20) as run:
+        for rows in run.follow(poll=0.001, timeout=60):
+            assert rows.start == seen
+            assert_true(run, rows)
+            counts = run.counts
+            assert counts.written == run.committed
+            assert counts.read == counts.written + 2
+            seen, slices = rows.stop, slices + 1
+            with contextlib.suppress(EOFError):
+                while pipe.poll():  # or the writer would wait for us
+                    pipe.recv()
+        assert run.complete
+        assert run.counts.ended == "end of run"
+    assert seen == end
+    assert slices > 3, "the reader saw the file grow"
+    process.join()
+    assert process.exitcode == 0
+
+
+def fill_up(folder: Path, pipe: Connection, limit: int) -> None:
+    """Write against a limit of the file's size until refused, lift it, repeat and finish."""
+    sink, row, refused = SmallData(folder), 0, 0
+    sink.begin_run(INFO, SCHEMA, Provenance())
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    for commit in range(1, 13):
+        sink.append(make_batch(row, 60))
+        row, refusal = row + 60, ""
+        try:
+            sink.commit(books(commit, row))
+        except OSError as e:
+            refusal, refused = str(e), refused + 1
+        pipe.send((sink.rows, refusal))
+        pipe.recv()
+        if refused == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    sink.end_run(books(13, row, ended="end of run"))
+    pipe.send((row, refused))
+
+
+@pytest.mark.parametrize("limit", [200_000, 555_555, 1_000_000, 2_000_000, 3_000_000])
+def test_a_full_disk_refuses_the_commit_and_nothing_else(tmp_path, limit):
+    process, pipe = start(fill_up, tmp_path, limit)
+    path = tmp_path / "tstx00123_Run0007.h5"
+    for _ in range(12):
+        rows, refusal = pipe.recv()
+        if refusal:
+            assert "not written: File too large" in refusal
+            assert f"{rows} rows are safe in the file" in refusal
+        with reader.open(path) as run:
+            assert run.committed == rows
+            assert_true(run)
+        pipe.send("go on")
+    assert pipe.recv() == (720, 3)
+    process.join()
+    assert process.exitcode == 0
+    with reader.open(path) as run:
+        assert run.complete
+        assert run.counts.written == run.committed == 720
+        assert_true(run)
+    assert_plain(path, 720)
+
+
+def try_unprivileged(folder: Path, pipe: Connection) -> None:
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    try:
+        SmallData(folder).begin_run(INFO, SCHEMA, Provenance())
+    except OSError as e:
+        pipe.send((type(e).__name__, str(e)))
+
+
+def test_a_directory_that_cannot_be_written_is_refused_by_name(tmp_path):
+    folder = tmp_path / "readonly"
+    folder.mkdir(mode=0o555)
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    process, pipe = start(try_unprivileged, folder)
+    name, text = pipe.recv()
+    process.join()
+    assert name == "PermissionError"
+    assert str(folder) in text
+    assert list(folder.iterdir()) == []
+
+
+def hold(folder: Path, pipe: Connection) -> None:
+    sink = SmallData(folder)
+    sink.begin_run(INFO, SCHEMA, Provenance())
+    pipe.send(os.getpid())
+    pipe.recv()
+
+
+def test_a_second_writer_of_a_run_is_refused_and_told_who_has_it(tmp_path):
+    process, pipe = start(hold, tmp_path)
+    pid = pipe.recv()
+    with pytest.raises(BlockingIOError, match=f"is being written by process {pid} on"):
+        SmallData(tmp_path).begin_run(INFO, SCHEMA, Provenance())
+    pipe.send("go on")
+    process.join()
+    assert process.exitcode == 0
