@@ -51,7 +51,7 @@ class Session:
         """Show the newest snapshot; when there is none newer, only let the ages grow."""
         generation, snapshot = self.model.latest()
         self._bar.text = render(snapshot)
-        if snapshot is None:
+        if snapshot is None or not snapshot.meta["exp"]:
             return
         if self._page is None or self._page.key != snapshot.key:
             self._page = Page(snapshot)

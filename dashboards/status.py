@@ -40,7 +40,9 @@ class Card:
 def cards(snapshot: Snapshot | None) -> list[Card]:
     """What the bar says about ``snapshot``, most important first."""
     if snapshot is None:
-        return [Card("run", "waiting", "no snapshot from the aggregator yet", QUIET)]
+        return [Card("ffb", "waiting", "no word from the aggregator yet", QUIET)]
+    if not snapshot.meta["exp"]:
+        return [Card("ffb", "waiting", "the aggregator is up; no run has begun", QUIET)]
     m, status = snapshot.meta, snapshot.meta["status"]
     return [
         _run(m, status),

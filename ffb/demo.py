@@ -42,11 +42,16 @@ def main(args: argparse.Namespace) -> int:
         words += ["--tag", tag, "--clients", str(settings.run.producers), "--rate", f"{args.rate}"]
         return [Child("stream", words, keeps=False, log=logs / "stream.log")]
 
+    before = _files(out)
     try:
         code = processes.run(settings, page=not args.no_page, once=True, first=serve)
     finally:
         stream.unlink()
-    return _summary(out, steps * per_step, console) or code
+    return _summary(_files(out) - before, steps * per_step, console) or code
+
+
+def _files(out: Path) -> set[Path]:
+    return set(out.glob("hdf5/smalldata/*.h5"))
 
 
 def _fabricate(out: Path, steps: int, per_step: int, rate: float, console: Console) -> Path:
@@ -83,13 +88,13 @@ def _configure(out: Path, tag: str, port: int) -> Path:
     return file
 
 
-def _summary(out: Path, served: int, console: Console) -> int:
+def _summary(files: set[Path], served: int, console: Console) -> int:
     """Say what became of every shot, as the file tells it; 0 when that adds up."""
-    files = sorted(out.glob("hdf5/smalldata/*.h5"), key=lambda p: p.stat().st_mtime)
-    if not files:
-        console.print("no file was written", style="red")
+    if len(files) != 1:
+        console.print(f"{len(files)} files were written; there should be one", style="red")
         return 1
-    with ffb.reader.open(files[-1]) as run:
+    (file,) = files
+    with ffb.reader.open(file) as run:
         counts, rows, complete = run.counts, run.committed, run.complete
     lost = sum(counts.lost.values())
     table = Table(title="every shot of the run", title_justify="left", show_header=False)
@@ -107,7 +112,7 @@ def _summary(out: Path, served: int, console: Console) -> int:
     verdict = f"read = written + lost: {counts.read:,} = {counts.written:,} + {lost:,}"
     word = "the books balance" if balanced else "THE BOOKS DO NOT BALANCE"
     console.print(f"{verdict}; {word}", style="green" if balanced else "red", highlight=False)
-    size = files[-1].stat().st_size / 1e6
+    size = file.stat().st_size / 1e6
     state = "complete" if complete else "not complete"
-    console.print(f"{files[-1]}  {size:.1f} MB, {state}", highlight=False, soft_wrap=True)
+    console.print(f"{file}  {size:.1f} MB, {state}", highlight=False, soft_wrap=True)
     return 0 if balanced and complete else 1

@@ -145,8 +145,6 @@ def run(
             _watch(config, supervisor, console, stopped, page)
         finally:
             clean = _stop(supervisor)
-    for event in supervisor.events:
-        console.print(f"note: {event}", style="yellow", highlight=False)
     gave_up = [c.name for c in supervisor.children if c.gave_up]
     return 0 if clean and not gave_up else 1
 
