@@ -78,9 +78,15 @@ def unknown(wanted: Field, known: Iterable[Field]) -> str:
     if wanted.detector not in detectors:
         near = get_close_matches(wanted.detector, detectors, 1, 0.4)
         return f"no detector {wanted.detector!r} in this run; " + _hint(near, detectors)
-    names = sorted(f"{f.alg}.{f.name}" for f in known if f.detector == wanted.detector)
-    near = get_close_matches(f"{wanted.alg}.{wanted.name}", names, 1, 0.4)
-    return f"{wanted.detector} has no field {wanted.alg}.{wanted.name}; " + _hint(near, names)
+    names = sorted(_within(f) for f in known if f.detector == wanted.detector)
+    near = get_close_matches(_within(wanted), names, 1, 0.4)
+    who = wanted.detector or "the capture"
+    return f"{who} has no field {_within(wanted)}; " + _hint(near, names)
+
+
+def _within(field: Field) -> str:
+    """Name of a field within its detector; a column of a capture has no more than that."""
+    return f"{field.alg}.{field.name}" if field.alg else field.name
 
 
 def _hint(near: list[str], known: list[str]) -> str:

@@ -45,6 +45,7 @@ class Case:
     """A source to be tested and the truth about its runs, one of each for every run.
 
     ``wrong`` is a field that nearly exists, ``near`` what a message about it should name.
+    ``absent`` are inputs that some shots lack, ``areas`` those from area detectors.
     ``wait`` is called whenever the source idles, ``close`` when the test is through.
     """
 
@@ -58,6 +59,8 @@ class Case:
     near: str
     quiet: bool
     ended: str = "end of run"
+    areas: tuple[str, ...] = ("area",)
+    absent: tuple[str, ...] = ("area", "edge")
     wait: Callable[[], object] = lambda: None
     close: Callable[[], object] = lambda: None
 

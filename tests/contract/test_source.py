@@ -5,10 +5,16 @@ import threading
 import numpy as np
 import pytest
 
+from ffb.batch import Batch
+from ffb.schema import CORE, Column, Schema
 from ffb.shot import BeginStep, Field, Idle
+from ffb.sink import Provenance
 from ffb.sources import synthetic as syn
 from ffb.sources.files import FilesSource
+from ffb.sources.replay import ReplaySource
 from ffb.testing.fabricate import LiveWriter, RunSpec
+from ffb.wire import EndRun, Header, encode
+from ffb.writers.capture import CaptureWriter
 from tests.contract.readers import Case, Row, read, take
 
 XTC2 = {
@@ -117,7 +123,111 @@ def growing_case(request):
     return xtc2_case(spec, make, quiet=True, wait=wait, close=close)
 
 
+class Recorder:
+    """Puts the rows of synthetic runs into a capture, as one producer's or several's."""
+
+    COLUMNS = (
+        Column("i0", "<f8", unit="mJ", reducer="beam"),
+        Column("edge", "<f8", unit="px", reducer="timing"),
+        Column("timing/present", "|b1", reducer="timing"),
+        Column("wave", "<u2", (32,), ("sample",), "ADU", reducer="beam"),
+        Column("scan/delay", "<f8", unit="ps"),
+    )
+
+    def __init__(self, path, producers=1):
+        self.schema = Schema((*CORE, *self.COLUMNS))
+        self.writer, self.producers = CaptureWriter(path), producers
+        self.seq = dict.fromkeys(range(producers), 0)
+
+    def send(self, run, kind, body, producer=0, schema=None, times=1):
+        self.seq[producer] += 1
+        header = Header(kind, run.info.exp, run.info.run, run.info.began, f"p{producer}", 1)
+        for _ in range(times):
+            header = header._replace(seq=self.seq[producer])
+            self.writer.write(encode(header, schema, body))
+
+    def record(self, run):
+        for k in range(self.producers):
+            self.send(run, "begin_run", Provenance(), k, self.schema)
+            self.send(run, "status", {"read": 0}, k)
+        for step, delay in enumerate(run.delays):
+            for k in range(self.producers):
+                begun = BeginStep(step, {"delay": float(delay)}, f"step {step}")
+                self.send(run, "step", begun, k, times=2)
+                mine = [i for i in np.flatnonzero(run.step_of == step) if i % self.producers == k]
+                for at in range(0, len(mine), 7):
+                    batch = self.batch(run, mine[at : at + 7])
+                    self.send(run, "shots", batch, k, self.schema, times=1 + at % 2)
+        for k in range(self.producers):
+            self.send(run, "end_run", EndRun(), k)
+
+    def batch(self, run, shots):
+        batch = Batch(self.schema, len(shots))
+        for row, i in enumerate(shots):
+            there = not run.missing["timetool"][i]
+            values = {
+                "timestamp": run.timestamps[i], "pulse_id": run.pulse_id(i),
+                "step": run.step_of[i], "lightStatus/xray": run.xray[i],
+                "lightStatus/laser": run.laser[i], "i0": run.energy[i],
+                "edge": run.edge[i] if there else np.nan, "timing/present": there,
+                "wave": run.wave(i), "scan/delay": run.delays[run.step_of[i]],
+            }  # fmt: skip
+            for name, value in values.items():
+                batch.columns[name][row] = value
+        return batch
+
+
+RECORDED = {
+    "i0": Field("", "", "i0"),
+    "edge": Field("", "", "edge"),
+    "wave": Field("", "", "wave"),
+    "laser": Field("", "", "lightStatus/laser"),
+}
+
+
+def recorded_runs():
+    spec = syn.Synthetic(
+        run=8, runs=2, shots=60, steps=3, samples=(32,), missing={"timetool": 0.3}, shape=(1, 9, 9)
+    )
+    return list(syn.SyntheticSource(spec).runs())
+
+
+def replay_case(request):
+    runs = recorded_runs()
+    path = request.getfixturevalue("tmp_path_factory").mktemp("replay") / "capture"
+    recorder = Recorder(path)
+    for run in runs:
+        recorder.record(run)
+    recorder.writer.close()
+
+    def row(r, i):
+        run = runs[r]
+        values = {
+            "i0": run.energy[i],
+            "edge": None if run.missing["timetool"][i] else run.edge[i],
+            "wave": run.wave(i),
+            "laser": run.laser[i],
+        }
+        return Row(run.timestamps[i], run.pulse_id(i), None, int(run.step_of[i]), values)
+
+    delays = [{"delay": d} for d in (-2.0, 0.0, 2.0)]
+    return Case(
+        make=lambda: ReplaySource(path),
+        fields=RECORDED,
+        infos=[(r.info.exp, r.info.run) for r in runs],
+        shots=[60, 60],
+        steps=[delays, delays],
+        row=row,
+        wrong=Field("", "", "egde"),
+        near="edge",
+        quiet=False,
+        areas=(),
+        absent=("edge",),
+    )
+
+
 CASES = {
+    "replay": replay_case,
     "synthetic": lambda request: synthetic_case(),
     "file": file_case,
     "folder": folder_case,
@@ -176,23 +286,22 @@ def test_every_shot_comes_once_in_order_and_is_the_truth(both):
 
 
 def test_what_is_missing_is_absent_and_something_is(both):
-    _, taken = both
-    for name in ("area", "edge"):
+    case, taken = both
+    for name in case.absent:
         there = [row.values[name] is not None for t in taken for row in t.rows]
         assert any(there)
         assert not all(there)
 
 
 def test_types_are_what_was_declared(both):
-    _, taken = both
+    case, taken = both
     for t in taken:
         for name, declared in t.inputs.items():
             value = next(r.values[name] for r in t.rows if r.values[name] is not None)
             assert value.dtype == np.dtype(declared.dtype), name
             assert value.shape == declared.shape, name
-        assert t.inputs["area"].kind == "area"
-        assert len(t.inputs["area"].shape) == 3
-        assert {i.kind for n, i in t.inputs.items() if n != "area"} == {"value"}
+            assert declared.kind == ("area" if name in case.areas else "value"), name
+            assert declared.kind == "value" or len(declared.shape) == 3, name
 
 
 def test_steps_carry_their_motors_and_every_shot_is_in_its_step(both):
@@ -279,6 +388,40 @@ def test_producers_share_the_shots_of_files(run_file, run_spec, producers):
         assert len(t.rows) > run_spec.shots // producers // 3
         seen += [row.timestamp for row in t.rows]
     assert sorted(seen) == [run_spec.timestamp(i) for i in range(run_spec.shots)]
+
+
+@pytest.mark.parametrize("producers", [1, 3])
+def test_a_capture_of_several_producers_gives_every_row_once_in_its_step(tmp_path, producers):
+    runs = recorded_runs()
+    recorder = Recorder(tmp_path / "capture", producers)
+    recorder.record(runs[0])
+    recorder.writer.close()
+    [t] = [take(run, RECORDED) for run in ReplaySource(tmp_path / "capture").runs()]
+    rows = {row.timestamp: row for row in t.rows}
+    assert len(rows) == len(t.rows) == 60
+    for i, stamp in enumerate(runs[0].timestamps):
+        assert rows[stamp].step == runs[0].step_of[i]
+        assert rows[stamp].values["i0"] == runs[0].energy[i]
+
+
+def test_a_capture_that_breaks_off_says_so(tmp_path, caplog):
+    path = tmp_path / "capture"
+    recorder = Recorder(path)
+    recorder.record(recorded_runs()[0])
+    recorder.writer.close()
+    data = bytearray(path.read_bytes())
+    path.write_bytes(data[: len(data) * 3 // 4])
+    [t] = [take(run, RECORDED) for run in ReplaySource(path).runs()]
+    assert 20 < len(t.rows) < 60
+    assert t.ended.startswith("no end of run")
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    [t] = [take(run, RECORDED) for run in ReplaySource(path).runs()]
+    assert 10 < len(t.rows) < 50
+    assert "replay ends early" in caplog.text
+    path.write_bytes(b"something else")
+    with pytest.raises(ValueError, match="not a capture"):
+        ReplaySource(path)
 
 
 @pytest.mark.psana
