@@ -127,7 +127,7 @@ class Aggregator:
         self.end_timeout_ns, self.commit_rows = end_timeout_ns, commit_rows
         self.fault = ""
         self.refused: Counter[str] = Counter()
-        self.closed: deque[Closed] = deque(maxlen=16)
+        self.closed: list[Closed] = []
         self._runs: dict[RunInfo, _Run] = {}
         self._arrivals = Arrivals()
         self._heard: dict[Name, int] = {}

@@ -29,7 +29,7 @@ from ffb.address import Claim, check_connect, claim, load_key
 from ffb.batch import Batch
 from ffb.schema import Schema
 from ffb.untrusted import MAX_PAYLOAD, Frame
-from ffb.window import MAX_IN_FLIGHT, Name, Order, Window
+from ffb.window import MAX_IN_FLIGHT, Name, Order, Sent, Window, printable
 from ffb.wire import Body, Header, encode
 
 _PREFIX, _MAGIC = struct.Struct("<4scQQ"), b"ffb1"
@@ -76,8 +76,8 @@ class _End:
         with self._closing_on_failure():
             self._claim = claim(address, key)
             if key is not None:
-                public, secret = load_key(key, secret=True)
-                self._socket.curve_publickey, self._socket.curve_secretkey = public, secret
+                keys = load_key(key, secret=True)
+                self._socket.curve_publickey, self._socket.curve_secretkey = keys
                 self._socket.curve_server = True
             try:
                 self._socket.bind(address)
@@ -128,7 +128,7 @@ class Link(_End):
         self.epoch = time.time_ns() if epoch is None else epoch
         self.resent, self.connected = 0, False
         self._window = Window(window_bytes)
-        self._helloed = 0.0
+        self._helloed, self._told = 0.0, 0
         self._socket.setsockopt(zmq.ROUTING_ID, f"{producer}/{self.epoch}".encode())
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._socket.set_hwm(0)  # the window bounds what waits here
@@ -172,7 +172,7 @@ class Link(_End):
         header = header._replace(producer=self.producer, epoch=self.epoch, seq=self._window.seq + 1)
         sent = self._window.keep(header.kind, encode(header, schema, body))
         if self.connected:
-            self._transmit(_DATA, sent.seq, sent.frames)
+            self._data(sent)
         return sent.seq
 
     def status(self, numbers: Mapping[str, Any]) -> None:
@@ -215,6 +215,10 @@ class Link(_End):
         self._helloed = time.monotonic()
         self._transmit(_HELLO, self._window.acked, [self.producer.encode()])
 
+    def _data(self, sent: Sent) -> None:
+        self._told = max(self._told, sent.seq)
+        self._transmit(_DATA, sent.seq, sent.frames)
+
     def _transmit(self, kind: bytes, seq: int, frames: Sequence[Frame]) -> None:
         prefix = _PREFIX.pack(_MAGIC, kind, self.epoch, seq)
         try:
@@ -242,8 +246,8 @@ class Link(_End):
         for sent in self._window:
             if not self.connected:
                 return
-            self._transmit(_DATA, sent.seq, sent.frames)
-            self.resent += 1
+            self.resent += sent.seq <= self._told
+            self._data(sent)
 
 
 class Hub(_End):
@@ -311,28 +315,23 @@ class Hub(_End):
         except (struct.error, IndexError):
             magic, kind = b"", b""
         if magic != _MAGIC:
-            self.reject(_printable(identity))
+            self.reject(printable(identity))
         elif kind == _HELLO and len(frames) == 3:
             self._greet(identity, bytes(frames[2]), epoch, seq)
         elif kind not in {_DATA, _REMIND, _STATUS} or len(frames) != 5:
-            self.reject(_printable(identity))
+            self.reject(printable(identity))
         elif self._names.get(identity, ("", -1))[1] != epoch:
             self.order.gaps += 1  # sent before its Hello; comes again after our Welcome
+        elif kind != _DATA or self.order.take(self._names[identity], seq):
+            numbered = seq if kind == _DATA else 0
+            return Delivery(*self._names[identity], numbered, [*frames[2:]])
         else:
-            return self._deliver(self._names[identity], kind, seq, frames[2:])
+            self._owed.add(self._names[identity])
         return None
-
-    def _deliver(
-        self, name: Name, kind: bytes, seq: int, frames: list[memoryview]
-    ) -> Delivery | None:
-        if kind == _DATA and not self.order.take(name, seq):
-            self._owed.add(name)
-            return None
-        return Delivery(*name, seq if kind == _DATA else 0, [*frames])
 
     def _greet(self, identity: bytes, raw: bytes, epoch: int, acked: int) -> None:
         if identity != raw + b"/%d" % epoch or not _NAME.fullmatch(raw.decode("ascii", "replace")):
-            self.reject(_printable(identity))
+            self.reject(printable(identity))
             return
         producer = raw.decode()
         name, current = (producer, epoch), self._current.get(producer, epoch)
@@ -370,11 +369,6 @@ class Hub(_End):
                 raise
             return "gone"
         return "sent"
-
-
-def _printable(identity: bytes) -> str:
-    text = identity.decode("ascii", "replace")
-    return text if text.isprintable() and text.isascii() else f"stranger {identity.hex()[:16]}"
 
 
 class Publisher(_End):

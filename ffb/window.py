@@ -166,3 +166,9 @@ class Arrivals:
                 del tickets[seq]
                 out[name] = self._durable[name] = seq
         return out
+
+
+def printable(sender: bytes) -> str:
+    """Name to count and log ``sender`` by, whatever it calls itself."""
+    text = sender.decode("ascii", "replace")
+    return text if text.isprintable() and text.isascii() else f"stranger {sender.hex()[:16]}"
