@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ffb import resolve
 from ffb.config import Config, ConfigError, parameters
-from ffb.fuse import RUN, Member, compile_one
+from ffb.fuse import RUN, Member, compile_one, plain
 from ffb.reduce import Area, Calibration, Reducer, TileReducer
 from ffb.schema import Column, Schema
 from ffb.shot import Input
@@ -204,7 +204,7 @@ class Binder:
         for frames in _made_up(inputs):
             try:
                 one = compile_one(member, frames)
-                features = one(frames, member.constants)
+                features = one(frames, plain(member.constants))
             except IndexError as e:
                 self.problems.append(
                     f"reducers.{member.name}: reads outside of its input or constants"

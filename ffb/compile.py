@@ -72,12 +72,14 @@ def _visit(value: Any, seen: dict[int, str]) -> None:
         seen[id(value)] = repr(value)
     elif isinstance(value, np.ndarray):
         seen[id(value)] = hashlib.sha256(value.tobytes()).hexdigest()
+    elif isinstance(value, type):
+        seen[id(value)] = f"{value.__module__}.{value.__qualname__}{getattr(value, '_fields', '')}"
     elif isinstance(value, ModuleType):
         theirs = value.__name__.split(".")[0] not in {"math", "numba", "numpy"}
         file = getattr(value, "__file__", None)
         seen[id(value)] = Path(file).read_text("utf-8") if theirs and file else value.__name__
     elif isinstance(value, FunctionType):
-        seen[id(value)] = inspect.getsource(value)
+        seen[id(value)] = value.__module__ + inspect.getsource(value)
         for name in sorted(_names(value.__code__)):
             if name in value.__globals__:
                 _visit(value.__globals__[name], seen)
@@ -96,7 +98,9 @@ def fingerprint(functions: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def build(source: str, scope: Mapping[str, Any], types: Any, *, checked: bool = False) -> Any:
+def build(
+    source: str, scope: Mapping[str, Any], types: tuple[Any, ...], *, checked: bool = False
+) -> Any:
     """Compile the one function that ``source`` defines for arguments of numba ``types``.
 
     ``scope`` holds the functions and types it names. Raises numba's own errors.

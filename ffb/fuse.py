@@ -31,11 +31,10 @@ HEAD = 3
 
 
 def _put(column: Any, row: int, size: int, values: Any) -> None:
-    """Copy ``values`` into ``row`` of a flat ``column`` with ``size`` elements a row."""
+    """Copy the vector ``values`` into ``row`` of a flat ``column`` with ``size`` elements a row."""
     out = column[row * size : (row + 1) * size]
-    flat = values.ravel()
     for i in range(out.size):
-        out[i] = flat[i]
+        out[i] = values[i]
 
 
 def _fill(column: Any, row: int, size: int, value: Any) -> None:
@@ -43,6 +42,29 @@ def _fill(column: Any, row: int, size: int, value: Any) -> None:
     out = column[row * size : (row + 1) * size]
     for i in range(out.size):
         out[i] = value
+
+
+def plain(value: Any) -> Any:
+    """Make plain tuples of NamedTuples, however deep.
+
+    numba's dispatcher tells NamedTuples apart by the bare name of their class, so those of two
+    reducers could be taken for one another; plain tuples are also quicker to tell.
+    """
+    return tuple(plain(v) for v in value) if isinstance(value, tuple) else value
+
+
+def _rebuilt(value: Any, text: str, name: str, scope: dict[str, Any]) -> str:
+    """Write an expression that makes ``value`` of ``text``, which stands for its plain tuples.
+
+    Puts the classes it names into ``scope``.
+    """
+    if not isinstance(value, tuple):
+        return text
+    parts = [_rebuilt(v, f"{text}[{i}]", f"{name}_{i}", scope) for i, v in enumerate(value)]
+    if not hasattr(value, "_fields"):
+        return f"({''.join(f'{p}, ' for p in parts)})"
+    scope[name] = type(value)
+    return f"{name}({', '.join(parts)})"
 
 
 class Member(NamedTuple):
@@ -108,16 +130,18 @@ class _Writer:
             out += [
                 f"if {' or '.join(now)}:",
                 f"    raise ValueError('{c.name} changed its shape during the run')",
-                f"put({var}, j, table[{at + 2}], {value})",
+                f"put({var}, j, table[{at + 2}], {value}{'.ravel()' if len(c.shape) > 1 else ''})",
             ]
         return [*out, f"{self.places[0][1]}[j] = 1"]
 
     def absent(self) -> list[str]:
         """Write row ``j`` as missing."""
-        return [
-            f"fill({var}, j, table[{at + 2}], {'np.nan' if c.dtype[1] == 'f' else 0})"
-            for c, var, at in self.places
-        ]
+        out = []
+        for c, var, at in self.places:
+            value = "np.nan" if c.dtype[1] == "f" else "0"
+            fill = f"fill({var}, j, table[{at + 2}], {value})"
+            out.append(fill if c.shape else f"{var}[j] = {value}")
+        return out
 
 
 def _indent(lines: Sequence[str], levels: int) -> list[str]:
@@ -132,12 +156,16 @@ def _writers(members: Sequence[Member]) -> list[_Writer]:
     return out
 
 
-def shots_source(members: Sequence[Member], inputs: Sequence[str], bit: Mapping[str, int]) -> str:
+def _shots(
+    members: Sequence[Member], inputs: Sequence[str], bit: Mapping[str, int], scope: dict[str, Any]
+) -> str:
     """Text of the loop over shots; ``bit`` is each input's column of ``present``."""
     writers = _writers(members)
     body = [line for w in writers for line in w.views()]
     body += [f"x{i} = frames[{i}]" for i in range(len(inputs))]
-    body += [f"p{w.tag} = constants[{w.tag}]" for w in writers]
+    for w in writers:
+        made = _rebuilt(w.member.constants, f"constants[{w.tag}]", f"K{w.tag}", scope)
+        body.append(f"p{w.tag} = {made}")
     body.append("for j in range(lo, hi):")
     for w in writers:
         m, r = w.member, w.member.reducer
@@ -155,11 +183,19 @@ def shots_source(members: Sequence[Member], inputs: Sequence[str], bit: Mapping[
     return "\n".join([head, *_indent(body, 1), ""])
 
 
-def area_source(members: Sequence[Member]) -> str:
+def _area(
+    members: Sequence[Member], planes: Any, states: Sequence[Any], scope: dict[str, Any]
+) -> str:
     """Text of the pass over one shot's raw pixels."""
     writers = _writers(members)
     body = [line for w in writers for line in w.views()]
-    body += [f"k{w.tag}, s{w.tag} = constants[{w.tag}], states[{w.tag}]" for w in writers]
+    body.append(f"planes = {_rebuilt(planes, 'calibration', 'Planes', scope)}")
+    for w in writers:
+        k, s = w.member.constants, states[w.tag]
+        body += [
+            f"k{w.tag} = {_rebuilt(k, f'constants[{w.tag}]', f'K{w.tag}', scope)}",
+            f"s{w.tag} = {_rebuilt(s, f'states[{w.tag}]', f'S{w.tag}', scope)}",
+        ]
     for w in writers:
         body += [f"if active[{w.tag}] == {RUN}:", f"    start_{w.tag}(k{w.tag}, s{w.tag})"]
     body += [
@@ -172,7 +208,7 @@ def area_source(members: Sequence[Member]) -> str:
         "        row = segment[r * columns : (r + 1) * columns]",
         "        number = s * rows + r",
         "        first = number * columns",
-        "        bad = calibrate(row, first, calibration, values)",
+        "        bad = calibrate(row, first, planes, values)",
         "        tile = Tile(values, valid[first : first + columns], bad, number, first)",
     ]
     for w in writers:
@@ -204,20 +240,19 @@ def compile_shots(
     inputs: Sequence[str],
     bit: Mapping[str, int],
     example: tuple[Any, ...],
-    *,
-    checked: bool = False,
 ) -> Any:
     """Compile the loop over shots for arguments of the types of ``example``."""
-    scope = _scope(checked)
+    scope = {"put": kernel(_put), "fill": kernel(_fill)}
     for tag, m in enumerate(members):
         assert isinstance(m.reducer, Reducer)
-        scope[f"kernel_{tag}"] = kernel(m.reducer.fn, checked)
+        scope[f"kernel_{tag}"] = kernel(m.reducer.fn)
     types = tuple(numba.typeof(a) for a in example)
-    return build(shots_source(members, inputs, bit), scope, types, checked=checked)
+    return build(_shots(members, inputs, bit, scope), scope, types)
 
 
 def compile_area(
     members: Sequence[Member],
+    states: Sequence[Any],
     calibration: Calibration,
     segments: int,
     example: tuple[Any, ...],
@@ -229,7 +264,8 @@ def compile_area(
     Raw segments are declared read-only and unaligned, as a source may hand them over, so that no
     flavour of them compiles anything later.
     """
-    scope = {**_scope(checked), "Tile": Tile, "calibrate": calibration.tile}
+    scope = {"put": kernel(_put), "fill": kernel(_fill)}
+    scope |= {"Tile": Tile, "calibrate": calibration.tile}
     for tag, m in enumerate(members):
         assert isinstance(m.reducer, TileReducer)
         for f in ("start", "accumulate", "finish"):
@@ -237,14 +273,18 @@ def compile_area(
     pixel = numba.from_dtype(np.dtype(calibration.dtype))
     raw = numba.types.Array(pixel, 1, "C", readonly=True, aligned=False)
     types = (numba.types.UniTuple(raw, segments), *(numba.typeof(a) for a in example))
-    return build(area_source(members), scope, types, checked=checked)
+    source = _area(members, calibration.constants, states, scope)
+    return build(source, scope, types, checked=checked)
 
 
 def compile_one(member: Member, frames: tuple[Any, ...]) -> Any:
-    """Compile a whole-shot reducer alone with bounds checks: frames, constants -> features."""
+    """Compile a whole-shot reducer alone, with bounds checks: frames, constants -> features."""
     assert isinstance(member.reducer, Reducer)
-    tail = [] if member.reducer.params is None else ["constants"]
+    scope = {"kernel": kernel(member.reducer.fn, True)}
+    made = _rebuilt(member.constants, "constants", "K", scope)
+    tail = [] if member.reducer.params is None else [made]
     call = ", ".join([*(f"frames[{i}]" for i in range(len(frames))), *tail])
     source = f"def one(frames, constants):\n    return kernel({call})\n"
-    types = (numba.typeof(frames), numba.typeof(member.constants))
-    return build(source, {"kernel": kernel(member.reducer.fn, True)}, types, checked=True)
+    return build(
+        source, scope, (numba.typeof(frames), numba.typeof(plain(member.constants))), checked=True
+    )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.batch import Batch
-from ffb.fuse import Member, compile_area, compile_shots, table_of
+from ffb.fuse import Member, compile_area, compile_shots, plain, table_of
 from ffb.guard import Guard
 from ffb.reduce import Area, Calibration, TileReducer
 from ffb.schema import Schema
@@ -35,14 +35,14 @@ class AreaPass:
     ) -> None:
         segments, rows, columns = area.shape
         mask = np.ascontiguousarray(area.mask, np.uint8).ravel()
-        self._first = (rows, calibration.constants, mask, np.zeros(columns, np.float32))
+        self._first = (rows, plain(calibration.constants), mask, np.zeros(columns, np.float32))
         states = tuple(_tile(m).allocate(m.constants) for m in members)
-        self._members = (tuple(m.constants for m in members), states)
+        self._members = (plain(tuple(m.constants for m in members)), plain(states))
         self._table = table_of(members, schema, capacity)
         buffer = np.zeros(schema.offsets(capacity)[-1], np.uint8)
         active: Switches = np.zeros(len(members), np.uint8)
         example = self._arguments(active, 0, buffer)
-        self._call = compile_area(members, calibration, segments, example, checked=checked)
+        self._call = compile_area(members, states, calibration, segments, example, checked=checked)
 
     def _arguments(self, active: Switches, row: int, buffer: NDArray[np.uint8]) -> tuple[Any, ...]:
         return (*self._first, active, *self._members, row, buffer, self._table)
@@ -128,7 +128,7 @@ class ShotStage:
             return
         inputs = list(dict.fromkeys(i for m in members for i in m.inputs))
         self._table = table_of(members, schema, block.capacity)
-        constants = tuple(() if m.constants is None else m.constants for m in members)
+        constants = tuple(plain(m.constants) for m in members)
         self._given = (block.present, tuple(block.frames[i] for i in inputs), constants)
         buffer = np.zeros(schema.offsets(block.capacity)[-1], np.uint8)
         example = (0, 0, self._guard.active, *self._given, buffer, self._table)

@@ -74,8 +74,9 @@ class projection:  # noqa: N801
     @staticmethod
     def start(constants: Constants, state: State) -> None:
         """Forget the last shot."""
-        state.sums[:] = 0.0
-        state.npix[:] = constants.npix
+        for i in range(state.sums.size):
+            state.sums[i] = 0.0
+            state.npix[i] = constants.npix[i]
 
     @staticmethod
     def accumulate(tile: Tile, constants: Constants, state: State) -> None:

@@ -147,7 +147,9 @@ class roi:  # noqa: N801
     def finish(constants: Constants, state: State) -> Statistics:
         """Turn sums into features."""
         total, npix = state.sums[0], state.counts[0]
-        largest = np.float64(state.best.max())
+        largest = -np.inf
+        for v in state.best:
+            largest = max(largest, np.float64(v))
         return Statistics(
             total,
             total / npix if npix else np.nan,

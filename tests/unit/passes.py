@@ -1,0 +1,39 @@
+"""Run tile reducers on calibrated frames, as a plan does, without a plan."""
+
+from typing import Any
+
+import numpy as np
+
+from ffb import Area
+from ffb.batch import Batch
+from ffb.bind import columns_of
+from ffb.fuse import RUN, Member
+from ffb.schema import Schema
+from ffb.stages import AreaPass
+from ffb.uncalibrated import Uncalibrated
+
+
+def member(name: str, reducer: Any, params: Any, area: Area) -> Member:
+    constants = reducer.prepare(params, area)
+    state = reducer.allocate(constants)
+    with np.errstate(all="ignore"):
+        reducer.functions["start"](constants, state)
+        features = reducer.functions["finish"](constants, state)
+    columns = columns_of(name, reducer, params, features, area.unit)
+    return Member(name, reducer, columns, constants, ("image",))
+
+
+def reduce(members: list[Member], area: Area, images: Any) -> dict[str, Any]:
+    """Columns over the ``images``, each (segments, rows, columns) float32."""
+    schema = Schema(tuple(c for m in members for c in m.all_columns))
+    batch = Batch(schema, len(images))
+    run = AreaPass(members, Uncalibrated(area.mask, "<f4"), area, schema, len(images))
+    active = np.full(len(members), RUN, np.uint8)
+    with np.errstate(all="ignore"):
+        for row, image in enumerate(images):
+            run(tuple(s.ravel() for s in image), row, batch.buffer, active)
+    return batch.columns
+
+
+def detector(shape: tuple[int, int, int], mask: Any = None) -> Area:
+    return Area("det", shape, np.ones(shape, np.bool_) if mask is None else mask, None, "keV")

@@ -1,0 +1,358 @@
+"""Declarations teach; reducers equal float64 brute force; fused equals separate."""
+
+import os
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import pytest
+
+from ffb import Feature, Tile, Vector, Waveform, reducer, tile_reducer
+from ffb import compile as compiling
+from ffb.reduce import Reducer
+from ffb.reducers import histogram, projection, roi, waveform_integral
+from ffb.shot import Input
+from ffb.testing.check_reducer import check_reducer
+from tests.unit.passes import detector, member, reduce
+
+SHAPES = [(1, 1, 1), (1, 1, 37), (2, 9, 23), (1, 16, 64), (3, 5, 130)]
+MASKS = ["good", "some", "none"]
+RNG = np.random.default_rng(7)
+
+
+def frames(shape, mask_kind):
+    """A mask, and frames: noise, noise with NaN and -0.0, negative, saturated, all NaN, zeros."""
+    mask = {
+        "good": np.ones(shape, np.bool_),
+        "some": RNG.random(shape) > 0.3,
+        "none": np.zeros(shape, np.bool_),
+    }[mask_kind]
+    noise = RNG.normal(20, 30, shape)
+    holes = np.where(RNG.random(shape) < 0.2, np.nan, noise)
+    holes[..., :1] = -0.0
+    images = [noise, holes, -np.abs(noise) - 1, np.full(shape, 1e6), np.full(shape, np.nan)]
+    return mask, [i.astype(np.float32) for i in [*images, np.zeros(shape)]]
+
+
+def cut(image, mask, window):
+    segment, rows, cols = window
+    box = (segment, slice(*rows), slice(*cols))
+    return np.where(mask[box], image[box].astype(np.float64), np.nan)
+
+
+def windows(shape):
+    s, r, c = shape
+    yield s - 1, (0, r), (0, c)
+    yield 0, (r - 1, r), (0, c)
+    yield s // 2, (0, (r + 1) // 2), (c // 3, c)
+    yield 0, (0, r), (c - 1, c)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", MASKS)
+def test_roi_equals_brute_force(shape, kind):
+    mask, images = frames(shape, kind)
+    area = detector(shape, mask)
+    for w in windows(shape):
+        params = roi.Params(w[1], w[2], w[0], saturation=40.0, area=True)
+        got = reduce([member("spot", roi.roi, params, area)], area, images)
+        for k, image in enumerate(images):
+            box = cut(image, mask, w)
+            good = box[~np.isnan(box)]
+            total, rows, cols = good.sum(), *np.indices(box.shape)
+            expected = {
+                "sum": total,
+                "mean": total / good.size if good.size else np.nan,
+                "max": good.max() if good.size else np.nan,
+                "com_row": np.nansum(box * rows) / total if total else np.nan,
+                "com_col": np.nansum(box * cols) / total if total else np.nan,
+                "npix": good.size,
+                "nsat": (good >= 40.0).sum(),
+                "area": box,
+            }
+            for f, value in expected.items():
+                np.testing.assert_allclose(
+                    got[f"spot/{f}"][k], value, rtol=1e-9, atol=1e-9, err_msg=f"{f} {w} {k}"
+                )
+    assert got["spot/area"].dtype == np.float32
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", MASKS)
+def test_projection_equals_brute_force(shape, kind):
+    mask, images = frames(shape, kind)
+    area = detector(shape, mask)
+    for w in windows(shape):
+        for axis in (0, 1):
+            params = projection.Params(axis, w[0], w[1], w[2])
+            got = reduce([member("p", projection.projection, params, area)], area, images)
+            for k, image in enumerate(images):
+                box = cut(image, mask, w)
+                np.testing.assert_allclose(got["p/sum"][k], np.nansum(box, axis), rtol=1e-9)
+                np.testing.assert_array_equal(got["p/npix"][k], (~np.isnan(box)).sum(axis))
+
+
+def test_projection_without_rows_and_columns_takes_the_segment():
+    area = detector((2, 9, 23))
+    constants = projection.projection.prepare(projection.Params(0, segment=1), area)
+    assert constants.window == (9, 18, 0, 23)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("bins", [(-10.0, 50.0, 60), (0.0, 0.7, 7), (-3.3, 41.9, 1)], ids=str)
+def test_histogram_equals_numpy(shape, kind, bins):
+    mask, images = frames(shape, kind)
+    lo, hi, nbins = bins
+    edges = np.linspace(lo, hi, nbins + 1)
+    on_edges = np.resize(np.concatenate([edges, np.nextafter(edges, -1e9)]), shape)
+    images += [np.rint(images[0]), on_edges.astype(np.float32)]
+    area = detector(shape, mask)
+    for place in (None, (shape[0] - 1, (0, shape[1]), (shape[2] // 2, shape[2]))):
+        given = place or (-1, None, None)
+        params = histogram.Params(lo, hi, nbins, *given)
+        got = reduce([member("h", histogram.histogram, params, area)], area, images)
+        for k, image in enumerate(images):
+            box = cut(image, mask, place) if place else np.where(mask, image.astype(float), np.nan)
+            good = box[~np.isnan(box)]
+            counts, _ = np.histogram(good, nbins, (lo, hi))
+            np.testing.assert_array_equal(got["h/counts"][k], counts, err_msg=f"{place} {k}")
+            assert got["h/underflow"][k] == (good < lo).sum()
+            assert got["h/overflow"][k] == (good > hi).sum()
+
+
+def test_histogram_counts_infinite_pixels_outside():
+    area = detector((1, 1, 4))
+    image = np.array([[[np.inf, -np.inf, 0.5, np.nan]]], np.float32)
+    made = member("h", histogram.histogram, histogram.Params(0.0, 1.0, 2), area)
+    got = reduce([made], area, [image])
+    assert got["h/counts"][0].tolist() == [0, 1]
+    assert (got["h/underflow"][0], got["h/overflow"][0]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("reducer_", "params", "problems"),
+    [
+        (
+            roi.roi,
+            roi.Params((10, 900), (5, 5), segment=4),
+            ["rows: [10, 900] is off the detector; det has rows 0..9", "cols: [5, 5] is empty",
+             "segment: there is no 4; det has 2 segments, 0..1"],
+        ),
+        (
+            projection.projection,
+            projection.Params(2, rows=(-1, 4)),
+            ["axis: there is no 2", "rows: [-1, 4]"],
+        ),
+        (
+            histogram.histogram,
+            histogram.Params(1.0, 1.0, 0, rows=(0, 2)),
+            ["nbins: 0 is too few", "hi: 1.0 must be a number above lo", "segment: rows and cols"],
+        ),
+        (
+            histogram.histogram,
+            histogram.Params(0.0, np.inf, 3, 0, (0, 99)),
+            ["hi: inf", "rows: [0, 99]"],
+        ),
+    ],
+)  # fmt: skip
+def test_parameters_off_the_detector_are_told_all_at_once(reducer_, params, problems):
+    with pytest.raises(ValueError, match=":") as e:
+        reducer_.prepare(params, detector((2, 9, 23)))
+    lines = str(e.value).splitlines()
+    assert len(lines) == len(problems)
+    for line, problem in zip(lines, problems, strict=True):
+        assert line.startswith(problem)
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<i2", "<f4", "<f8"])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("baseline", [None, (0, 15), (40, 64)])
+def test_waveform_integral_equals_brute_force(dtype, sign, baseline):
+    inputs = {"waveform": Input("value", dtype, (64,), "V")}
+    r = waveform_integral.waveform_integral
+    params = waveform_integral.Params((20, 45), 0.5, baseline, sign)
+    constants = r.constants(params, inputs)
+    for scale in (0, 1, 30):
+        wf = np.abs(RNG.normal(1000, 100, 64) * scale).astype(dtype)
+        base = wf[slice(*baseline)].astype(float).mean() if baseline else 0.0
+        gate = sign * (wf[20:45].astype(float) - base)
+        expected = gate.sum() * 0.5, base, gate.max(), (20 + gate.argmax()) * 0.5
+        np.testing.assert_allclose(r(wf, constants), expected, rtol=1e-9, atol=1e-6)
+
+
+@pytest.mark.parametrize(("at", "nan"), [(30, [0, 2, 3]), (3, [0, 1, 2, 3]), (60, [])])
+def test_waveform_integral_of_nan_is_nan_where_it_matters(at, nan):
+    r = waveform_integral.waveform_integral
+    inputs = {"waveform": Input("value", "<f8", (64,))}
+    wf = np.ones(64)
+    wf[at] = np.nan
+    constants = r.constants(waveform_integral.Params((20, 45), 0.5, (0, 15)), inputs)
+    assert np.flatnonzero(np.isnan(r(wf, constants))).tolist() == nan
+
+
+def test_waveform_integral_refuses_gates_off_the_waveform():
+    r = waveform_integral.waveform_integral
+    params = waveform_integral.Params((60, 70), 0.0, (5, 5), 2)
+    with pytest.raises(ValueError, match="samples") as e:
+        r.constants(params, {"waveform": Input("value", "<f8", (64,))})
+    assert [line.split(":")[0] for line in str(e.value).splitlines()] == [
+        "gate", "baseline", "sign", "dt",
+    ]  # fmt: skip
+
+
+def test_fused_equals_separate_bit_for_bit():
+    mask, images = frames((2, 9, 23), "some")
+    area = detector((2, 9, 23), mask)
+    members = [
+        member("spot", roi.roi, roi.Params((2, 7), (3, 18), 1, area=True), area),
+        member("dark", roi.roi, roi.Params((0, 2), (0, 23)), area),
+        member("p", projection.projection, projection.Params(1), area),
+        member("h", histogram.histogram, histogram.Params(0.0, 50.0, 20), area),
+    ]
+    together = reduce(members, area, images)
+    for m in members:
+        for name, column in reduce([m], area, images).items():
+            np.testing.assert_array_equal(together[name], column, err_msg=name)
+    assert "dark/area" not in together
+
+
+class Scale(NamedTuple):
+    """A factor."""
+
+    by: float
+
+
+class Total(NamedTuple):
+    total: Annotated[float, Feature("@ ns", "sum")]
+
+
+class Kept(NamedTuple):
+    seen: np.ndarray
+
+
+@tile_reducer(version=1)
+class leaky:  # noqa: N801
+    """Forgets to forget."""
+
+    @staticmethod
+    def prepare(params: Scale, area):
+        return params
+
+    @staticmethod
+    def allocate(constants):
+        return Kept(np.zeros(1))
+
+    @staticmethod
+    def start(constants, state):
+        pass
+
+    @staticmethod
+    def accumulate(tile: Tile, constants, state):
+        for v in tile.values:
+            state.seen[0] += np.float64(v) if v == v else 0.0
+
+    @staticmethod
+    def finish(constants, state) -> Total:
+        return Total(state.seen[0])
+
+
+@reducer(version=1)
+def vandal(wf: Waveform) -> Total:
+    wf[0] = 7
+    return Total(wf[0])
+
+
+@reducer(version=1)
+def absolute(wf: Waveform) -> Total:
+    total = 0.0
+    for v in wf:
+        total += np.float64(v)
+    return Total(abs(total) if wf.size > 10 else 0.0)
+
+
+def test_the_contract_catches_a_state_that_leaks():
+    with pytest.raises(AssertionError, match=r"in reverse|compiled against plain"):
+        check_reducer(leaky, Scale(1.0), detector((1, 2, 3)))
+
+
+def test_the_contract_catches_one_that_writes_to_its_frame():
+    with pytest.raises((AssertionError, ValueError), match=r"read-only|writes"):
+        check_reducer(vandal, None, {"wf": Input("value", "<f8", (5,))})
+
+
+def test_the_contract_passes_a_sound_reducer_without_parameters():
+    check_reducer(absolute, None, {"wf": Input("value", "<i2", (12,))})
+
+
+def test_declarations_say_what_they_lack():
+    class NoUnit(NamedTuple):
+        a: float
+
+    class NoDims(NamedTuple):
+        a: Annotated[Vector, Feature("V")]
+
+    class Taken(NamedTuple):
+        present: Annotated[float, Feature("V")]
+
+    class Mapped(NamedTuple):
+        table: dict
+
+    def made(features, params=Scale):
+        def f(wf, p):
+            raise NotImplementedError
+
+        f.__annotations__ = {"wf": Waveform, "p": params, "return": features}
+        return f
+
+    for features, text in [
+        (NoUnit, "f.a: has no unit"),
+        (NoDims, "f.a: a feature with axes needs dims and dtype"),
+        (Taken, "f.present: the name is taken"),
+        (float, "must return a NamedTuple"),
+    ]:
+        with pytest.raises(TypeError, match=text):
+            Reducer(made(features), 1)
+    with pytest.raises(TypeError, match="parameter table is <class 'dict'>"):
+        Reducer(made(Total, Mapped), 1).constants(Mapped({}), {})
+    with pytest.raises(TypeError, match="has no prepare"):
+        tile_reducer(version=1)(type("empty", (), {}))
+
+
+def test_a_reducer_tells_name_version_source_and_units():
+    assert (absolute.name, absolute.version) == ("absolute", 1)
+    assert "def absolute(wf: Waveform)" in absolute.source
+    assert len(absolute.hash) == 64
+    assert absolute(np.ones(12)) == (12.0,)
+    area = detector((1, 2, 3))
+    (column,) = member("m", leaky, Scale(1.0), area).columns
+    assert (column.name, column.unit, column.dtype) == ("m/total", "keV ns", "<f8")
+
+
+def helper(x):
+    return x + OFFSET
+
+
+OFFSET = 1
+
+
+def caller(x):
+    return helper(x)
+
+
+def test_the_cache_key_knows_callees_and_constants(monkeypatch):
+    before = compiling.fingerprint([caller])
+    assert compiling.fingerprint([caller]) == before
+    monkeypatch.setitem(globals(), "OFFSET", 2)
+    changed = compiling.fingerprint([caller])
+    monkeypatch.setitem(globals(), "helper", lambda x: x * OFFSET)
+    assert len({before, changed, compiling.fingerprint([caller])}) == 3
+
+
+def test_the_cache_moves_where_it_can_write(tmp_path, monkeypatch):
+    monkeypatch.setenv("FFB_CACHE", str(tmp_path / "mine"))
+    assert compiling.cache_folder() == tmp_path / "mine"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FFB_CACHE", str(tmp_path / "file" / "below"))
+    other = compiling.cache_folder()
+    assert tmp_path not in other.parents
+    assert os.access(other, os.W_OK)
