@@ -47,8 +47,9 @@ def main(
     try:
         for found in source.runs():
             plan = Plan.make(config, found if run is None else Renumbered(found, run))
-            title = f"{found.info.exp} run {found.info.run if run is None else run}"
-            out.print(show.columns(plan.schema.columns, title))
+            number = found.info.run if run is None else run
+            out.print(f"{found.info.exp} run {number}", style="bold")
+            out.print(show.columns(plan.schema.columns))
             for note in plan.notes:
                 out.print(f"note: {note}")
             took = time.monotonic() - began

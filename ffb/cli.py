@@ -275,10 +275,12 @@ def _replay_arguments(p: Parser) -> None:
 
 
 def _replay(args: Args) -> int:
-    from ffb import processes
+    from ffb import replay
 
     _log(args)
-    return processes.replay(args.capture, to=args.to, speed=args.speed)
+    count = replay.play(args.capture, args.to, args.speed)
+    print(f"{count:,} messages sent and committed")
+    return 0
 
 
 def _open_arguments(p: Parser) -> None:

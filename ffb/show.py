@@ -34,9 +34,9 @@ def console() -> Console:
     return Console(width=None if free else WIDE, highlight=False, markup=False, emoji=False)
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> Table:
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A plain table that a terminal of any width can show and ``cut`` can take apart."""
-    out = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
+    out = Table(box=None, pad_edge=False)
     for head in heads:
         out.add_column(head, overflow="fold")
     for row in rows:
@@ -44,10 +44,10 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], title: str = "
     return out
 
 
-def columns(of: Iterable[Column], title: str = "") -> Table:
+def columns(of: Iterable[Column]) -> Table:
     """The schema as people read it."""
     rows = [(c.name, c.dtype, "×".join(map(str, c.shape)) or "-", c.unit, c.doc) for c in of]
-    return table(("column", "dtype", "shape", "unit", "what it is"), rows, title)
+    return table(("column", "dtype", "shape", "unit", "what it is"), rows)
 
 
 def reducers() -> int:
@@ -128,7 +128,9 @@ def small_data(path: str, follow: bool) -> int:
 
     out = console()
     with reader.open(path) as run:
-        out.print(columns(run.schema.columns, f"{run.info.exp} run {run.info.run}"), "")
+        out.print(f"{run.info.exp} run {run.info.run}", style="bold")
+        out.print(columns(run.schema.columns))
+        out.print()
         _state(out, run)
         for rows in run.follow(poll=FOLLOW_S, start=run.committed) if follow else ():
             out.print(f"rows {rows.start:,} to {rows.stop:,}")
@@ -161,14 +163,14 @@ def detnames(names: Sequence[str]) -> int:
     """
     from ffb.sources.choose import source_named
 
-    source = source_named(names)
+    source, out = source_named(names), console()
     try:
         for run in source.runs():
             rows = sorted((f.detector, f"{f.alg}.{f.name}", w) for f, w in run.fields.items())
-            title = f"{run.info.exp} run {run.info.run}"
-            console().print(table(("detector", "field", "type"), rows, title))
+            out.print(f"{run.info.exp} run {run.info.run}", style="bold")
+            out.print(table(("detector", "field", "type"), rows))
             if run.motors:
-                console().print(f"\nmotors: {', '.join(run.motors)}")
+                out.print(f"\nmotors: {', '.join(run.motors)}")
             return 0
     finally:
         source.close()

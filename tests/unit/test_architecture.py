@@ -31,7 +31,7 @@ LAYERS = (
     | {"bind", "guard", "light", "stages", "uncalibrated"},
     {"aggregate", "live", "produce", "reader"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
-    {"processes", "supervise", "check"},
+    {"processes", "supervise", "check", "show", "replay"},
     {"demo", "cli"},
 )
 

@@ -200,6 +200,15 @@ def test_a_process_gets_the_configuration_and_its_options(
     assert (status, config.batch.shots, options) == (7, 3, given)
 
 
+def test_replay_gets_the_capture_and_where_to(run, monkeypatch):
+    calls = []
+    monkeypatch.setattr("ffb.replay.play", lambda *given: calls.append(given) or 1234)
+    monkeypatch.setattr("ffb.health.log_to_stderr", lambda level, context: None)
+    said = run("replay", "c", "--to", "tcp://127.0.0.1:5", "--speed", "10")
+    assert said == (0, "1,234 messages sent and committed\n", "")
+    assert calls == [("c", "tcp://127.0.0.1:5", 10.0)]
+
+
 def test_an_index_that_is_not_one_of_n_is_refused(run, file):
     wanted = "ffb: --index 4 is not among 0..3 (--of 4)\n"
     assert run("reduce", file, "--index", "4", "--of", "4") == (1, "", wanted)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffb import endpoints, layers
+from ffb import endpoints, layers, resolve
 from ffb.config import Config, ConfigError, load, parameters, parse
 from ffb.runs import RunRange, RunTable, overlaps
 from ffb.shot import Field
@@ -398,6 +398,14 @@ def test_a_mistake_is_told_where_it_is_with_what_is_known(write, text, wanted):
             '[source]\nkind = "psana"\nexp = "mfxx49820"\nshmem = "a"\nlive = true',
             "source: live = true is for growing files; name their dir",
         ),
+        (
+            '[source]\nkind = "psana"\nexp = "mfxx49820"\nshmem = "a"\ndir = "b"',
+            'source: needs one of shmem = "tag" and dir = "folder"',
+        ),
+        (
+            '[source]\nkind = "files"\npaths = ["a"]\ndir = "b"\nexp = "mfxx49820"',
+            "source: needs paths = [...], or both dir and exp",
+        ),
         ('[source]\nkind = "files"', "source: needs paths = [...], or both dir and exp"),
         (
             '[source]\nkind = "synthetic"\nrat = 3',
@@ -424,6 +432,24 @@ def test_a_problem_of_another_layer_names_it(write):
         "dashboard.port: expected an integer, got 'no' (in --set dashboard.port=no)",
         "run.producer: unknown key; did you mean 'producers'?",
     ]
+
+
+def test_a_problem_is_blamed_on_the_uppermost_layer_that_sets_the_key(write):
+    write("[batch]\nshots = 0\n", "tmo.toml")
+    path = write('layer = "tmo"\n' + SYNTHETIC + "[batch]\nshots = -1\n")
+    wanted = "batch.shots: must be greater than or equal to 1, got -1"
+    assert problems_of(path) == [wanted]
+
+
+def test_a_local_file_is_run_once_until_it_is_edited(write, tmp_path):
+    write("", "x.toml")
+    first = resolve.function("./mine.py:of_run", tmp_path)
+    assert resolve.function("./mine.py:of_run", tmp_path) is first
+    (tmp_path / "mine.py").write_text(LOCAL.replace("run + 1", "run + 2"))
+    assert resolve.function("./mine.py:of_run", tmp_path)(1).gate == (1, 3)
+    (tmp_path / "mine.py").write_text("1 / 0")
+    with pytest.raises(LookupError, match=r"cannot run .*mine.py: ZeroDivisionError: division"):
+        resolve.function("./mine.py:of_run", tmp_path)
 
 
 def test_files_that_cannot_be_read_and_overrides_are_told_together(write, tmp_path):
@@ -593,9 +619,16 @@ def test_a_runtime_folder_too_deep_for_a_socket_is_not_used(runtime, monkeypatch
     assert endpoints.private_folder("tstx00001", "f").is_relative_to(runtime / "fallback")
 
 
-@pytest.mark.parametrize(
-    "spoil", [lambda p: p.chmod(0o750), lambda p: p.rmdir() or p.symlink_to("/")]
-)
+def _open_to_the_group(folder):
+    folder.chmod(0o750)
+
+
+def _replace_by_a_link(folder):
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to(folder.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("spoil", [_open_to_the_group, _replace_by_a_link])
 def test_a_folder_that_is_not_ones_own_is_refused(runtime, spoil):
     (runtime / "ffb").mkdir(mode=0o700)
     spoil(runtime / "ffb")
