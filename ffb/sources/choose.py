@@ -41,7 +41,7 @@ def source_of(config: Config, producer: int = 0, producers: int = 1) -> Source:
         case ReplayConfig() as s:
             from ffb.sources.replay import ReplaySource
 
-            return ReplaySource(config.locate(s.path))
+            return ReplaySource(config.locate(s.path), producer, producers)
 
 
 def source_named(names: Sequence[str]) -> Source:
