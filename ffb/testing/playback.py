@@ -23,9 +23,10 @@ _ENDS = (Service.DISABLE, Service.END_RUN, Service.CONFIGURE)
 
 
 def load(path: str | Path) -> list[memoryview]:
-    """Map a file and return its dgrams; one that is cut short at the end is left out."""
+    """Map a file into memory and return its dgrams; one cut short at the end is left out."""
+    flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
     with open(path, "rb") as f:
-        whole = memoryview(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED))
+        whole = memoryview(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ, flags=flags))
     dgrams, at = [], 0
     while at + 24 <= len(whole):
         end = at + 12 + struct.unpack_from("<I", whole, at + 20)[0]

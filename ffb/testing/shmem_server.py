@@ -82,6 +82,9 @@ class ShmemServer:
         os.ftruncate(fd, -(-total // 4096) * 4096)
         self._shm = mmap.mmap(fd, total)
         os.close(fd)
+        zeros = bytes(size)
+        for i in range(buffers):  # touch every page now, not while shots wait
+            self._shm[i * size : (i + 1) * size] = zeros
         self._returns = Queue(_queue(tag, clients), depth=buffers)
         self._queues = [Queue(_queue(tag, k), depth=buffers // clients) for k in range(clients)]
         self._discovery = Queue(_queue(tag, "discovery"), depth=2)
@@ -339,7 +342,8 @@ def main() -> None:
     p.add_argument("--linger", type=float, default=1.0, help="s to stay after the last dgram")
     p.add_argument("--now", action="store_true", help="shift timestamps: the first shot is now")
     a = p.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, lambda *_: sys.exit(0))
     tapes = [load(path) for path in a.files]
     size = a.size or max(len(dgram) for tape in tapes for dgram in tape)
     server = ShmemServer(a.tag, a.clients, a.buffers, -(-size // 4096) * 4096)
