@@ -86,7 +86,7 @@ class DgramRun:
         self._why_unknown = "" if meanings else "this source was made without psana"
         self._ahead: deque[Moment] = deque()
         self._steps: deque[BeginStep] = deque(maxlen=STEPS_KEPT)
-        self._torn = self._late = 0
+        self._torn = self._late = self._twice = 0
         self._bound: dict[str, tuple[Field, Wanted]] = {}
         self._make_shots()
 
@@ -115,6 +115,8 @@ class DgramRun:
             out.append(f"input {name}: in {n} shots not of shape {shape}, counted as absent")
         if self._torn:
             out.append(f"{self._torn} shots were malformed, all their inputs count as absent")
+        if self._twice:
+            out.append(f"{self._twice} shots came twice in a row, they count once")
         if self._late:
             out.append(f"{self._late} shots came after the step that followed theirs had begun")
         return out
@@ -156,10 +158,15 @@ class DgramRun:
         """
         unchecked = CHECKED if self._inputs and self._meanings else 0
         told: BeginStep | None = None
+        last = -1
         for moment in self._moments():
             if moment is None:
                 yield _IDLE
             elif moment.service in SHOTS:
+                if moment.timestamp == last:
+                    self._twice += 1
+                    continue
+                last = moment.timestamp
                 if unchecked:
                     unchecked = unchecked - 1 if self._agree(moment) else 0
                 self._shot.show(moment)

@@ -218,13 +218,18 @@ class ShmemSource:
         order, held, announced = Order(), -1, 0.0
         while not self._stopping:
             if order.shot is None and (held := client.shot()) >= 0:
-                order.shot = client.moment(held)
+                found = client.moment(held)
+                if found.service not in SHOTS:  # psana's own server may write over what it queued
+                    client.give_back(held)
+                    log.warning("shmem: no shot in a shot's buffer, tag=%s", self.tag)
+                    continue
+                order.shot = found
             for transition in client.transitions():
                 order.announce(transition)
                 announced = time.monotonic()
-            empty = order.shot is None
-            left = announced + SETTLE - time.monotonic() if order.waiting and empty else 0.0
-            shot, moment = order.shot, order.next(client.lost or left <= 0)
+            shot = order.shot
+            left = announced + SETTLE - time.monotonic() if order.waiting and not shot else 0.0
+            moment = order.next(client.lost or left <= 0)
             if moment is not None:
                 yield moment
                 if moment is shot:

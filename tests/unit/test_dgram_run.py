@@ -203,6 +203,12 @@ def test_a_late_shot_comes_with_its_own_step():
     assert "2 shots came after the step that followed theirs had begun" in run.notes
 
 
+def test_a_shot_that_comes_twice_counts_once():
+    run = run_of(shot(10), None, shot(10), shot(11), shot(11), shot(12))
+    assert [r["t"] for r in read(run, run.bind({}, {})[0])] == [10, 11, 12]
+    assert run.notes == ["2 shots came twice in a row, they count once"]
+
+
 def test_a_torn_shot_is_a_row_without_frames():
     torn = bytearray(shot(11))
     torn[32:36] = b"\xff\xff\xff\x7f"  # extent of the first block
