@@ -11,7 +11,9 @@ from ffb.shot import BeginStep, Field, Idle
 from ffb.sink import Provenance
 from ffb.sources import synthetic as syn
 from ffb.sources.files import FilesSource
+from ffb.sources.psana import Meaning
 from ffb.sources.replay import ReplaySource
+from ffb.sources.shmem import ShmemSource
 from ffb.testing.fabricate import LiveWriter, RunSpec
 from ffb.wire import EndRun, Header, encode
 from ffb.writers.capture import CaptureWriter
@@ -123,6 +125,18 @@ def growing_case(request):
     return xtc2_case(spec, make, quiet=True, wait=wait, close=close)
 
 
+def shmem_case(request):
+    """The run from shared memory, slower than it is read."""
+    spec, path = request.getfixturevalue("run_spec"), request.getfixturevalue("run_file")
+    serve, tag = request.getfixturevalue("shmem_server"), request.getfixturevalue("tag")
+
+    def make():
+        serve(path, "--rate", 100)
+        return ShmemSource(tag, meanings=Meaning)
+
+    return xtc2_case(spec, make, slow=False, quiet=True)
+
+
 class Recorder:
     """Puts the rows of synthetic runs into a capture, as one producer's or several's."""
 
@@ -232,8 +246,9 @@ CASES = {
     "file": file_case,
     "folder": folder_case,
     "growing": growing_case,
+    "shmem": shmem_case,
 }
-ON_PSANA = {"file", "folder", "growing"}
+ON_PSANA = {"file", "folder", "growing", "shmem"}
 _read = {}
 
 
