@@ -65,10 +65,10 @@ class _Run:
         schema: Schema,
         provenance: Provenance,
         sinks: Sequence[Sink],
-        horizon_ns: int,
+        merge: Merge,
     ) -> None:
         self.info, self.schema, self.sinks = info, schema, sinks
-        self.merge, self.ledger = Merge(schema, horizon_ns), Ledger()
+        self.merge, self.ledger = merge, Ledger()
         self.todo: deque[Callable[[], None]] = deque()
         self.joined: dict[Name, int] = {}  # when each last sent anything of this run
         self.refused: dict[Name, str] = {}
@@ -108,6 +108,8 @@ class Aggregator:
         What a sink shows must not run ahead of what another keeps, so writers come first.
     horizon_ns
         How long a row may wait for older rows of other producers.
+    producers
+        How many are to be expected; at the beginning of a run rows wait for them, too.
     commit_ns, commit_rows
         Commit when so much time has passed, or so many rows wait.
     end_timeout_ns
@@ -122,9 +124,11 @@ class Aggregator:
         commit_ns: int = NS // 10,
         end_timeout_ns: int = 10 * NS,
         commit_rows: int = 10_000,
+        producers: int = 1,
     ) -> None:
         self.sinks, self.horizon_ns, self.commit_ns = sinks, horizon_ns, commit_ns
         self.end_timeout_ns, self.commit_rows = end_timeout_ns, commit_rows
+        self.producers = producers
         self.fault = ""
         self.refused: Counter[str] = Counter()
         self.closed: list[Closed] = []
@@ -195,7 +199,8 @@ class Aggregator:
             self._refuse(run, info, name, message.header)
             return
         if run is None:
-            run = _Run(info, message.schema, message.body, self.sinks(info), self.horizon_ns)
+            merge = Merge(message.schema, self.horizon_ns, self.producers)
+            run = _Run(info, message.schema, message.body, self.sinks(info), merge)
             run.committed_at = now
             run.todo.append(partial(self._resume, run))
             self._runs[info] = run

@@ -38,14 +38,14 @@ class Release(NamedTuple):
 
 
 class Merge:
-    """Merges batches of one schema.
+    """Merges batches of one schema, from ``expect`` producers at least.
 
     ``late`` counts rows that came after newer ones had been released; they are released at once.
     ``duplicates`` counts rows whose timestamp had been released before.
     """
 
-    def __init__(self, schema: Schema, horizon_ns: int) -> None:
-        self.schema, self.horizon_ns = schema, horizon_ns
+    def __init__(self, schema: Schema, horizon_ns: int, expect: int = 1) -> None:
+        self.schema, self.horizon_ns, self.expect = schema, horizon_ns, expect
         self.late = self.duplicates = self.rows = 0
         self._pending: list[_Pending] = []
         self._position: dict[Name, int] = {}  # newest word of every producer's stream
@@ -103,6 +103,8 @@ class Merge:
 
     def _watermark(self, now: int) -> int:
         """Oldest position of the producers at work: no older row is to be expected."""
+        if len({name for name, _ in self._position}) < self.expect:
+            return 0
         at_work = [k for k, moved in self._moved.items() if now - moved < self.horizon_ns]
         return min((self._position[k] for k in at_work), default=(1 << 64) - 1)
 

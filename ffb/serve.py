@@ -81,6 +81,7 @@ class Service:
             int(a.horizon_ms * 1e6),
             int(a.commit_ms * 1e6),
             int(a.end_timeout_s * NS),
+            producers=config.run.producers,
         )
         self.stopping = False
         self._writer: Writer | None = None

@@ -20,12 +20,14 @@ HORIZON, COMMIT, END = 100 * MS, 10 * MS, 1000 * MS
 class World:
     """An aggregator with a clock that only we move."""
 
-    def __init__(self, *sinks: Memory, horizon: int = HORIZON, rows: int = 10_000) -> None:
+    def __init__(
+        self, *sinks: Memory, horizon: int = HORIZON, rows: int = 10_000, producers: int = 1
+    ) -> None:
         self.sinks = list(sinks) or [Memory()]
         self.now = 1
         self.made: list[RunInfo] = []
         self.acks: dict[str, int] = {}
-        self.aggregator = Aggregator(self.make, horizon, COMMIT, END, rows)
+        self.aggregator = Aggregator(self.make, horizon, COMMIT, END, rows, producers)
 
     def make(self, info: RunInfo) -> list[Memory]:
         self.made.append(info)
@@ -111,6 +113,24 @@ def test_a_silent_producer_holds_nobody_back_and_its_late_rows_are_written() -> 
     world.tick()
     assert world.sink.rows == [10, 20, 5, 15, 25]
     assert world.sink.books.late == 2
+
+
+def test_rows_wait_at_the_beginning_for_producers_that_are_expected() -> None:
+    world, a, b = World(producers=2), Producer("a"), Producer("b")
+    world.give(a.begin(), a.shots([10, 30, 50]))
+    world.tick()
+    assert world.sink.rows == []
+    world.give(b.begin(), b.shots([20, 40, 60]))
+    world.tick()
+    assert world.sink.rows == [10, 20, 30, 40, 50]
+    assert world.sink.books.late == 0
+
+
+def test_rows_wait_no_longer_than_the_horizon_for_a_producer_that_never_comes() -> None:
+    world, a = World(producers=2), Producer("a")
+    world.give(a.begin(), a.shots([10, 30, 50]))
+    world.tick(HORIZON / MS + 1)
+    assert world.sink.rows == [10, 30, 50]
 
 
 def test_a_slow_producer_at_work_delays_the_others_by_the_horizon_at_most() -> None:
