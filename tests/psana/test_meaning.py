@@ -7,6 +7,7 @@ from ffb.shot import Field
 from ffb.sources.psana import Meaning
 from ffb.sources.standins import import_psana
 from ffb.sources.xtc2_specs import Service
+from ffb.testing.calib_service import CalibService
 from ffb.testing.fabricate import RunSpec, save_constants, write_experiment, write_run
 
 pytestmark = pytest.mark.psana
@@ -141,3 +142,87 @@ def test_configuration_bits_of_an_epix10ka(run_path, spec):
 def test_what_is_no_area_detector_has_no_constants(run_path, spec, detector):
     with pytest.raises(LookupError, match=rf"{detector}.*jungfrau"):
         meaning_of(run_path, spec).constants(detector, store=False)
+
+
+# the calibration store, as a service on the loopback
+
+
+@pytest.fixture
+def store(spec, monkeypatch):
+    """A store with the constants of both area detectors, for runs from 5 on."""
+    with CalibService() as service:
+        for uid, arrays in (
+            ("jungfrau_" + "_".join(f"jf-sn{n:04d}" for n in range(2)), spec.constants),
+            ("epix10ka_" + "_".join(f"epix-sn{n:04d}" for n in range(4)), spec.epix_constants),
+        ):
+            for name, array in arrays.items():
+                ctype = name if name == "pedestals" else f"pixel_{name}"
+                service.add(spec.exp, uid, ctype, array, (5, "end"))
+        monkeypatch.setattr(
+            import_psana("psana.pscalib.calib.CalibConstants"), "URL", f"{service.url}/calib_ws/"
+        )
+        yield service
+
+
+PSANAS = {"pedestals": "_pedestals", "gain": "_gain", "status": "_status"}
+
+
+@pytest.mark.parametrize("detector", ["jungfrau", "epixquad"])
+def test_constants_from_the_store_are_those_psana_loads(run_path, spec, store, detector):
+    source = import_psana("psana").DataSource(files=str(run_path), log_level="ERROR")
+    raw = next(source.runs()).Detector(detector).raw
+    theirs = {name: getattr(raw, method)().copy() for name, method in PSANAS.items()}
+    ours = meaning_of(run_path, spec).constants(detector)
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(getattr(ours, name), array, err_msg=name)
+    truth = spec.constants if detector == "jungfrau" else spec.epix_constants
+    np.testing.assert_array_equal(ours.pedestals, truth["pedestals"])
+    np.testing.assert_array_equal(ours.status != 0, truth["status"] != 0)
+    assert (ours.offset is not None) == (detector == "jungfrau")
+    assert ours.gain.dtype == ours.pedestals.dtype == np.float32
+    assert ours.shape == ours.pedestals.shape[1:]
+    assert "store" in ours.origin
+    assert "mfxx49820, runs 5-end" in ours.ids["pedestals"]
+
+
+def test_geometry_from_the_store_comes_before_the_default(run_path, spec, store, tmp_path):
+    uid = "jungfrau_jf-sn0000_jf-sn0001"
+    key = store.add(spec.exp, uid, "geometry", spec.geometry, (1, "end"))
+    ours = meaning_of(run_path, spec).constants("jungfrau")
+    np.testing.assert_allclose(ours.xyz, spec.xyz, atol=1e-6)
+    assert "geometry from the store" in ours.origin
+    assert key in ours.ids["geometry"]
+    moved = tmp_path / "moved.data"
+    moved.write_text(
+        spec.geometry.replace("IP:V1 0 JFCAMERA:V1 0 0 0", "IP:V1 0 JFCAMERA:V1 0 500 0")
+    )
+    ours = meaning_of(run_path, spec).constants("jungfrau", str(moved))
+    np.testing.assert_allclose(ours.xyz[0], spec.xyz[0] + 500, atol=1e-6)
+
+
+def test_constants_that_begin_later_are_not_taken(run_path, spec, store):
+    meaning = Meaning([next(dgrams(run_path))[1]], spec.exp, 4)
+    ours = meaning.constants("jungfrau")
+    assert ours.pedestals is None
+    assert ours.ids == {}
+    assert "store" not in ours.origin
+
+
+def test_a_store_that_does_not_answer_is_named_with_what_to_do(run_path, spec, store):
+    store.close()
+    with pytest.raises(LookupError) as e:
+        meaning_of(run_path, spec).constants("jungfrau")
+    for part in ("jungfrau", spec.exp, store.url, "LCLS_CALIB_HTTP", "[calibration]", '"none"'):
+        assert part in str(e.value)
+    assert "refused" in str(e.value)
+
+
+def test_a_store_that_answers_nonsense_is_an_error_not_a_crash(run_path, spec, store, monkeypatch):
+    monkeypatch.setattr(store, "answer", lambda path: b"<html>not JSON</html>")
+    with pytest.raises(LookupError, match="failed"):
+        meaning_of(run_path, spec).constants("jungfrau")
+
+
+def test_without_the_store_nothing_is_asked(run_path, spec, store):
+    meaning_of(run_path, spec).constants("jungfrau", store=False)
+    assert store.requests == []
