@@ -1,0 +1,89 @@
+"""The main job on a real stream: every row of the file equals a serial psana loop."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from ffb.testing.fabricate import save_constants
+from tests.psana.reference import reference
+
+pytestmark = pytest.mark.psana
+
+TOML = Path(__file__).with_name("service.toml")
+DEADLINE_S = 120
+
+
+@pytest.fixture(scope="module")
+def expected(run_file, run_spec):
+    return reference(run_file, run_spec)
+
+
+@pytest.fixture
+def service(tmp_path, tag, run_spec):
+    """Start ``ffb run`` on a configuration; ends it, whatever happens."""
+    save_constants(tmp_path, run_spec)
+    file = tmp_path / "service.toml"
+    file.write_text(TOML.read_text().replace('"TAG"', f'"{tag}"'))
+    command = [sys.executable, "-m", "ffb.cli", "run", str(file), "--no-page"]
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield process, tmp_path / "hdf5" / "smalldata" / "mfxx49820_Run0007.h5"
+    process.kill()
+    process.communicate()
+
+
+def follow(path, rows, check, process):
+    """Read the growing file with plain h5py, calling ``check`` on what is committed."""
+    end, seen = time.monotonic() + DEADLINE_S, set()
+    while max(seen, default=0) < rows:
+        assert time.monotonic() < end, f"only {max(seen, default=0)} of {rows} rows came"
+        assert process.poll() is None, process.stdout.read()
+        if path.exists():
+            with h5py.File(path, "r", libver="latest", swmr=True) as f:
+                n = int(f["ffb/committed"][0])
+                if n not in seen:
+                    check(f, n)
+                seen.add(n)
+        time.sleep(0.02)  # polls a file; the deadline above is what is asserted
+    return seen
+
+
+def compare(f, n, expected):
+    """Row for row: the file's first ``n`` rows are those of the reference, by timestamp."""
+    stamps = f["timestamp"][:n]
+    at = np.searchsorted(expected["timestamp"], stamps)
+    assert (np.diff(stamps.astype(np.int64)) > 0).all()
+    for name, truth in expected.items():
+        got, want = f[name][:n], truth[at]
+        if np.issubdtype(want.dtype, np.floating):
+            rtol = 1e-6 if name == "spot/area" else 1e-9
+            np.testing.assert_allclose(got, want, rtol=rtol, atol=1e-9, err_msg=name)
+        else:
+            np.testing.assert_array_equal(got, want, err_msg=name)
+
+
+def test_the_file_equals_a_serial_psana_loop_while_it_grows_and_after(
+    service, shmem_server, run_file, run_spec, expected
+):
+    process, path = service
+    shmem_server(run_file, "--clients", 2, "--rate", 60, "--linger", 60)
+    seen = follow(path, run_spec.shots, lambda f, n: compare(f, n, expected), process)
+    assert len(seen) > 2, "the file was never seen to grow"
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    with h5py.File(path) as f:
+        assert f["timestamp"].shape == (run_spec.shots,)
+        compare(f, run_spec.shots, expected)
+        np.testing.assert_array_equal(f["timestamp"][:], expected["timestamp"])
