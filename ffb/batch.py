@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,13 @@ class Batch:
         self.schema, self.n = schema, capacity
         self.buffer: NDArray[np.uint8] = np.empty(schema.offsets(capacity)[-1], np.uint8)
         self.read: NDArray[np.int64] = np.zeros(capacity, np.int64)
-        self.columns = self._views(self.buffer)
 
-    def _views(self, buffer: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    @cached_property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Views of all columns, made when first asked for: who only passes on needs none."""
         offsets, out = self.schema.offsets(self.n), {}
         for c, o in zip(self.schema.columns, offsets, strict=False):
-            raw = buffer[o : o + self.n * c.row_bytes]
+            raw = self.buffer[o : o + self.n * c.row_bytes]
             out[c.name] = raw.view(c.dtype).reshape(self.n, *c.shape)
         return out
 
@@ -40,7 +42,7 @@ class Batch:
             self.buffer[b : b + size] = self.buffer[a : a + size]
         self.n, self.read = n, self.read[:n]
         self.buffer = self.buffer[: new[-1]]
-        self.columns = self._views(self.buffer)
+        self.__dict__.pop("columns", None)
 
     @classmethod
     def of(cls, schema: Schema, n: int, payload: Any, read: NDArray[np.int64]) -> Batch:
@@ -56,5 +58,4 @@ class Batch:
                 f"payload of {self.buffer.size} bytes; {n} rows of this schema are"
                 f" {schema.offsets(n)[-1]}"
             )
-        self.columns = self._views(self.buffer)
         return self

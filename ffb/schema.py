@@ -81,13 +81,18 @@ class Schema:
         """Columns by name."""
         return {c.name: c for c in self.columns}
 
+    @cached_property
+    def row_bytes(self) -> tuple[int, ...]:
+        """Bytes of one row of every column."""
+        return tuple(c.row_bytes for c in self.columns)
+
     def offsets(self, n: int) -> list[int]:
         """Byte offset of every column in a payload of ``n`` rows, then the payload's size.
 
         Columns follow each other in schema order, each at a multiple of 64 bytes.
         """
         at, out = 0, []
-        for c in self.columns:
+        for size in self.row_bytes:
             out.append(at)
-            at += -(-n * c.row_bytes // ALIGN) * ALIGN
+            at += -(-n * size // ALIGN) * ALIGN
         return [*out, at]
