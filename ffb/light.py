@@ -43,29 +43,34 @@ def stamp(
     given: tuple[Any, ...],
     masks: NDArray[np.uint16],
     otherwise: NDArray[np.int8],
-    out: tuple[Any, ...],
+    buffer: NDArray[np.uint8],
+    table: NDArray[np.int64],
 ) -> None:
-    """Fill the first columns of ``n`` rows.
+    """Fill the first columns of ``n`` rows in the ``buffer`` of a batch.
 
-    ``given`` are timestamp, pulse id, codes and timed of a block, ``out`` the columns timestamp,
-    pulse id, x-ray and laser. Off wins over on; a shot without timing is of unknown light, -1.
+    ``given`` are timestamp, pulse id, codes and timed of a block; ``table`` (4, 2) says from where
+    to where the columns timestamp, pulse id, x-ray and laser lie. Off wins over on; a shot without
+    timing is of unknown light, -1.
     """
     timestamp, pulse_id, codes, timed = given
+    out_timestamp = buffer[table[0, 0] : table[0, 1]].view(np.uint64)
+    out_pulse_id = buffer[table[1, 0] : table[1, 1]].view(np.uint64)
     for j in range(n):
-        out[0][j] = timestamp[j]
-        out[1][j] = pulse_id[j]
-        for light in range(2):
+        out_timestamp[j] = timestamp[j]
+        out_pulse_id[j] = pulse_id[j]
+    for light in range(2):
+        out = buffer[table[2 + light, 0] : table[2 + light, 1]].view(np.int8)
+        for j in range(n):
             state = otherwise[light]
             for value in (1, 0):
                 for w in range(codes.shape[1]):
                     if codes[j, w] & masks[light, value, w]:
                         state = np.int8(value)
-            column = out[2] if light == 0 else out[3]
-            column[j] = state if timed[j] else np.int8(-1)
+            out[j] = state if timed[j] else np.int8(-1)
 
 
 def compile_stamp(example: tuple[Any, ...]) -> Any:
     """Compile :func:`stamp` for arguments of the types of ``example``."""
-    names = "n, given, masks, otherwise, out"
+    names = "n, given, masks, otherwise, buffer, table"
     source = f"def stamped({names}):\n    stamp({names})\n"
     return build(source, {"stamp": kernel(stamp)}, tuple(numba.typeof(a) for a in example))

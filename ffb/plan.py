@@ -50,6 +50,16 @@ class Plan:
         self.step_values = dict.fromkeys(run.motors, np.nan)
         self.step_number = -1
         self._light = masks_of(config.light)
+        self._places = {
+            c.name: (
+                at,
+                at + self.capacity * c.row_bytes,
+                np.dtype(c.dtype),
+                (self.capacity, *c.shape),
+            )
+            for c, at in zip(self.schema.columns, self.schema.offsets(self.capacity), strict=False)
+        }
+        self._stamped = np.array([self._places[c.name][:2] for c in CORE if c.name != "step"])
         self._batch: Batch | None = None
         self._n = self._stepped = 0
         guard = self._guard
@@ -101,10 +111,10 @@ class Plan:
     def _fill_steps(self) -> None:
         """Write the step of all shots since the last one began."""
         if self._batch is not None and self._stepped < self._n:
-            rows, columns = slice(self._stepped, self._n), self._batch.columns
-            columns["step"][rows] = self.step_number
+            rows = slice(self._stepped, self._n)
+            self._column(self._batch, "step")[rows] = self.step_number
             for name, motor in self.motors.items():
-                columns[name][rows] = self.step_values[motor]
+                self._column(self._batch, name)[rows] = self.step_values[motor]
         self._stepped = self._n
 
     def close(self) -> Batch | None:
@@ -115,7 +125,7 @@ class Plan:
         self._fill_steps()
         self._stamp(*self._stamp_arguments(n, batch))
         for name in self.recorded:
-            self._record(name, batch.columns, n)
+            self._record(name, batch, n)
         self._shots.run(n, batch)
         batch.close(n)
         self._batch, self._n, self._stepped = None, 0, 0
@@ -123,16 +133,21 @@ class Plan:
 
     def _stamp_arguments(self, n: int, batch: Batch) -> tuple[Any, ...]:
         b = self.block
-        out = tuple(batch.columns[c.name] for c in CORE if c.name != "step")
-        return n, (b.timestamp, b.pulse_id, b.codes, b.timed), *self._light, out
+        given = b.timestamp, b.pulse_id, b.codes, b.timed
+        return n, given, *self._light, batch.buffer, self._stamped
 
-    def _record(self, name: str, columns: Mapping[str, NDArray[Any]], n: int) -> None:
-        here = self.block.present[:n, self.block.index[name]]
-        columns[name][:n] = self.block.frames[name][:n]
+    def _column(self, batch: Batch, name: str) -> NDArray[Any]:
+        """One column of a batch being filled, without making views of all."""
+        begin, end, dtype, shape = self._places[name]
+        return batch.buffer[begin:end].view(dtype).reshape(shape)
+
+    def _record(self, name: str, batch: Batch, n: int) -> None:
+        here, column = self.block.present[:n, self.block.index[name]], self._column(batch, name)
+        column[:n] = self.block.frames[name][:n]
         if not here.all():
-            columns[name][:n][~here] = self.schema.by_name[name].missing
-        if f"{name}_valid" in columns:
-            columns[f"{name}_valid"][:n] = here
+            column[:n][~here] = self.schema.by_name[name].missing
+        if f"{name}_valid" in self._places:
+            self._column(batch, f"{name}_valid")[:n] = here
 
     def provenance(self) -> Provenance:
         """Where the numbers of this run come from."""

@@ -1,0 +1,140 @@
+"""What the framework itself costs per shot, with ten small whole-shot reducers.
+
+``python -m tests.benchmarks.bench_framework`` prints microseconds per shot by batch size: taking,
+closing, and both without what the reducers' own arithmetic costs, measured in the same rounds by
+one compiled loop that calls the ten kernels and stores nothing.
+"""
+
+import time
+from typing import Annotated, NamedTuple
+
+import numba
+import numpy as np
+
+from ffb import Feature, Value, Waveform, config, reducer
+from ffb.plan import Plan
+from ffb.shot import Input
+from ffb.testing.listed import ListedRun
+
+SAMPLES = 16
+REDUCERS = 10
+ROUNDS = 30
+
+
+class Gate(NamedTuple):
+    """A gate and a factor."""
+
+    start: int
+    stop: int
+    scale: float
+
+
+class Out(NamedTuple):
+    total: Annotated[float, Feature("V")]
+    ratio: Annotated[float, Feature("1")]
+
+
+@reducer(version=1)
+def small(wf: Waveform, x: Value, gate: Gate) -> Out:
+    """Two numbers of a gate."""
+    total = 0.0
+    for i in range(gate.start, gate.stop):
+        total += np.float64(wf[i])
+    return Out(total * gate.scale, total / (np.float64(x) + 1.0))
+
+
+class Same:
+    """A shot that a source has already copied: only its identity is filled in."""
+
+    timestamp = 1
+
+    def fill(self, block, row):
+        block.timestamp[row] = self.timestamp
+
+    def segments(self, name):
+        return None
+
+
+def plan(shots):
+    inputs, tables, reducers = {}, {}, {}
+    for k in range(REDUCERS):
+        inputs[f"wf{k}"] = Input("value", "<f4", (SAMPLES,), "V")
+        inputs[f"x{k}"] = Input("value", "<f8", ())
+        reducers[f"r{k}"] = {
+            "use": f"{__name__}:small",
+            "inputs": {"wf": f"wf{k}", "x": f"x{k}"},
+            "params": {"start": 2, "stop": 12, "scale": 0.5},
+        }
+    for name in inputs:
+        tables[name] = {"detector": name, "field": "raw"}
+    made = config.parse(
+        {
+            "source": {"kind": "synthetic"},
+            "inputs": tables,
+            "reducers": reducers,
+            "batch": {"shots": shots},
+            "light": {"laser": {"on": [183], "off": [184]}, "xray": {"on": [137]}},
+        }
+    )
+    p = Plan.make(made, ListedRun(inputs))
+    p.block.present[:] = True
+    p.block.timed[:] = True
+    for name, frame in p.block.frames.items():
+        frame[:] = np.random.default_rng(len(name)).random(frame.shape)
+    return p
+
+
+@numba.njit(error_model="numpy")
+def arithmetic(n, wf, x, gate):
+    seen = 0.0
+    for j in range(n):
+        for _ in range(REDUCERS):
+            out = kernel(wf[j], x[j], gate)
+            seen += out.total + out.ratio
+    return seen
+
+
+kernel = numba.njit(error_model="numpy")(small.fn)
+
+
+def best_us(rounds, shots):
+    return min(rounds) / shots / 1000
+
+
+def measure(shots):
+    p, shot = plan(shots), Same()
+    repeat = max(1, 2000 // shots)
+    gate, frames = Gate(2, 12, 0.5), p.block.frames
+    arithmetic(1, frames["wf0"], frames["x0"], gate)
+    took, closed, own = [], [], []
+    for _ in range(ROUNDS):
+        take = close = alone = 0
+        for _ in range(repeat):
+            a = time.perf_counter_ns()
+            for _ in range(shots):
+                p.take(shot, 0)
+            b = time.perf_counter_ns()
+            batch = p.close()
+            c = time.perf_counter_ns()
+            arithmetic(shots, frames["wf0"], frames["x0"], gate)
+            d = time.perf_counter_ns()
+            take, close, alone = take + b - a, close + c - b, alone + d - c
+        took.append(take)
+        closed.append(close)
+        own.append(alone)
+    assert batch.n == shots
+    assert batch.columns["r3/present"].all()
+    n = shots * repeat
+    return best_us(took, n), best_us(closed, n), best_us(own, n)
+
+
+def main():
+    print(f"{REDUCERS} whole-shot reducers, two inputs and two features each; us per shot, best")
+    print(f"{'batch':>6} {'take':>8} {'close':>8} {'kernels':>8} {'framework':>10}")
+    for shots in (1, 10, 100, 1000):
+        take, close, own = measure(shots)
+        print(f"{shots:6d} {take:8.2f} {close:8.3f} {own:8.3f} {take + close - own:10.2f}")
+
+
+if __name__ == "__main__":
+    main()
