@@ -19,6 +19,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
@@ -296,17 +297,8 @@ class RunFile:
         table = self.commits
         if not len(table):
             return Counts()
-        last = table[-1]
-        details = json.loads(self._log(last))
-        return Counts(
-            commit=int(last["commit"]),
-            read=int(last["read"]),
-            written=int(last["written"]),
-            lost=details["lost"],
-            late=int(last["late"]),
-            producers=details["producers"],
-            ended=details["ended"],
-        )
+        known = {f.name for f in fields(Counts)}
+        return Counts(**{k: v for k, v in json.loads(self._log(table[-1])).items() if k in known})
 
     @property
     def steps(self) -> list[Step]:

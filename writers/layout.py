@@ -39,6 +39,7 @@ AT_END: dict[str, Any] = {
     "read": np.int64(0),
     "written": np.int64(0),
     "late": np.int64(0),
+    "duplicates": np.int64(0),
     "lost": np.bytes_(bytes(1024)),
     "balanced": np.bool_(False),
 }
@@ -225,6 +226,7 @@ def set_end(file: h5py.File, counts: Counts) -> None:
         "read": np.int64(counts.read),
         "written": np.int64(counts.written),
         "late": np.int64(counts.late),
+        "duplicates": np.int64(counts.duplicates),
         "lost": np.bytes_(text if len(text) <= 1024 else b'{"see": "ffb/losses"}'),
         "balanced": np.bool_(counts.read == counts.written + lost),
     }

@@ -55,6 +55,7 @@ class SmallData:
         self.path: Path | None = None
         self.rows, self.books = 0, Counts()
         self._file: h5py.File | None = None
+        self._ended = False
 
     def begin_run(self, info: RunInfo, schema: Schema, provenance: Provenance) -> None:
         """Create the file, or continue the one that this run has already.
@@ -65,7 +66,7 @@ class SmallData:
         if self._file is not None:
             raise RuntimeError(f"{self.path} is still open: end its run before the next begins")
         self.rows, self.books, self._noted, self._bytes = 0, Counts(), (-1, Counts()), 0
-        self._schema, notes = schema, list(provenance.notes)
+        self._ended, self._schema, notes = False, schema, list(provenance.notes)
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             for path in self._candidates(info):
@@ -137,11 +138,11 @@ class SmallData:
     def resume(self) -> dict[tuple[str, int], int]:
         """Tell for each (producer, epoch) the last ``seq`` that the continued file holds.
 
-        Empty for a new file. Both are taken from ``Counts.producers`` of the last commit, which
-        holds ``epoch`` and ``seq`` by producer.
+        Empty for a new file. It is what ``Counts.producers`` of the last commit says, where all
+        else is found that was said with it.
         """
         return {
-            (name, int(p["epoch"])): int(p["seq"])
+            (str(p.get("producer", name)), int(p["epoch"])): int(p["seq"])
             for name, p in self.books.producers.items()
             if "epoch" in p and "seq" in p
         }
@@ -201,8 +202,7 @@ class SmallData:
         if self._noted == (rows, counts):  # said already, by a commit that failed afterwards
             return
         now, lost = time.time_ns(), sum(counts.lost.values())
-        line = {"commit": counts.commit, "rows": rows, "lost": counts.lost, "time": now}
-        at, size = self._say(line | {"producers": counts.producers, "ended": counts.ended})
+        at, size = self._say({"rows": rows, "time": now} | vars(counts))
         numbers = (counts.commit, rows, now, counts.read, counts.written, lost, counts.late)
         self._tables[reader.COMMITS].append(np.array([(*numbers, at, size)], reader.COMMIT_DTYPE))
         before = self._noted[1].lost or self.books.lost
@@ -220,7 +220,12 @@ class SmallData:
         return at, len(text)
 
     def end_run(self, counts: Counts) -> None:
-        """Commit, complete and close the file, so that any HDF5 tool opens it; fsync it."""
+        """Commit, complete and close the file, so that any HDF5 tool opens it; fsync it.
+
+        Raises ``OSError`` with a sentence; repeat it when the cause is gone.
+        """
+        if self._ended:  # all of it is there, only closing failed before, and that is not repeated
+            return
         self.commit(counts)
         with self._refusing():
             for growing in (*self._columns.values(), *self._tables.values()):
@@ -228,6 +233,7 @@ class SmallData:
             layout.set_end(self._opened(), counts)
             self._opened().flush()
             layout.set_counter(self._opened()[reader.COMPLETE], 1)
+        self._ended = True
         self.close()
 
     def close(self) -> None:
