@@ -195,10 +195,14 @@ class DgramRun:
         slow = {name: f.name for name, (f, _) in self._bound.items() if f.detector == EPICS}
         fast = {name: w for name, (_, w) in self._bound.items() if name not in slow}
         self._slow = Slow(slow, self._inputs)
-        self._gather = Gather(fast, len(self._catalogue.configures), self._catalogue.clock)
-        self._in_place = InPlace(self._gather, self._slow, self._inputs, self._note_torn)
-        self._shot: InPlace | Decoded = self._in_place
-        clock = self._catalogue.clock
+        streams, clock = len(self._catalogue.configures), self._catalogue.clock
+        self._gather = Gather(fast, streams, clock)
+        self._shot: InPlace | Decoded = InPlace(
+            self._gather, self._slow, self._inputs, self._note_torn
+        )
+        # compared with psana apart from the shots delivered, which are counted
+        probe = Gather(fast, streams, clock)
+        self._probe = InPlace(probe, self._slow, self._inputs, self._note_torn)
         which = (clock.names.detector, clock.names.alg) if clock else ("", "")
         self._decoded = Decoded(
             self._decode,
@@ -280,7 +284,7 @@ class DgramRun:
 
     def _note_torn(self, error: Xtc2Error) -> None:
         if not self._torn:
-            self._notes.append(f"shot {self._in_place.timestamp}: {error}")
+            self._notes.append(f"shot {self._shot.timestamp}: {error}")
         self._torn += 1
 
     def _meaning(self) -> Meaning | None:
@@ -294,30 +298,34 @@ class DgramRun:
                 self._notes.append(self._why_unknown)
         return self._known
 
-    def _decode(self, dgrams: Dgrams) -> Mapping[Field, Any]:
-        """Let psana decode a shot, after making sure that it will survive it."""
-        views = [None if d is None else d.data for d in dgrams]
+    def _flaw(self, dgrams: Dgrams) -> Xtc2Error | None:
+        """What is malformed in a shot, anywhere; psana's C++ would end the process over it."""
         try:
-            for configure, view in zip(self._catalogue.configures, views, strict=True):
-                if view is not None:
-                    configure.decode(view)
+            for configure, d in zip(self._catalogue.configures, dgrams, strict=True):
+                if d is not None:
+                    configure.decode(d.data)
         except Xtc2Error as e:
-            self._note_torn(e)
+            return e
+        return None
+
+    def _decode(self, dgrams: Dgrams) -> Mapping[Field, Any]:
+        """Let psana decode a shot."""
+        if (flaw := self._flaw(dgrams)) is not None:
+            self._note_torn(flaw)
             return {}
         meaning = self._meaning()
+        views = (None if d is None else d.data for d in dgrams)
         return meaning.decode(*views) if meaning is not None else {}
 
     def _agree(self, moment: Moment) -> bool:
         """Read a shot both ways; where they differ, leave the run to psana and say so."""
         if self._meaning() is None:
             return False
-        torn = self._torn
+        if self._flaw(moment.dgrams) is not None:
+            return True  # nothing to compare
         block = FrameBlock(self._inputs, 1)
-        self._in_place.show(moment)
-        self._in_place.fill(block, 0)
-        if self._torn > torn:
-            self._torn = torn  # it will be delivered, and counted, as well
-            return True
+        self._probe.show(moment)
+        self._probe.fill(block, 0)
         self._decoded.show(moment)
         if (why := self._difference(block)) is None:
             return True
@@ -342,7 +350,7 @@ class DgramRun:
                 continue
             theirs = self._decoded.frame(name)
             ours = block.frames[name][0] if w.kind == "value" else None
-            if w.kind == "area" and (parts := self._in_place.segments(name)) is not None:
+            if w.kind == "area" and (parts := self._probe.segments(name)) is not None:
                 ours = np.stack(parts).reshape(self._inputs[name].shape)
             if not block.present[0, block.index[name]]:
                 ours = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import errno
 import mmap
 import os
 import select
@@ -36,21 +37,28 @@ class NoServerError(Exception):
     """There is no server to attach to at this moment; the text says what was found."""
 
 
-def _library() -> ctypes.CDLL:
-    """Find the message queues of POSIX: in librt with older C libraries."""
-    lib = ctypes.CDLL(None, use_errno=True)
+def _library() -> ctypes.PyDLL:
+    """Find the message queues of POSIX: in librt with older C libraries.
+
+    Python's lock is kept during these calls: none of them waits, and to get the lock back from a
+    busy thread may take milliseconds.
+    """
+    lib = ctypes.PyDLL(None, use_errno=True)
     if not hasattr(lib, "mq_open"):
-        lib = ctypes.CDLL(ctypes.util.find_library("rt"), use_errno=True)
+        lib = ctypes.PyDLL(ctypes.util.find_library("rt"), use_errno=True)
     size, text, descriptor = ctypes.c_size_t, ctypes.c_char_p, ctypes.c_int
     lib.mq_open.argtypes = [text, ctypes.c_int]
     lib.mq_receive.argtypes = [descriptor, ctypes.c_char_p, size, ctypes.c_void_p]
     lib.mq_receive.restype = ctypes.c_ssize_t
     lib.mq_send.argtypes = [descriptor, text, size, ctypes.c_uint]
     lib.mq_close.argtypes = [descriptor]
+    lib.recv.argtypes = [descriptor, text, size, ctypes.c_int]
+    lib.recv.restype = ctypes.c_ssize_t
     return lib
 
 
 _lib = _library()
+_RECEIVED = 64 * _MESSAGE.size
 
 
 def _open_queue(name: str, flags: int) -> int:
@@ -83,10 +91,10 @@ class Client:
         except BaseException:
             self.close()
             raise
-        self._poll, self._knock = select.poll(), select.poll()
-        for fd in (self._socket.fileno(), self._events, wake):
+        self._fd, self._received = self._socket.fileno(), ctypes.create_string_buffer(_RECEIVED)
+        self._poll = select.poll()
+        for fd in (self._fd, self._events, wake):
             self._poll.register(fd, select.POLLIN)
-        self._knock.register(self._socket.fileno(), select.POLLIN)
 
     def _port(self, tag: str) -> int:
         """Take an invitation; one that a killed server left behind is used up that way."""
@@ -141,6 +149,7 @@ class Client:
     def close(self) -> None:
         """Hang up; the server takes its buffers back. Views of them stay valid."""
         self._socket.close()
+        self._fd = -1
         for queue in (self._events, self._returns):
             if queue >= 0:
                 _lib.mq_close(queue)
@@ -170,15 +179,13 @@ class Client:
 
     def transitions(self) -> list[Moment]:
         """Copies of the transitions that were announced since; their buffers are given back."""
-        if self.lost or not self._knock.poll(0):
+        if self.lost:
             return []
-        try:
-            data = self._socket.recv(64 * _MESSAGE.size)
-        except OSError:
-            data = b""
-        if not data:
-            self.lost = True
-        self._partial += data
+        n = _lib.recv(self._fd, self._received, _RECEIVED, socket.MSG_DONTWAIT)
+        if n <= 0:
+            self.lost = n == 0 or ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR)
+            return []
+        self._partial += self._received.raw[:n]
         out = []
         whole = len(self._partial) // _MESSAGE.size * _MESSAGE.size
         for index, *_ in _MESSAGE.iter_unpack(self._partial[:whole]):

@@ -293,6 +293,21 @@ def test_a_torn_shot_is_not_shown_to_psana():
     assert "1 shots were malformed, all their inputs count as absent" in run.notes
 
 
+def test_what_is_malformed_where_nobody_looks_is_no_reason_to_leave_the_fast_way():
+    odd = bytearray(shot(10))
+    odd[-48:-44] = (9999).to_bytes(4, "little")  # rows of the camera's image
+    run = run_of(bytes(odd), shot(11), meanings=Asked)
+    rows = read(run, run.bind({"x": FIELDS["x"]}, {})[0])
+    assert [r["x"] for r in rows] == [1.25, 1.375]
+    assert (Asked.last.decoded, run.notes) == ([11], [])
+
+
+def test_the_comparison_counts_nothing():
+    run = run_of(shot(10, wave=(1,)), shot(11), meanings=Asked)
+    read(run, run.bind(FIELDS, SHAPES)[0])
+    assert run.notes == ["input wave: in 1 shots not of shape [3], counted as absent"]
+
+
 def test_without_psana_shots_are_read_and_there_are_no_constants():
     def missing(*args):
         raise ImportError("no psana here")
