@@ -38,8 +38,9 @@ class Release(NamedTuple):
 
 
 class Merge:
-    """Merges batches of one schema, from ``expect`` producers at least.
+    """Merges batches of one schema.
 
+    At first, for as long as the horizon, rows wait until ``expect`` producers have joined.
     ``late`` counts rows that came after newer ones had been released; they are released at once.
     ``duplicates`` counts rows whose timestamp had been released before.
     """
@@ -50,12 +51,13 @@ class Merge:
         self._pending: list[_Pending] = []
         self._position: dict[Name, int] = {}  # newest word of every producer's stream
         self._moved: dict[Name, int] = {}  # when it came, of those still at work
-        self._released = self._highest = 0
+        self._released = self._highest = self._opened = 0
         self._young: set[int] = set()
         self._old: set[int] = set()
 
     def join(self, name: Name, now: int) -> None:
         """Expect rows of ``name``."""
+        self._opened = self._opened if self._position else now
         self._position.setdefault(name, 0)
         self._moved[name] = now
 
@@ -103,7 +105,8 @@ class Merge:
 
     def _watermark(self, now: int) -> int:
         """Oldest position of the producers at work: no older row is to be expected."""
-        if len({name for name, _ in self._position}) < self.expect:
+        young = now - self._opened < self.horizon_ns
+        if young and len({name for name, _ in self._position}) < self.expect:
             return 0
         at_work = [k for k, moved in self._moved.items() if now - moved < self.horizon_ns]
         return min((self._position[k] for k in at_work), default=(1 << 64) - 1)

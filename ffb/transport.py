@@ -380,8 +380,8 @@ class Publisher(_End):
         self.address = self._bind(address, key)
 
     def send(self, frame: Frame) -> None:
-        """Publish one frame."""
-        self._socket.send(frame, zmq.NOBLOCK, copy=False)
+        """Publish one frame; it is copied, so that nothing waits for a slow viewer's socket."""
+        self._socket.send(frame, zmq.NOBLOCK)
 
 
 class Subscriber(_End):

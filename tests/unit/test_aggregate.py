@@ -133,6 +133,25 @@ def test_rows_wait_no_longer_than_the_horizon_for_a_producer_that_never_comes() 
     assert world.sink.rows == [10, 30, 50]
 
 
+def test_a_producer_that_never_comes_delays_the_beginning_only() -> None:
+    world, a = World(producers=2), Producer("a")
+    world.give(a.begin(), a.shots([10]))
+    world.tick(HORIZON / MS + 1)
+    world.give(a.shots([20]))
+    world.tick()
+    assert world.sink.rows == [10, 20]
+
+
+def test_late_rows_do_not_wait_for_a_producer_that_is_later_still() -> None:
+    world, a, b, c = World(), Producer("a"), Producer("b"), Producer("c")
+    world.give(a.begin(), b.begin(), c.begin(), a.shots([100]))
+    world.tick(100)
+    assert world.sink.rows == [100]
+    world.give(c.shots([1]), b.shots([50]))
+    world.tick()
+    assert world.sink.rows == [100, 1, 50]
+
+
 def test_a_slow_producer_at_work_delays_the_others_by_the_horizon_at_most() -> None:
     world, a, b = World(), Producer("a"), Producer("b")
     world.give(a.begin(), b.begin(), a.shots([1000, 1001]))
