@@ -233,7 +233,8 @@ def _schema(args: Args) -> int:
 
     from ffb.config import Config
 
-    print(json.dumps(Config.model_json_schema(), indent=2))
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    print(json.dumps(dialect | Config.model_json_schema(), indent=2))
     return 0
 
 

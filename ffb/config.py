@@ -206,7 +206,8 @@ def _check_calibration(data: Mapping[str, Any]) -> Iterator[Problem]:
     """Find detectors that look mistyped; others may be there for the files laid on this one."""
     inputs, calibration = data.get("inputs"), data.get("calibration")
     tables = inputs.values() if isinstance(inputs, Mapping) else ()
-    known = [t["detector"] for t in tables if isinstance(t, Mapping) and "detector" in t]
+    named = [t.get("detector") for t in tables if isinstance(t, Mapping)]
+    known = [d for d in named if isinstance(d, str)]
     for name in calibration if isinstance(calibration, Mapping) else ():
         if name not in known and "did you mean" in (near := nearest(name, known)):
             yield Problem(("calibration", name), f"no input is from this detector; {near}")

@@ -132,9 +132,9 @@ def small_data(path: str, follow: bool) -> int:
         out.print(columns(run.schema.columns))
         out.print()
         _state(out, run)
-        for rows in run.follow(poll=FOLLOW_S, start=run.committed) if follow else ():
-            out.print(f"rows {rows.start:,} to {rows.stop:,}")
-        if follow:
+        if follow and not run.complete:
+            for rows in run.follow(poll=FOLLOW_S, start=run.committed):
+                out.print(f"rows {rows.start:,} to {rows.stop:,}")
             _state(out, run)
     return 0
 

@@ -472,6 +472,47 @@ def test_files_that_cannot_be_read_and_overrides_are_told_together(write, tmp_pa
     assert problems_of(path) == [f"{path}: layer: exp.toml stands on itself"]
 
 
+WORDS = """source kind psana synthetic exp inputs area detector field shape reducers use roi params
+runs rows cols 1-41 calibration none light xray on writer name {run} transport views ./x.py:y"""
+words = st.sampled_from(WORDS.split())
+anything = st.recursive(
+    st.floats() | st.integers(-2, 300) | st.booleans() | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def table_of(*keys):
+    return st.dictionaries(st.sampled_from(keys) | words, anything, max_size=4)
+
+
+sections = st.fixed_dictionaries(
+    {"source": st.just({"kind": "synthetic"}) | table_of("kind", "exp") | anything},
+    optional={
+        "inputs": st.dictionaries(words, table_of("detector", "field"), max_size=2) | anything,
+        "reducers": st.dictionaries(words, table_of("use", "inputs", "params"), max_size=2)
+        | anything,
+        "calibration": st.dictionaries(words, table_of("gain", "edges"), max_size=2) | anything,
+        "light": table_of("xray", "laser") | anything,
+        "writer": table_of("name", "scratch") | anything,
+        "transport": table_of("views", "window_mb") | anything,
+        "layer": anything,
+    },
+)
+
+
+@given(sections)
+def test_nonsense_is_refused_in_sentences_and_never_crashes(data):
+    problems, again = ["fine: so far"], None
+    try:
+        again = parse(tomllib.loads(parse(data).text))
+    except ConfigError as e:
+        problems = e.problems
+    assert problems
+    assert all(": " in p and "\n" not in p for p in problems)
+    assert again is None or again.text == parse(data).text
+
+
 # -- what a configuration tells ------------------------------------------------------------------
 
 
