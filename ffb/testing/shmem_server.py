@@ -193,8 +193,11 @@ class ShmemServer:
             self.poll(0.1)
         return self.connected
 
-    def drain(self, timeout: float = 10.0, *, transitions: bool = False) -> bool:
-        """Wait until every shot, with ``transitions`` those too, has been given back."""
+    def drain(self, timeout: float = float("inf"), *, transitions: bool = False) -> bool:
+        """Wait until every shot, with ``transitions`` those too, has been given back.
+
+        Returns whether that came about within ``timeout`` s.
+        """
         end = time.monotonic() + timeout
         while len(self._free) < self.buffers or (transitions and any(self._holders)):
             if time.monotonic() > end:

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from ffb.sources import standins
 from ffb.sources.standins import import_psana
 from ffb.sources.xtc2_specs import SPECS, Service, Spec
 from ffb.sources.xtc2_writer import Xtc2Writer
-from ffb.testing import playback
+from ffb.testing import fabricate, playback
 from ffb.testing.fabricate import EPICS_NAMES, LiveWriter, RunSpec, save_constants, write_run
 
 pytestmark = pytest.mark.psana
@@ -230,6 +230,56 @@ def test_live_writer_can_leave_a_run_open(run_spec: RunSpec, tmp_path: Path) -> 
     (data,) = tmp_path.glob("*.xtc2")
     assert services(data).count(Service.L1_ACCEPT) == spec.shots
     assert Service.END_RUN not in services(data)
+
+
+def test_live_writer_stalls_when_asked(
+    run_spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, waits = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        waits.append(round(seconds, 6))
+        now[0] += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr("ffb.testing.fabricate.time", clock)
+    spec = dataclasses.replace(run_spec, steps=1, shots_per_step=5, groups=("timing",))
+    live = LiveWriter(tmp_path, spec)
+    live.play(rate=10.0, stall_at=3, stall=4.0)
+    live.finish()
+    assert waits == [0.1, 0.1, 0.1, 4.1, 0.1]
+
+
+def test_readout_bits_and_damage(tmp_path: Path) -> None:
+    writer = Xtc2Writer(tmp_path / "x.xtc2", "mfxx49820", 1, readout=0x5)
+    pcav = writer.declare(SPECS["pcav"], "pcav")
+    values = dict.fromkeys(SPECS["pcav"].fields, 0.5)
+    t = 10**18
+    for k, service in enumerate((Service.CONFIGURE, Service.BEGIN_RUN, Service.ENABLE)):
+        writer.put(service, t + k)
+    writer.put(Service.L1_ACCEPT, t + 4, [(pcav, values)], damage=1 << 1)
+    writer.put(Service.L1_ACCEPT, t + 5, [(pcav, values)], readout=1 << 22 | 0x3)
+    writer.put(Service.END_RUN, t + 6)
+    writer.close()
+    run = open_run(files=str(tmp_path / "x.xtc2"))
+    detector, seen = run.Detector("pcav"), []
+    for event in run.events():
+        (dgram,) = event._dgrams
+        seen.append((event.env & 0xFFFF, bool(event.keepraw()), dgram._xtc.damage))
+        assert detector.raw.charge1(event) == 0.5
+    assert seen == [(0x5, False, 1 << 1), (0x3, True, 0)]
+
+
+@pytest.mark.parametrize("out", ["run.xtc2", "directory"])
+def test_command_line(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--segments", "0", "--steps", "2", "--shots", "3", "--run", "12", "--live"]
+    monkeypatch.setattr(sys, "argv", ["fabricate", str(tmp_path / out), *words, "--rate", "1000"])
+    fabricate.main()
+    path = tmp_path / out
+    if out == "directory":
+        path /= "mfxx49820-r0012-s000-c000.xtc2"
+    assert services(path).count(Service.L1_ACCEPT) == 6
+    assert services(path)[-1] == Service.END_RUN
 
 
 def wrong_name() -> tuple[Spec, str]:
