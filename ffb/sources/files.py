@@ -159,6 +159,8 @@ class FilesSource:
         if self.numbers:
             yield from self.numbers
             return
+        if not found:
+            log.info("files: waiting exp=%s folder=%s", self.exp, self.folder)
         last = max(found, default=1) - 1
         while not self._stop.is_set():
             later = [n for n in self._found() if n > last]

@@ -147,6 +147,20 @@ def test_a_stream_that_holds_nothing_wanted_is_not_waited_for(spec, tmp_path):
     source.close()
 
 
+def test_a_stream_that_lags_is_waited_for(spec, tmp_path):
+    streams(tmp_path, spec, 12, (1, 2))
+    path = tmp_path / f"{spec.exp}-r{spec.run:04d}-s001-c000.xtc2"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - 400])
+    source = FilesSource(folder=tmp_path, exp=spec.exp, growing=True, settle=0.0)
+    fields = {"enc1": Field("enc1", "raw", "position")}
+    t = take(next(source.runs()), fields, lambda: path.write_bytes(whole))
+    assert t.idles > 0
+    assert [row.timestamp for row in t.rows] == sorted(row.timestamp for row in t.rows)
+    assert [r.values["enc1"] for r in t.rows] == [None if i % 2 else 10 * i + 1 for i in range(12)]
+    source.close()
+
+
 def test_a_stream_cut_short_misses_its_detectors_and_the_run_says_so(spec, tmp_path):
     streams(tmp_path, spec, 12, (1, 1))
     path = tmp_path / f"{spec.exp}-r{spec.run:04d}-s001-c000.xtc2"
