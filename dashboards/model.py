@@ -13,8 +13,8 @@ from ffb.health import Latency
 from ffb.schema import Column
 from ffb.wire import unpack
 
-#: Index of a light state in every array of a snapshot, and its colour everywhere.
-UNKNOWN, OFF, ON = range(3)
+#: Index of a light state in every array of a snapshot (a fourth is: no x-rays), and its colour.
+UNKNOWN, OFF, ON = SHOWN = range(3)
 COLOURS = {UNKNOWN: "#7f7f7f", OFF: "#0072b2", ON: "#e69f00"}
 NAMES = {UNKNOWN: "light unknown", OFF: "laser off", ON: "laser on"}
 
@@ -38,7 +38,7 @@ class Snapshot:
         return m["exp"], m["run"], tuple(self.scalars), shapes, tuple(m["motors"])
 
     def curve(self, kind: str, name: str) -> tuple[Array, Array, Array]:
-        """N, mean and standard error of scalar ``name``, each (3 lights, bins).
+        """N, mean and standard error of scalar ``name``, each (lights, bins).
 
         ``kind`` is ``"strip"`` (bins in time) or ``"scan"`` (one bin a step).
         """
@@ -47,7 +47,7 @@ class Snapshot:
         return n, mean, error
 
     def histogram(self, name: str) -> tuple[Array, Array]:
-        """Bin edges (bins + 1,) and counts (3 lights, bins) of scalar ``name``."""
+        """Bin edges (bins + 1,) and counts (lights, bins) of scalar ``name``."""
         i, counts = self._index[name], self.arrays["histogram.counts"]
         low, width = self.arrays["histogram.low"][i], self.arrays["histogram.width"][i]
         edges = low + width * np.arange(counts.shape[-1] + 1)

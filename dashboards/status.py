@@ -136,7 +136,8 @@ def _light(m: dict[str, Any]) -> Card:
     if not known:
         return Card("laser", "unknown", "no event code says", QUIET)
     share = 100.0 * light["on"] / known
-    return Card("laser on", f"{share:.1f} %", f"{light['unknown']:,} shots unknown", QUIET)
+    dark = light["no x-rays"]
+    return Card("laser on", f"{share:.1f} %", f"{dark:,} shots without x-rays left out", QUIET)
 
 
 def _file(status: dict[str, Any]) -> Card:

@@ -1,7 +1,8 @@
-"""Mergeable statistics over shots, kept apart by the state of the laser.
+"""Mergeable statistics over shots, kept apart by light.
 
 Every accumulator takes rows in any order and keeps counts and sums only, so what it says does not
-depend on how the rows were grouped into commits. NaN is never counted.
+depend on how the rows were grouped into commits. NaN is never counted. ``light`` is always an index
+of ``LIGHTS``.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-#: Index of a light state is ``laser + 1``.
-LIGHTS = ("unknown", "off", "on")
+#: Laser unknown, off, on; and shots without x-rays, which belong to no curve, whatever the laser.
+LIGHTS = ("unknown", "off", "on", "no x-rays")
+N_LIGHTS = len(LIGHTS)
 
 #: No histogram reaches further than this; doubling a range must not overflow.
 FAR = 1e200
@@ -30,18 +32,19 @@ class Moments:
     def __init__(self, columns: int, keep: int) -> None:
         self.columns, self.keep = columns, keep
         self.reference: Floats = np.full(columns, np.nan)
-        self._sums: dict[int, Floats] = {}  # key -> (3 lights, n | sum | sum of squares, columns)
+        self._sums: dict[int, Floats] = {}  # key -> (lights, n | sum | sum of squares, columns)
 
     def add(self, keys: Ints, light: Ints, values: Floats) -> None:
-        """Add rows: ``keys`` (n,), ``light`` (n,) in 0..2, ``values`` (n, columns)."""
+        """Add rows ``values`` (n, columns) with their ``keys`` (n,) and ``light`` (n,)."""
         self._refer(values)
         shifted = values - self.reference
         good = np.isfinite(shifted)
         shifted = np.where(good, shifted, 0.0)
-        pairs = keys * 3 + light
+        pairs = keys * N_LIGHTS + light
         for pair in np.unique(pairs):
-            rows, key = pairs == pair, int(pair // 3)
-            sums = self._sums.setdefault(key, np.zeros((3, 3, self.columns)))[int(pair % 3)]
+            rows, key = pairs == pair, int(pair // N_LIGHTS)
+            blank = np.zeros((N_LIGHTS, 3, self.columns))
+            sums = self._sums.setdefault(key, blank)[int(pair % N_LIGHTS)]
             part = shifted[rows]
             sums += (good[rows].sum(0), part.sum(0), (part * part).sum(0))
         while len(self._sums) > self.keep:
@@ -54,12 +57,14 @@ class Moments:
                 self.reference[c] = values[finite.argmax(), c]
 
     def curve(self) -> tuple[Ints, Ints, Floats, Floats]:
-        """Keys (k,), then N, mean and standard error of the mean, each (columns, 3 lights, k).
+        """Keys (k,), then N, mean and standard error of the mean, each (columns, lights, k).
 
         The mean is NaN where N is 0, the error where N is below 2.
         """
         keys = np.array(sorted(self._sums), np.int64)
-        sums = np.array([self._sums[int(k)] for k in keys]).reshape(len(keys), 3, 3, self.columns)
+        sums = np.array([self._sums[int(k)] for k in keys]).reshape(
+            len(keys), N_LIGHTS, 3, self.columns
+        )
         n, s, ss = (sums[:, :, i].transpose(2, 1, 0) for i in range(3))
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = s / n
@@ -80,11 +85,11 @@ class Histograms:
         self.bins = bins
         self.low: Floats = np.full(columns, np.nan)
         self.width: Floats = np.full(columns, np.nan)
-        self.counts: NDArray[np.int64] = np.zeros((columns, 3, bins), np.int64)
+        self.counts: NDArray[np.int64] = np.zeros((columns, N_LIGHTS, bins), np.int64)
         self.not_finite: NDArray[np.int64] = np.zeros(columns, np.int64)
 
     def add(self, light: Ints, values: Floats) -> None:
-        """Add rows: ``light`` (n,) in 0..2, ``values`` (n, columns)."""
+        """Add rows ``values`` (n, columns) with their ``light`` (n,)."""
         finite = np.abs(values) < FAR
         self.not_finite += (~finite).sum(0)
         for c in range(values.shape[1]):
@@ -93,7 +98,9 @@ class Histograms:
                 self._reach(c, float(x.min()), float(x.max()))
                 at = ((x - self.low[c]) / self.width[c]).astype(np.int64)
                 flat = state * self.bins + np.clip(at, 0, self.bins - 1)
-                self.counts[c] += np.bincount(flat, minlength=3 * self.bins).reshape(3, self.bins)
+                self.counts[c] += np.bincount(flat, minlength=N_LIGHTS * self.bins).reshape(
+                    N_LIGHTS, self.bins
+                )
 
     def _reach(self, c: int, low: float, high: float) -> None:
         """Widen the range of column ``c`` until it holds ``low`` and ``high``."""
@@ -102,7 +109,7 @@ class Histograms:
             self.low[c], self.width[c] = low - span / 2, 2 * span / self.bins
         half = self.bins // 2
         while not self.low[c] <= low <= high < self.low[c] + self.bins * self.width[c]:
-            merged = self.counts[c].reshape(3, half, 2).sum(2)
+            merged = self.counts[c].reshape(N_LIGHTS, half, 2).sum(2)
             downward = low < self.low[c]
             if downward:
                 self.low[c] -= self.bins * self.width[c]
@@ -115,14 +122,14 @@ class Means:
     """Mean of an array column by light, element by element, and its latest row."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self.rows: NDArray[np.int64] = np.zeros(3, np.int64)
+        self.rows: NDArray[np.int64] = np.zeros(N_LIGHTS, np.int64)
         self.last: Floats = np.full(shape, np.nan)
-        self._n: NDArray[np.int64] = np.zeros((3, *shape), np.int64)
-        self._sum: Floats = np.zeros((3, *shape))
+        self._n: NDArray[np.int64] = np.zeros((N_LIGHTS, *shape), np.int64)
+        self._sum: Floats = np.zeros((N_LIGHTS, *shape))
 
     def add(self, light: Ints, present: NDArray[np.bool_], values: NDArray[np.generic]) -> None:
-        """Add rows ``values`` (n, *shape) where ``present`` (n,); ``light`` (n,) in 0..2."""
-        for state in range(3):
+        """Add rows ``values`` (n, *shape) with their ``light`` (n,), where ``present`` (n,)."""
+        for state in range(N_LIGHTS):
             rows = values[present & (light == state)].astype(np.float64)
             if rows.size:
                 good = np.isfinite(rows)
@@ -134,6 +141,6 @@ class Means:
 
     @property
     def mean(self) -> Floats:
-        """Means (3 lights, *shape); NaN where nothing was counted."""
+        """Means (lights, *shape); NaN where nothing was counted."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return self._sum / self._n

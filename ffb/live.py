@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.accumulate import LIGHTS, Histograms, Means, Moments
+from ffb.accumulate import LIGHTS, N_LIGHTS, Histograms, Means, Moments
 from ffb.batch import Batch
-from ffb.schema import CORE, LASER, STEP, TIMESTAMP, Column, Schema
+from ffb.schema import CORE, LASER, STEP, TIMESTAMP, XRAY, Column, Schema
 from ffb.shot import EPOCH_1990
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
@@ -55,7 +55,7 @@ class Live:
         self.histograms = Histograms(n)
         self.means = {c.name: Means(c.shape) for c in self.arrays}
         self.present: dict[str, list[int]] = {}
-        self.light: NDArray[np.int64] = np.zeros(3, np.int64)
+        self.light: NDArray[np.int64] = np.zeros(N_LIGHTS, np.int64)
         self.counts, self.ended, self.steps = Counts(), False, {}
         self.newest = self.newest_read = 0
         self._waiting: list[Batch] = []
@@ -80,8 +80,9 @@ class Live:
 
     def _add(self, batch: Batch) -> None:
         columns = batch.columns
-        light = columns[LASER.name].astype(np.int64) + 1
-        self.light += np.bincount(light, minlength=3)
+        laser = columns[LASER.name].astype(np.int64) + 1
+        light = np.where(columns[XRAY.name] == 0, N_LIGHTS - 1, laser)
+        self.light += np.bincount(light, minlength=N_LIGHTS)
         stamp = columns[TIMESTAMP.name]
         seconds = (stamp >> np.uint64(32)).astype(np.int64) + EPOCH_1990
         time_ns = seconds * 1_000_000_000 + (stamp & np.uint64(0xFFFF_FFFF)).astype(np.int64)
@@ -112,9 +113,9 @@ class Live:
         """Pack everything as one frame; ``status`` is the health of the processes, as it is.
 
         Arrays: ``strip.time`` (k,) ns, ``scan.step`` (s,), ``scan.<motor>`` (s,), and of every
-        scalar column ``strip.n|mean|error``, ``scan.n|mean|error`` (columns, 3 lights, bins),
-        ``histogram.low|width`` (columns,), ``histogram.counts`` (columns, 3 lights, bins); of
-        every array column ``mean:<name>`` (3 lights, *shape) and ``last:<name>``.
+        scalar column ``strip.n|mean|error``, ``scan.n|mean|error`` (columns, lights, bins),
+        ``histogram.low|width`` (columns,), ``histogram.counts`` (columns, lights, bins); of
+        every array column ``mean:<name>`` (lights, *shape) and ``last:<name>``.
         """
         arrays: dict[str, NDArray[Any]] = {}
         bins, *strip = self.strip.curve()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from bokeh.models import ColumnDataSource
 
-from ffb.dashboards.model import COLOURS, OFF, ON, UNKNOWN, Snapshot
+from ffb.dashboards.model import COLOURS, SHOWN, Snapshot
 from ffb.dashboards.views.view import View, caption, label, panel
 from ffb.schema import Column
 
@@ -14,7 +14,7 @@ def histogram(column: Column, height: int = 200) -> View:
     """Show the histogram of ``column`` over the run, by light."""
     fig = panel(column.name, label(column), "shots", height=height)
     sources = {}
-    for light in (UNKNOWN, OFF, ON):
+    for light in SHOWN:
         sources[light] = ColumnDataSource({"left": [], "right": [], "top": []})
         fig.quad(
             left="left",
@@ -29,6 +29,7 @@ def histogram(column: Column, height: int = 200) -> View:
 
     def refresh(snapshot: Snapshot) -> None:
         edges, counts = snapshot.histogram(column.name)
+        counts = counts[list(SHOWN)]
         used = np.flatnonzero(counts.sum(0))
         lo, hi = (used[0], used[-1] + 1) if used.size else (0, 0)
         for light, source in sources.items():

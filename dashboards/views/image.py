@@ -57,6 +57,6 @@ def image(column: Column, height: int = 420) -> View:
             low = -high
         mapper.palette = DIVERGING if what.value == "on − off" else "Viridis256"
         mapper.update(low=float(low), high=float(high) if high > low else float(low) + 1.0)
-        caption(fig, f"{column.doc or column.name}: {what.value}", n, snapshot)
+        caption(fig, f"{column.name}: {what.value}", n, snapshot)
 
     return View(stack(what, fig, sizing_mode="stretch_width"), refresh)

@@ -8,7 +8,7 @@ from bokeh.layouts import row
 from bokeh.models import ColumnDataSource
 from bokeh.models.annotations import Whisker
 
-from ffb.dashboards.model import COLOURS, NAMES, OFF, ON, UNKNOWN, Snapshot
+from ffb.dashboards.model import COLOURS, NAMES, SHOWN, UNKNOWN, Snapshot
 from ffb.dashboards.views.view import View, caption, choice, label, legend, panel
 from ffb.schema import Column
 
@@ -23,7 +23,7 @@ def scan(scalars: dict[str, Column], motors: list[str], first: str, height: int 
     fig = panel("scan", "", "", height=height)
     bars = panel("", axes[0], "N", height=110, x_range=fig.x_range)
     sources = {}
-    for light in (UNKNOWN, OFF, ON):
+    for light in SHOWN:
         sources[light] = source = ColumnDataSource({f: [] for f in FIELDS})
         colour, named = COLOURS[light], {"legend_label": NAMES[light]} if light != UNKNOWN else {}
         fig.scatter("x", "y", source=source, color=colour, size=7, **named)
@@ -54,7 +54,12 @@ def scan(scalars: dict[str, Column], motors: list[str], first: str, height: int 
             source.data = dict(zip(FIELDS, curve, strict=True))
         fig.yaxis.axis_label = label(scalars[y_choice.value])
         bars.xaxis.axis_label = x_choice.value
-        caption(fig, f"{y_choice.value} ± SEM against {x_choice.value}", int(n.sum()), snapshot)
+        caption(
+            fig,
+            f"{y_choice.value} ± SEM against {x_choice.value}",
+            int(n[list(SHOWN)].sum()),
+            snapshot,
+        )
 
     choices = row(y_choice, x_choice, sizing_mode="stretch_width")
     return View(stack(choices, fig, bars, sizing_mode="stretch_width"), refresh)

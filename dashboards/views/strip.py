@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 from bokeh.models import ColumnDataSource, DatetimeTickFormatter
 
-from ffb.dashboards.model import COLOURS, NAMES, OFF, ON, UNKNOWN, Snapshot
+from ffb.dashboards.model import COLOURS, NAMES, SHOWN, Snapshot
 from ffb.dashboards.views.view import View, caption, label, panel
 from ffb.schema import Column
 
@@ -15,7 +14,7 @@ def strip(column: Column, height: int = 200) -> View:
     fig = panel(column.name, "", label(column), height=height, x_axis_type="datetime")
     fig.xaxis.formatter = DatetimeTickFormatter(seconds="%H:%M:%S", minsec="%H:%M:%S")
     sources = {}
-    for light in (UNKNOWN, OFF, ON):
+    for light in SHOWN:
         sources[light] = ColumnDataSource({"x": [], "y": []})
         colour = COLOURS[light]
         fig.line("x", "y", source=sources[light], color=colour, alpha=0.5)
@@ -27,6 +26,6 @@ def strip(column: Column, height: int = 200) -> View:
         for light, source in sources.items():
             seen = n[light] > 0
             source.data = {"x": time_ms[seen], "y": mean[light][seen]}
-        caption(fig, column.doc or column.name, int(np.sum(n)), snapshot)
+        caption(fig, column.name, int(n[list(SHOWN)].sum()), snapshot)
 
     return View(fig, refresh)

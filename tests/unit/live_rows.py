@@ -34,7 +34,7 @@ def rows(start, n, seed=1):
     c["timestamp"][:] = [timestamp_of(T0 + int(k) * 10_000_000) for k in i]
     c["pulse_id"][:] = i
     c["step"][:] = i // 50
-    c["lightStatus/xray"][:] = 1
+    c["lightStatus/xray"][:] = i % 25 != 7
     c["lightStatus/laser"][:] = i % 2
     c["scan/lxt"][:] = -1.0 + 0.5 * (i // 50)
     present = i % 10 != 3

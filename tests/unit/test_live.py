@@ -53,14 +53,15 @@ def test_statistics_equal_brute_force_over_the_rows(live):
     c = {k: np.concatenate([b.columns[k] for b in batches]) for k in SCHEMA.by_name}
     n, mean, error = shot.curve("scan", "spot/sum")
     assert shot.arrays["scan.lxt"].tolist() == [-1.0, -0.5, 0.0, 0.5]
+    lit = c["lightStatus/xray"] == 1
     for laser, light in ((0, OFF), (1, ON)):
         for step in range(4):
-            keep = (c["step"] == step) & (c["lightStatus/laser"] == laser) & c["spot/present"]
+            keep = (c["step"] == step) & (c["lightStatus/laser"] == laser) & c["spot/present"] & lit
             x = c["spot/sum"][keep]
             assert n[light, step] == x.size
             assert mean[light, step] == pytest.approx(x.mean())
             assert error[light, step] == pytest.approx(x.std(ddof=1) / np.sqrt(x.size))
-        keep = c["az/present"] & (c["lightStatus/laser"] == laser)
+        keep = c["az/present"] & (c["lightStatus/laser"] == laser) & lit
         np.testing.assert_allclose(
             shot.arrays["mean:az/intensity"][light], c["az/intensity"][keep].mean(0), rtol=1e-6
         )
@@ -68,6 +69,7 @@ def test_statistics_equal_brute_force_over_the_rows(live):
     want = np.histogram(c["spot/sum"][c["spot/present"]], edges)[0]
     assert counts.sum(0).tolist() == want.tolist()
     assert shot.curve("strip", "spot/sum")[0].sum() == 180
+    assert shot.meta["light"] == {"unknown": 0, "off": 96, "on": 96, "no x-rays": 8}
     assert shot.meta["present"] == {"spot": [180, 200], "az": [180, 200]}
     assert shot.axis(shot.columns["az/intensity"])[1] == "q [1/Å]"
 
@@ -87,7 +89,7 @@ def test_a_large_image_is_reduced_before_it_is_sent(live):
         np.array([2]), np.array([True]), np.full((1, 1200, 1030), 3.0, np.float32)
     )
     shot = snapshot(live)
-    assert shot.arrays["mean:spot/area"].shape == (3, 300, 257)
+    assert shot.arrays["mean:spot/area"].shape == (4, 300, 257)
     assert shot.meta["reduced"] == {"spot/area": 4}
     assert (shot.arrays["mean:spot/area"][ON] == 3.0).all()
 
