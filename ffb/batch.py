@@ -26,11 +26,12 @@ class Batch:
     @cached_property
     def columns(self) -> dict[str, NDArray[Any]]:
         """Views of all columns, made when first asked for: who only passes on needs none."""
-        offsets, out = self.schema.offsets(self.n), {}
-        for c, o in zip(self.schema.columns, offsets, strict=False):
-            raw = self.buffer[o : o + self.n * c.row_bytes]
-            out[c.name] = raw.view(c.dtype).reshape(self.n, *c.shape)
-        return out
+        s = self.schema
+        layout = zip(s.columns, s.dtypes, s.offsets(self.n), strict=False)
+        return {
+            c.name: np.ndarray((self.n, *c.shape), dtype, self.buffer, offset)
+            for c, dtype, offset in layout
+        }
 
     def close(self, n: int) -> None:
         """Keep the first ``n`` rows: columns move together in place, so the payload stays whole."""

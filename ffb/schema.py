@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from math import prod
 from typing import Any, NamedTuple
 
@@ -86,13 +87,25 @@ class Schema:
         """Bytes of one row of every column."""
         return tuple(c.row_bytes for c in self.columns)
 
-    def offsets(self, n: int) -> list[int]:
+    @cached_property
+    def dtypes(self) -> tuple[np.dtype[Any], ...]:
+        """Dtype of every column."""
+        return tuple(np.dtype(c.dtype) for c in self.columns)
+
+    @cached_property
+    def _offsets(self) -> dict[int, tuple[int, ...]]:
+        return {}
+
+    def offsets(self, n: int) -> tuple[int, ...]:
         """Byte offset of every column in a payload of ``n`` rows, then the payload's size.
 
         Columns follow each other in schema order, each at a multiple of 64 bytes.
         """
-        at, out = 0, []
-        for size in self.row_bytes:
-            out.append(at)
-            at += -(-n * size // ALIGN) * ALIGN
-        return [*out, at]
+        known = self._offsets.get(n)  # most batches of a run are of one size
+        if known is None:
+            sizes = (-(-n * size // ALIGN) * ALIGN for size in self.row_bytes)
+            known = tuple(accumulate(sizes, initial=0))
+            if len(self._offsets) >= 64:
+                self._offsets.clear()
+            self._offsets[n] = known
+        return known
