@@ -79,11 +79,11 @@ def renumber(begin_run: Bytes, configure: Bytes, add: int) -> bytearray:
 class Player:
     """Play tapes to ``server``.
 
-    ``rate`` Hz bounds the pace, 0 is as fast as clients take it. With ``now`` the timestamps of
-    each run are shifted by a constant, such that its first shot is now, and nothing leaves before
-    its own: a shot's age is its latency, as long as ``rate`` is not below the run's own. Without,
-    each further loop is an hour later. Each loop's run numbers are one higher. ``settle`` s are
-    left to the clients before what ends a step or a run.
+    ``rate`` Hz is the pace within a step, 0 is as fast as clients take it. With ``now`` the pace
+    is the run's own instead: timestamps are shifted by a constant, such that the first shot of a
+    run is now, and nothing leaves before its own. A shot's age is then its latency. Without, each
+    further loop is an hour later. Each loop's run numbers are one higher. ``settle`` s are left
+    to the clients before what ends a step or a run.
     """
 
     def __init__(
@@ -122,10 +122,11 @@ class Player:
             # let clients get ready, then begin: what they did before was no latency of a shot
             self.server.drain(60.0, transitions=True)
             self._shift, self._anchored = self._clock() - time_of(stamp(dgram)), True
-        if self.rate:
-            self._due = max(self._due + 1.0 / self.rate, time.monotonic() - 1.0)
+        if self.now:
+            self._wait_for_stamp(dgram)
+        elif self.rate:
+            self._due += 1.0 / self.rate
             self._wait(lambda: self._due - time.monotonic())
-        self._wait_for_stamp(dgram)
         self.server.send(dgram, self._stamp(dgram))
 
     def _transition(self, kind: int, dgram: memoryview, configure: memoryview, loop: int) -> None:
@@ -141,6 +142,8 @@ class Player:
             self._shift = self._clock() - time_of(stamp(dgram))
         run = renumber(dgram, configure, loop) if loop and kind == Service.BEGIN_RUN else dgram
         self.server.send(run, self._stamp(dgram))
+        if kind != Service.SLOW_UPDATE:
+            self._due = time.monotonic()
 
     def _wait_for_stamp(self, dgram: memoryview) -> None:
         if self.now and self._anchored:

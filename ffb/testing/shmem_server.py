@@ -338,12 +338,12 @@ def main() -> None:
     p.add_argument(
         "--size", type=lambda s: int(s, 0), help="bytes of a buffer (default: the largest dgram)"
     )
-    p.add_argument("--rate", type=float, default=0.0, help="Hz; 0: as fast as clients take it")
+    p.add_argument("--rate", type=float, default=0.0, help="Hz (default: as clients take them)")
     p.add_argument("--loops", type=int, default=1, help="play the files this often")
     p.add_argument("--wait", type=int, help="clients to wait for (default: all)")
     p.add_argument("--settle", type=float, default=0.0, help="s before a step or run ends")
     p.add_argument("--linger", type=float, default=1.0, help="s to stay after the last dgram")
-    p.add_argument("--now", action="store_true", help="shift timestamps: the first shot is now")
+    p.add_argument("--now", action="store_true", help="as if it happened now, at its own rate")
     a = p.parse_args()
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: sys.exit(0))
