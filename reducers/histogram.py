@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area, Feature, Tile, Vector, tile_reducer
-from ffb.reducers.window import Window, window
+from ffb.compile import kernel
+from ffb.reducers.window import Window, count_nan, window
 
 
 class Params(NamedTuple):
@@ -26,22 +27,34 @@ class Params(NamedTuple):
     cols: tuple[int, int] | None = None
 
 
+#: Set in a slot whose pixel is so close to an edge that rounding could decide.
+CLOSE = np.uint32(1 << 31)
+
+#: Copies of the counts. Pixels side by side often fall into one bin, and in one copy a count
+#: would have to wait for the one before it.
+COPIES = 4
+
+
 class Constants(NamedTuple):
-    """Where to look, the edges (nbins + 1,) float64, bins per unit."""
+    """Where to look, and the bins.
+
+    ``edges`` (nbins + 1,) float64; ``scale`` bins per unit; ``close`` how near to an edge, in
+    bins, rounding could decide; ``masked`` bad pixels, which hold 0, in slot ``zero``.
+    """
 
     window: Window
     edges: NDArray[np.float64]
     scale: float
+    close: float
+    masked: int
+    zero: int
 
 
 class State(NamedTuple):
-    """Counts (2, nbins + 2) int64: below, the bins, above; two, for neighbouring pixels.
-
-    Two, because pixels side by side often fall into one bin, and a count would have to wait for
-    the one before it.
-    """
+    """Counts (copies, nbins + 2) int64, below, the bins, above; slots (columns,) uint32."""
 
     counts: NDArray[np.int64]
+    slots: NDArray[np.uint32]
 
 
 class Spectrum(NamedTuple):
@@ -50,6 +63,17 @@ class Spectrum(NamedTuple):
     counts: Annotated[Vector, Feature("1", "pixels in each bin", ("bin",), "<i8")]
     underflow: Annotated[int, Feature("1", "pixels below the first edge")]
     overflow: Annotated[int, Feature("1", "pixels above the last edge")]
+
+
+@kernel
+def settle(slot: int, value: float, edges: NDArray[np.float64]) -> Any:
+    """Move a slot that rounding may have put one off to where the edges want it."""
+    last = edges.size - 1
+    if slot > 0 and value < edges[slot - 1]:
+        slot -= 1
+    elif slot <= last and value >= edges[slot]:
+        slot += 1
+    return last if slot > last and value == edges[last] else slot
 
 
 def _place(params: Params, area: Area) -> Window:
@@ -84,12 +108,22 @@ class histogram:  # noqa: N801
         if problems:
             raise ValueError("\n".join(problems))
         edges = np.linspace(params.lo, params.hi, params.nbins + 1)
-        return Constants(place, edges, params.nbins / (params.hi - params.lo))
+        scale = params.nbins / (params.hi - params.lo)
+        largest = max(abs(params.lo), abs(params.hi))
+        close = 8 * np.finfo(np.float64).eps * (params.nbins + scale * largest)
+        mask = area.mask.reshape(-1, area.shape[2])[place.first : place.last]
+        masked = int((~mask[:, place.start : place.stop]).sum())
+        zero = int(np.searchsorted(edges, 0.0, "right")) if params.hi != 0 else params.nbins
+        return Constants(place, edges, scale, float(close), masked, zero)
 
     @staticmethod
     def allocate(constants: Constants) -> State:
         """Room for the counts."""
-        return State(np.zeros((2, constants.edges.size + 1), np.int64))
+        place = constants.window
+        return State(
+            np.zeros((COPIES, constants.edges.size + 1), np.int64),
+            np.zeros(place.stop - place.start, np.uint32),
+        )
 
     @staticmethod
     def start(constants: Constants, state: State) -> None:
@@ -98,36 +132,39 @@ class histogram:  # noqa: N801
 
     @staticmethod
     def accumulate(tile: Tile, constants: Constants, state: State) -> None:
-        """Sort a row into the bins."""
-        w, edges, scale = constants.window, constants.edges, constants.scale
+        """Sort a row into the slots; only values close to an edge are held against the edges."""
+        w, edges, slots = constants.window, constants.edges, state.slots
         if tile.number < w.first or tile.number >= w.last:
             return
-        values, valid = tile.values[w.start : w.stop], tile.valid[w.start : w.stop]
-        nbins = edges.size - 1
-        lo, hi = edges[0], edges[nbins]
+        values = tile.values[w.start : w.stop]
+        lo, scale = edges[0], constants.scale
+        above, close = edges.size + 0.5, constants.close
         for i in range(values.size):
-            v = np.float64(values[i])
-            if valid[i] == 0 or v != v:
-                continue
-            if v < lo:
-                at = 0
-            elif v > hi:
-                at = nbins + 1
-            else:
-                at = int((v - lo) * scale)
-                at = at if at < nbins else nbins - 1
-                # The product is rounded; the edges decide.
-                if v < edges[at]:
-                    at -= 1
-                elif v >= edges[at + 1] and at < nbins - 1:
-                    at += 1
-                at += 1
-            state.counts[i & 1, at] += 1
+            x = (np.float64(values[i]) - lo) * scale + 1.0
+            x = x if x > 0.5 else 0.5  # NaN too: taken off again below
+            x = x if x < above else above
+            slot = np.uint32(np.int32(x))
+            rest = x - slot
+            slots[i] = slot | CLOSE if (rest < close) | (rest > 1.0 - close) else slot
+        for copy in range(COPIES):
+            counts = state.counts[copy]
+            for i in range(copy, values.size, COPIES):
+                slot = slots[i]
+                if slot < CLOSE:
+                    counts[slot] += 1
+                else:
+                    counts[settle(np.int64(slot & ~CLOSE), np.float64(values[i]), edges)] += 1
+        if tile.bad:
+            state.counts[0, 0] -= count_nan(values)
 
     @staticmethod
     def finish(constants: Constants, state: State) -> Spectrum:
-        """Add the two and cut off what is outside."""
-        counts = state.counts[0] + state.counts[1]
+        """Add the copies, take off the masked pixels, split into below, bins and above."""
+        counts = state.counts[0].copy()
+        for copy in range(1, COPIES):
+            for i in range(counts.size):
+                counts[i] += state.counts[copy, i]
+        counts[constants.zero] -= constants.masked
         return Spectrum(counts[1:-1], counts[0], counts[-1])
 
 
