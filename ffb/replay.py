@@ -15,9 +15,6 @@ from ffb.writers.capture import read_capture
 #: Seconds without any acknowledgement after which the aggregator counts as away.
 PATIENCE_S = 30.0
 
-#: What a capture may hold besides, and nobody waits for.
-_PASSING = ("status", "snapshot")
-
 
 def play(path: str | Path, to: str, speed: float = 1.0, patience_s: float = PATIENCE_S) -> int:
     """Send every message of the capture once, each producer's life through a link of its own.
@@ -34,8 +31,8 @@ def play(path: str | Path, to: str, speed: float = 1.0, patience_s: float = PATI
             message = decode(frames)
             header = message.header
             life = header.producer, header.epoch
-            if header.kind in _PASSING or header.seq <= last.get(life, 0):
-                continue  # sent again after a reconnection: the capture has it already
+            if header.seq <= last.get(life, 0):
+                continue  # sent again after a reconnection, or a status, which has no number
             last[life] = header.seq
             if life not in links:
                 links[life] = Link(to, _name(life, links))
