@@ -1,5 +1,7 @@
 """ffb: every shot of an X-ray free-electron laser to a growing file and a page, from one path."""
 
+from typing import Any
+
 from ffb.reduce import (
     Area,
     Feature,
@@ -13,6 +15,16 @@ from ffb.reduce import (
 )
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Give :func:`ffb.reader.open` as ``ffb.open``, and load HDF5 only for who reads a file."""
+    if name == "open":
+        from ffb.reader import open as open_file
+
+        return open_file
+    raise AttributeError(f"module 'ffb' has no attribute {name!r}")
+
 
 __all__ = [
     "Area",

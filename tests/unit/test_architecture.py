@@ -25,14 +25,19 @@ BOUNDARIES = {
 
 #: Layers of the engine, lowest first; a module imports only from its own layer or lower ones.
 LAYERS = (
-    {"ffb", "shot", "source", "schema", "batch", "sink", "health", "reduce", "fuse", "config"}
-    | {"endpoints", "layers", "problems", "resolve", "runs", "settings", "compile"},
-    {"wire", "transport", "accumulate", "ledger", "plan"}
-    | {"bind", "guard", "light", "stages", "uncalibrated"},
-    {"aggregate", "live", "produce", "reader"},
+    {"shot", "source", "schema", "batch", "sink", "health", "runs", "layers", "address"},
+    {"reduce", "resolve", "endpoints", "untrusted"},
+    {"settings", "compile", "wire", "uncalibrated"},
+    {"light", "problems", "window", "fuse", "accumulate"},
+    {"config", "guard", "ledger", "merge", "transport"},
+    {"stages", "bind"},
+    {"plan", "aggregate", "live", "reader"},
+    {"ffb", "produce", "serve"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
-    {"processes", "supervise", "check", "show", "replay"},
-    {"demo", "cli"},
+    {"supervise", "table", "check", "show", "replay"},
+    {"processes"},
+    {"demo"},
+    {"cli"},
 )
 
 
