@@ -237,7 +237,8 @@ class Link(_End):
         self._window.ack(seq)
         if kind == _WELCOME:
             self._window.most = min(self._window.most, int.from_bytes(frames[1], "little"))
-            self._again()
+            if not self.connected:  # a busy aggregator may answer several Hellos at once
+                self._again()
 
     def _again(self) -> None:
         self.connected = True

@@ -350,6 +350,21 @@ def test_nothing_is_forgotten_before_it_is_acknowledged(address: str) -> None:
     link.close()
 
 
+def test_an_aggregator_that_was_busy_is_not_told_everything_several_times(
+    hub: Hub, address: str
+) -> None:
+    link = Link(address, "p0")
+    for i in range(5):
+        link.send(SHOTS, SCHEMA, batch(i))
+    for _ in range(5):
+        link._hello()
+    assert [d.seq for d in take(hub, link, 5)] == [1, 2, 3, 4, 5]
+    link.send(SHOTS, SCHEMA, batch(5))
+    assert [d.seq for d in take(hub, link, 1)] == [6]
+    assert (link.resent, hub.order.repeated) == (0, 0)
+    link.close()
+
+
 def test_status_passes_by_and_is_not_kept(hub: Hub, address: str) -> None:
     link = Link(address, "p0")
     link.status({"hz": 1})  # nobody there: not kept
