@@ -113,6 +113,8 @@ class DgramRun:
         for name, n in self._gather.misfits().items():
             shape = list(self._inputs[name].shape)
             out.append(f"input {name}: in {n} shots not of shape {shape}, counted as absent")
+        if n := self._gather.corrupted():
+            out.append(f"{n} times the DAQ marked data of a shot as corrupted: none of it was read")
         if self._torn:
             out.append(f"{self._torn} shots were malformed, all their inputs count as absent")
         if self._twice:

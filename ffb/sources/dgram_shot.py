@@ -113,10 +113,9 @@ class Decoded:
         """One input in its declared shape, ``None`` if absent or of another shape."""
         field, declared = self._inputs[name]
         value = self._values.get(field)
-        if value is None:
-            return None
-        array = np.asarray(getattr(value, "value", value))
-        return fitting(array, declared)
+        if value is None:  # psana has an enumeration's number one level down
+            value = self._values.get(field._replace(name=f"{field.name}.value"))
+        return None if value is None else fitting(np.asarray(value), declared)
 
     def clock(self) -> tuple[int, NDArray[np.uint16]] | None:
         """Pulse id and words of the event codes, ``None`` where the timing system was not."""

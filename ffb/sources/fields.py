@@ -126,7 +126,8 @@ class Catalogue:
     def _all(self) -> Iterator[Field]:
         for (detector, alg), parts in self._segments.items():
             if detector not in ABOUT_RUN and alg != CONFIG:
-                names = {f.name: None for p in parts.values() for f in p.names.fields}
+                every = [f for p in parts.values() for f in p.names.fields if f.code != ENUM_DICT]
+                names = {f.name: None for f in every}
                 yield from (Field(detector, alg, name) for name in names)
 
     def _type(self, field: Field) -> FieldType:

@@ -72,6 +72,7 @@ class Gather:
         self._wanted, self._streams, self._clock = dict(wanted), streams, clock
         self._block: FrameBlock | None = None
         self._misfits: dict[str, int] = {}
+        self._corrupted = 0
         self._arrays: tuple[NDArray[Any], ...] = ()
         self._prepare([])
 
@@ -107,11 +108,18 @@ class Gather:
 
     def misfits(self) -> dict[str, int]:
         """Number of shots in which an input's shape was not the declared one, by name."""
-        for name, n in zip(self._names, self._tally.tolist(), strict=True):
+        *misfits, corrupted = self._tally.tolist()
+        self._corrupted += corrupted
+        for name, n in zip(self._names, misfits, strict=True):
             if n:
                 self._misfits[name] = self._misfits.get(name, 0) + n
         self._tally[:] = 0
         return dict(self._misfits)
+
+    def corrupted(self) -> int:
+        """Number of shots, or parts of shots, that the DAQ marked as corrupted."""
+        self.misfits()
+        return self._corrupted
 
     def _attach(self, block: FrameBlock) -> None:
         """Write into ``block`` from now on, whose inputs may be any of ours in any order."""
@@ -152,7 +160,7 @@ class Gather:
         ]
         self._slots = np.array([*self._first.values(), slot], np.int64)
         self._offsets = np.full(slot, walk.ABSENT, np.int64)
-        self._tally = np.zeros(len(names), np.int64)
+        self._tally = np.zeros(len(names) + 1, np.int64)
         self._stack = np.zeros(walk.SCRATCH, np.int64)
 
 

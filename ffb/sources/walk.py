@@ -172,7 +172,10 @@ def _walk(
     stride: _Ints, buffer: _Bytes, stamp: _Bytes, pulse: _Bytes, codes: _Bytes, timed: _Bools,
     present: _Bools, slots: _Ints, offsets: _Ints, tally: _Ints, work: _Ints,
 ) -> _Int:  # fmt: skip
-    """Go through ``dgram`` (empty: a stream that missed the shot); 0, or the error."""
+    """Go through ``dgram`` (empty: a stream that missed the shot); 0, or the error.
+
+    ``tally`` counts misfits by input, and at its end parents that were marked corrupted.
+    """
     if row < 0 or row >= timed.size:
         return BAD_ROW
     if step & FIRST:
@@ -204,6 +207,8 @@ def _walk(
                 work[4 + depth] = at + extent
                 at += XTC
                 continue
+            if kind == PARENT:
+                tally[tally.size - 1] += 1
             block = _u32(dgram, at) & BLOCK_BITS
             if kind == SHAPES_DATA and block < lookup.size and lookup[block] >= 0:
                 error = _parts(dgram, at, at + extent, work)

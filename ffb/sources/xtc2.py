@@ -207,6 +207,8 @@ def _names(view: memoryview, at: int, end: int, block: int) -> Names:
         name, (code, rank) = _text(view[q + 260 : q + 516]), _TWO.unpack_from(view, q + 516)
         if code >= len(DTYPES) or rank > _MAX_RANK:
             raise Xtc2Error(f"{detector}.{alg}.{name}: type {code} of rank {rank} is unknown", q)
+        if code == ENUM:  # "state:states", where the dictionary has "low:states"
+            name = name.partition(":")[0]
         fields.append(FieldType(name, code, rank))
     numbers = (version >> 16 & 255, version >> 8 & 255, version & 255)
     return Names(detector, alg, segment, dettype, detid, numbers, tuple(fields), block)

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 
 CODES = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8")
-STRING = 10
+KINDS = {"str": 10, "enum": 11, "dict": 12}
 
 
 def xtc(kind, payload, source=0, damage=0):
@@ -21,13 +21,13 @@ def _text(s):
 
 
 def names(block, detector, alg, fields, segment=0, dettype=None, version=(1, 2, 3)):
-    """``fields``: {name: (numpy type or "str", rank)}."""
+    """``fields``: {name: (numpy type or one of KINDS, rank)}."""
     number = version[0] << 16 | version[1] << 8 | version[2]
     out = struct.pack("<I", sum(r > 0 for _, r in fields.values()))
     out += _text(dettype or detector) + _text(detector) + _text(f"{detector}-{segment}")
     out += _text(alg) + struct.pack("<II", number, segment)
     for name, (kind, rank) in fields.items():
-        code = STRING if kind == "str" else CODES.index(np.dtype(kind).str[1:])
+        code = KINDS[kind] if kind in KINDS else CODES.index(np.dtype(kind).str[1:])
         out += _text("") + bytes(4) + _text(name) + struct.pack("<II", code, rank)
     return xtc(4, out, block)
 
@@ -40,7 +40,7 @@ def data(block, fields, values, damage=0, data_first=False):
         if kind == "str":
             array = np.frombuffer(value.encode() + b"\0", np.uint8)
         else:
-            array = np.asarray(value, kind)
+            array = np.asarray(value, "i4" if kind in KINDS else kind)
             assert array.ndim == rank, name
         if rank:
             shapes += struct.pack("<5I", *array.shape, *(0,) * (5 - array.ndim))

@@ -8,7 +8,7 @@ from ffb.sources import dgram_run
 from ffb.sources.dgram_run import CHECKED, DgramRun
 from ffb.sources.dgram_shot import Moment
 from ffb.sources.psana import Meaning
-from ffb.sources.xtc2 import Configure, service, timestamp
+from ffb.sources.xtc2 import CORRUPTED, Configure, service, timestamp
 from tests.unit.dgrams import data, dgram, names
 
 INFO = {"expt": ("str", 1), "runnum": ("u4", 0)}
@@ -203,6 +203,13 @@ def test_a_late_shot_comes_with_its_own_step():
     assert "2 shots came after the step that followed theirs had begun" in run.notes
 
 
+def test_a_corrupted_shot_is_a_row_without_frames_and_counted():
+    run = run_of(shot(10), shot(11, damage=CORRUPTED), shot(12, damage=1), meanings=Asked)
+    rows = read(run, run.bind(FIELDS, SHAPES)[0])
+    assert [r["x"] for r in rows] == [1.25, None, 1.5]
+    assert run.notes == ["1 times the DAQ marked data of a shot as corrupted: none of it was read"]
+
+
 def test_a_shot_that_comes_twice_counts_once():
     run = run_of(shot(10), None, shot(10), shot(11), shot(11), shot(12))
     assert [r["t"] for r in read(run, run.bind({}, {})[0])] == [10, 11, 12]
@@ -330,3 +337,22 @@ def test_psana_agrees_with_datagrams_made_by_hand():
     rows = read(run, run.bind(FIELDS, SHAPES)[0])
     assert run.notes == []
     assert [r["cam"] is None for r in rows] == [True, False] * 10
+
+
+@pytest.mark.psana
+def test_an_enumeration_is_its_number():
+    valve = {"state:s": ("enum", 0), "shut:s": ("dict", 0), "open:s": ("dict", 0), "x": ("f4", 0)}
+    config = dgram(2, 1, names(1, "valve", "raw", valve))
+    shots = [
+        dgram(12, t, data(1, valve, {"state:s": t % 2, "shut:s": 0, "open:s": 1, "x": 0.5}))
+        for t in range(10, 14)
+    ]
+    run = DgramRun([config], [dgram(4, 2)], stream(shots), Meaning)
+    fields = {n: Field("valve", "raw", n) for n in ("state", "x")}
+    inputs, problems = run.bind(fields | {"d": Field("valve", "raw", "open:s")}, {})
+    assert len(problems) == 1
+    assert (inputs["state"].dtype, inputs["state"].shape) == ("<i4", ())
+    rows = read(run, inputs)
+    assert [(r["state"], r["x"]) for r in rows] == [(0, 0.5), (1, 0.5), (0, 0.5), (1, 0.5)]
+    assert not [n for n in run.notes if "psana" in n]
+    assert "no timing system: pulse ids are 0, event codes are unknown" in run.notes
