@@ -191,10 +191,8 @@ def _stored_array(det: Any, ctype: str) -> NDArray[Any] | None:
     if not isinstance(data, np.ndarray):
         return None
     array = np.asarray(det._arr_for_daq_segments(data))
-    if array.ndim == 3 and len(det._segment_numbers) == 1 and array.shape[0] != 1:
-        array = array[:, None]  # (gain ranges, rows, columns) of a single segment
     while array.ndim < 4:
-        array = array[None]
+        array = array[None]  # one gain range, and one segment, are not always spelt out
     array = array.astype(np.int64 if ctype == "pixel_status" else np.float32)
     return np.ascontiguousarray(array)
 

@@ -6,7 +6,8 @@ import pytest
 from ffb.shot import Field
 from ffb.sources.psana import Meaning
 from ffb.sources.standins import import_psana
-from ffb.sources.xtc2_specs import Service
+from ffb.sources.xtc2_specs import SPECS, Service
+from ffb.sources.xtc2_writer import Xtc2Writer
 from ffb.testing.calib_service import CalibService
 from ffb.testing.fabricate import RunSpec, save_constants, write_experiment, write_run
 
@@ -226,3 +227,35 @@ def test_a_store_that_answers_nonsense_is_an_error_not_a_crash(run_path, spec, s
 def test_without_the_store_nothing_is_asked(run_path, spec, store):
     meaning_of(run_path, spec).constants("jungfrau", store=False)
     assert store.requests == []
+
+
+def test_constants_of_a_detector_with_one_gain_range(tmp_path, spec, store):
+    """An epix100 in the store is (segments, rows, columns), here it gets its gain range."""
+    path = tmp_path / "run.xtc2"
+    writer = Xtc2Writer(path, spec.exp, spec.run)
+    writer.declare(SPECS["epix100"], "epix100_0", uid="sn1")
+    writer.put(Service.CONFIGURE, spec.t0)
+    writer.close()
+    pedestals = np.random.default_rng(1).normal(2500, 10, (1, 704, 768)).astype(np.float32)
+    store.add(spec.exp, "epix100_sn1", "pedestals", pedestals)
+    ours = meaning_of(path, spec).constants("epix100_0")
+    np.testing.assert_array_equal(ours.pedestals, pedestals[None])
+    assert ours.dettype == "epix100"
+    assert ours.shape == (1, 704, 768)
+    assert ours.xyz.shape == (3, 1, 704, 768)
+
+
+def test_a_configure_that_psana_cannot_read_is_a_value_error(run_path, spec, monkeypatch):
+    manager = import_psana("psana.dgrammanager").DgramManager
+    monkeypatch.delattr(manager, "_set_configinfo")
+    with pytest.raises(ValueError, match=rf"{spec.exp} run {spec.run}.*_set_configinfo"):
+        meaning_of(run_path, spec)
+
+
+def test_a_run_without_detectors_has_no_meaning_but_is_no_error(spec):
+    empty = bytes(11) + bytes([Service.CONFIGURE]) + bytes(8) + (12).to_bytes(4, "little")
+    meaning = Meaning([empty], spec.exp, spec.run)
+    assert meaning.segments == {}
+    assert meaning.dettype("jungfrau") == ""
+    with pytest.raises(LookupError, match="it knows none"):
+        meaning.constants("jungfrau")
