@@ -118,14 +118,34 @@ def test_books_that_do_not_balance_say_so(tmp_path):
 
 def test_missing_values_pad_what_was_never_written(tmp_path):
     sink = begun(tmp_path)
-    sink.append(make_batch(0, 3))
-    sink.commit(books(1, 3))
+    for commit, n in enumerate((1000, 31)):  # some columns end in their first chunk, some later
+        sink.append(make_batch(1000 * commit, n))
+        sink.commit(books(commit, 1000 * commit + n))
     sink.close()
     with h5py.File(sink.path, "r") as file:
         for c in SCHEMA.columns:
-            _, chunk = file[c.name].id.read_direct_chunk((0,) * (1 + len(c.shape)))
-            rows = np.frombuffer(chunk, c.dtype).reshape(-1, *c.shape)
-            assert np.array_equal(rows[3:], np.full_like(rows[3:], c.missing), equal_nan=True)
+            begin = 1031 - 1031 % file[c.name].chunks[0]
+            _, chunk = file[c.name].id.read_direct_chunk((begin, *(0,) * len(c.shape)))
+            rows = np.frombuffer(chunk, c.dtype).reshape(-1, *c.shape)[1031 - begin :]
+            assert np.array_equal(rows, np.full_like(rows, c.missing), equal_nan=True)
+
+
+def test_what_a_killed_commit_left_is_overwritten_or_cut_off(tmp_path):
+    sink = begun(tmp_path)
+    sink.append(make_batch(0, 100))
+    sink.commit(books(1, 100))
+    sink.append(make_batch(5000, 1000))  # none of these rows may come back
+    for growing in (*sink._columns.values(), *sink._tables.values()):
+        growing.write()
+    sink.close()
+    again = begun(tmp_path)
+    assert again.rows == 100
+    again.append(make_batch(100, 40))
+    again.end_run(books(2, 140))
+    with reader.open(again.path) as run:
+        assert_true(run, 140)
+    with h5py.File(again.path, "r") as file:
+        assert {file[c.name].shape[0] for c in SCHEMA.columns} == {140}
 
 
 def test_a_closed_unfinished_file_is_continued(tmp_path):
@@ -290,6 +310,12 @@ def test_flags_are_cleared_as_hdf5_itself_would(tmp_path):
         h5py.File(path, "r", locking=False)
     assert h5clear.clear(path)
     assert path.read_bytes() == clean
+    path.write_bytes(bytes(block) + clean[48:] + bytes(1000))
+    assert h5clear.clear(path)
+    end = int.from_bytes(path.read_bytes()[28:36], "little")
+    assert end == path.stat().st_size, "or a writer going on would allocate what is in use"
+    with h5py.File(path, "r") as file:
+        assert len(file["timestamp"]) == 10
     path.write_bytes(clean[:20] + b"\x55" + clean[21:])
     with pytest.raises(OSError, match="superblock is damaged"):
         h5clear.clear(path)
