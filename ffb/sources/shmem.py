@@ -168,7 +168,11 @@ class ShmemSource:
                 early += 1
             elif moment.service == Service.BEGIN_RUN and configure is not None:
                 if early:
-                    log.warning("shmem: %d shots before any BeginRun, not delivered", early)
+                    log.warning(
+                        "shmem: passed over %d shots of no run or of one that was left, tag=%s",
+                        early,
+                        self.tag,
+                    )
                     early = 0
                 stream = self._until_end(moments)
                 try:

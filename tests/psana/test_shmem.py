@@ -237,7 +237,8 @@ def test_a_run_without_its_end_is_ended_by_the_next(small, other, tag):
         assert check(take(next(runs), WAVES), OTHER) == list(range(OTHER.shots))
 
 
-def test_a_run_that_is_left_early_does_not_stop_the_next(small, other, tag, shmem_server):
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_run_that_is_left_early_does_not_stop_the_next(small, other, tag, shmem_server, closed):
     shmem_server(small, other)
     with source(tag) as src:
         runs = src.runs()
@@ -245,6 +246,8 @@ def test_a_run_that_is_left_early_does_not_stop_the_next(small, other, tag, shme
         run.bind({}, {})
         items = (i for i in run if not isinstance(i, (Idle, BeginStep)))
         assert next(items).timestamp == SMALL.timestamp(0)
+        if closed:
+            items.close()
         assert check(take(next(runs), WAVES), OTHER) == list(range(OTHER.shots))
 
 
