@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ffb
+import ffb.reader
 from ffb import cli, processes, show
 from ffb.batch import Batch
 from ffb.config import parse
@@ -268,6 +268,11 @@ def test_a_reducer_is_shown_whole_with_a_table_to_start_from(run, name):
     assert config.reducers[name].use == name
 
 
+def test_a_unit_that_is_the_inputs_says_so(run):
+    _, out, _ = run("reducers", "roi")
+    assert re.search(r"^sum +<f8 +- +the input's +sum of the valid pixels", out, re.MULTILINE)
+
+
 def test_an_unknown_reducer_is_told_with_the_nearest(run):
     assert run("reducers", "rio") == (1, "", "ffb: no reducer 'rio'; did you mean 'roi'?\n")
 
@@ -316,6 +321,9 @@ def test_check_and_detnames_on_a_recorded_run(run, run_file, run_spec, tmp_path)
         '[source]\nkind = "psana"\nexp = "mfxx49820"\nshmem = "x"\n'
         '[inputs]\ne = { detector = "gasdet", field = "f11ENRC", record = true }\n'
         'f = { detector = "gasdte", field = "f11ENRC", record = true }\n'
+        'w = { detector = "w8", field = "raw_0" }\n'
+        '[reducers.i0]\nuse = "waveform_integral"\ninputs = "w"\n'
+        'params = [{ runs = "42-", gate = [20, 90], dt = 1.0 }]\n'
     )
     status, out, err = run("check", file, "--run-file", run_file, "--run", "99")
     assert (status, out) == (2, "")
@@ -330,7 +338,7 @@ def test_check_and_detnames_on_a_recorded_run(run, run_file, run_spec, tmp_path)
     assert f"{run_spec.exp} run {run_spec.run}" in out
 
 
-def test_open_tells_what_a_file_holds(run, tmp_path):
+def test_open_tells_what_a_file_holds(run, tmp_path, monkeypatch):
     from ffb.writers.small_data import SmallData
 
     schema = Schema((*CORE, Column("spot/sum", "<f8", unit="keV", doc="sum of [valid] pixels")))
@@ -361,8 +369,14 @@ def test_open_tells_what_a_file_holds(run, tmp_path):
         "state": "growing, or cut off",
         "ended": "not yet",
     }
+    monkeypatch.setattr(ffb.reader.RunFile, "follow", lambda *_, **__: iter([slice(3, 1200)]))
+    status, out, _ = run("open", path, "--follow")
+    assert status == 0
+    assert out.count("rows committed") == 2
+    assert "\nrows 3 to 1,200\n" in out
     sink.end_run(counts)
     status, out, _ = run("open", path, "--follow")
+    assert out.count("rows committed") == 1
     assert status == 0
     assert re.search(r"^state +complete", out, re.MULTILINE)
 
