@@ -26,9 +26,6 @@ from ffb.source import Constants
 #: The ADC value of a raw pixel; its gain range is in the two bits above.
 ADU = 0x3FFF
 
-#: Pixels searched together for one that has switched.
-BLOCK = 64
-
 #: Gain ranges whose status masks a pixel; psana leaves out the two that epix10ka derives.
 STATUS_RANGES = 5
 
@@ -45,12 +42,16 @@ Range = tuple[NDArray[Any], NDArray[Any]]
 class Jungfrau(NamedTuple):
     """Constants of a Jungfrau: ``pedestal`` and ``factor`` (pixels,) of range 0.
 
-    ``switched`` (pixels, 3, 2) holds both for the gain codes 1, 2 (no range, a defect) and 3.
+    ``range1`` and ``range2`` (pixels, 2) hold both for gain codes 1 and 3, side by side because
+    they are read for single pixels; ``undefined`` is the value of a good pixel with gain code 2,
+    which means none.
     """
 
     pedestal: F32
     factor: F32
-    switched: F32
+    range1: F32
+    range2: F32
+    undefined: float
 
 
 class Epix10ka(NamedTuple):
@@ -76,28 +77,26 @@ def jungfrau_tile(raw: Any, first: int, planes: Jungfrau, out: Any) -> int:
     for i in range(raw.size):
         bits |= raw[i]
         out[i] = (np.float32(raw[i]) - pedestal[i]) * factor[i]
-    bad = 0
-    if bits > ADU:
-        switched = planes.switched[first : first + raw.size]
-        for at in range(0, raw.size, BLOCK):
-            bad += _switch(raw[at : at + BLOCK], switched[at : at + BLOCK], out[at : at + BLOCK])
-    return bad
+    return _switch(raw, first, planes, out) if bits > ADU else 0
 
 
 @exact
-def _switch(raw: Any, switched: Any, out: Any) -> int:
-    """Overwrite the pixels of a block that have switched; returns how many became NaN."""
-    bits = np.uint16(0)
-    for i in range(raw.size):
-        bits |= raw[i]
+def _switch(raw: Any, first: int, planes: Jungfrau, out: Any) -> int:
+    """Overwrite the pixels of a row that have switched; returns how many became NaN."""
     bad = 0
-    if bits > ADU:
-        for i in range(raw.size):
-            if raw[i] > ADU:
-                code = (raw[i] >> 14) - 1
-                value = (np.float32(raw[i] & ADU) - switched[i, code, 0]) * switched[i, code, 1]
-                out[i] = value
-                bad += value != value
+    range1 = planes.range1[first : first + raw.size]
+    range2 = planes.range2[first : first + raw.size]
+    for i in range(raw.size):
+        code = raw[i] >> 14
+        if code != 0:
+            adu = np.float32(raw[i] & ADU)
+            if code == 1:
+                out[i] = (adu - range1[i, 0]) * range1[i, 1]
+            elif code == 3:
+                out[i] = (adu - range2[i, 0]) * range2[i, 1]
+            else:
+                out[i] = planes.undefined if planes.factor[first + i] != 0 else 0.0
+            bad += out[i] != out[i]
     return bad
 
 
@@ -215,7 +214,7 @@ def calibration_of(
     planes = [_plane(*ranges[0], good, np.float32(0))]
     planes += [_plane(*r, good, undefined) for r in ranges[1:]]
     return Calibration(
-        *_pack(c.dettype, planes, good, undefined),
+        *_pack(c.dettype, planes, undefined),
         mask=good,
         unit=unit if c.gain is not None else "ADU",
         ids=dict(c.ids),
@@ -340,14 +339,11 @@ def _plane(
 
 
 def _pack(
-    dettype: str, planes: list[tuple[F32, F32]], good: NDArray[np.bool_], undefined: np.float32
+    dettype: str, planes: list[tuple[F32, F32]], undefined: np.float32
 ) -> tuple[Jungfrau | Epix10ka, Any]:
     """Lay the planes out for the kernel, and name it."""
     if dettype == "epix10ka":
         return Epix10ka(*(a.ravel() for plane in planes for a in plane)), epix10ka_tile
-    switched = np.zeros((good.size, 3, 2), np.float32)
-    for code, plane in ((1, planes[1]), (3, planes[2])):
-        for i in (0, 1):
-            switched[:, code - 1, i] = plane[i].ravel()
-    switched[good.ravel(), 1, 1] = undefined
-    return Jungfrau(planes[0][0].ravel(), planes[0][1].ravel(), switched), jungfrau_tile
+    pedestal, factor = (a.ravel() for a in planes[0])
+    one, two = (np.stack([a.ravel() for a in plane], axis=-1) for plane in planes[1:])
+    return Jungfrau(pedestal, factor, one, two, float(undefined)), jungfrau_tile

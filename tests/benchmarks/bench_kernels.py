@@ -1,0 +1,261 @@
+"""Calibration against psana's C++, I(q) against pyFAI, the fused pass against the bytes it reads.
+
+All on one thread and 4 Mpx, in time of that thread. ``python -m tests.benchmarks.bench_kernels``.
+"""
+
+import argparse
+import os
+import warnings
+from collections.abc import Callable
+from time import thread_time
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from ffb import Area, Tile
+from ffb.batch import Batch
+from ffb.compile import kernel
+from ffb.fuse import RUN
+from ffb.reducers.azimuthal import Bins, azimuthal
+from ffb.reducers.azimuthal import Params as Azimuthal
+from ffb.reducers.calibration import calibration_of
+from ffb.reducers.geometry import HC
+from ffb.reducers.roi import Params as Roi
+from ffb.reducers.roi import roi
+from ffb.schema import Schema
+from ffb.source import Constants
+from ffb.sources.standins import import_psana
+from ffb.stages import AreaPass
+from tests.benchmarks.harness import Table, compare, machine, over, read
+from tests.unit.passes import member
+
+SHAPE = (8, 512, 1024)
+PIXEL, DISTANCE, ENERGY, BINS = 75e-6, 100.0, 9.5, 500
+#: Rows and columns of the segments in the assembled image: two columns of four, without gaps, so
+#: that pyFAI is given exactly our pixels.
+PLACES = [(i // 2 * 512, i % 2 * 1024) for i in range(8)]
+IMAGE = (2048, 2048)
+BEAM = (1021.37, 1027.71)
+
+
+def constants() -> Constants:
+    """Constants like those of a Jungfrau of 4 Mpx; the beam goes through the middle."""
+    rng = np.random.default_rng(1)
+    pedestals, gain = (np.empty((3, *SHAPE), np.float32) for _ in range(2))
+    for g, (pedestal, slope) in enumerate(((2800, 40.0), (14500, -1.35), (14000, -0.1))):
+        pedestals[g] = rng.normal(pedestal, 60, SHAPE)
+        gain[g] = slope * rng.normal(1, 0.01, SHAPE)
+    status = (rng.random((3, *SHAPE), np.float32) < 5e-4).astype(np.uint64)
+    x, y = (np.indices(IMAGE) + 0.5) * PIXEL * 1e6
+    xyz = np.stack([*(scattered(a) for a in (x, y)), np.full(SHAPE, -1e5)])
+    xyz[:2] -= np.array(BEAM).reshape(2, 1, 1, 1) * PIXEL * 1e6
+    return Constants("jungfrau", "jungfrau", SHAPE, pedestals, gain, None, status, xyz=xyz)
+
+
+def scattered(image: NDArray[Any]) -> NDArray[Any]:
+    """Segments of an assembled image."""
+    return np.stack([image[r : r + SHAPE[1], c : c + SHAPE[2]] for r, c in PLACES])
+
+
+def raw_frames(c: Constants, switched: float, number: int = 4) -> list[NDArray[np.uint16]]:
+    """Raw frames with photons; ``switched`` of the pixels, in clusters, are in gain 1 or 2."""
+    assert c.pedestals is not None
+    rng = np.random.default_rng(2)
+    out = []
+    for _ in range(number):
+        adu = c.pedestals[0] + rng.poisson(0.05, SHAPE) * 380 + rng.normal(0, 2, SHAPE)
+        raw = np.clip(adu, 0, 16383).astype(np.uint16)
+        spots = int(switched * raw.size / 144)
+        for s, r, col in zip(*(rng.integers(0, n, spots) for n in (8, 500, 1012)), strict=True):
+            spot = raw[s, r : r + 12, col : col + 12]
+            spot[:] = 14000 - rng.integers(0, 500, spot.shape) | rng.choice([0x4000, 0xC000])
+        out.append(raw)
+    return out
+
+
+def flat(raw: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Segments as a source hands them over."""
+    return tuple(s.ravel() for s in raw)
+
+
+def psana_calib(c: Constants) -> Callable[[NDArray[Any]], Any]:
+    """psana's C++ ``calib_jungfrau_v3``, its default, with its layout of the constants."""
+    assert c.pedestals is not None
+    assert c.gain is not None
+    assert c.status is not None
+    fn = import_psana("psana.pycalgos.utilsdetector").calib_jungfrau_v3
+    good = (c.status == 0).all(axis=0)
+    packed = np.zeros((4, good.size, 2), np.float32)
+    for g, code in ((0, 0), (1, 1), (2, 3)):
+        packed[code, :, 0] = c.pedestals[g].ravel()
+        packed[code, :, 1] = (np.float32(1) / c.gain[g] * good).ravel()
+    cons, out = packed.ravel(), np.zeros(good.size, np.float32)
+
+    def run(raw: NDArray[Any]) -> NDArray[Any]:
+        fn(raw, cons, 512 * 1024, out)
+        return out
+
+    return run
+
+
+def calibrations(c: Constants, rounds: int) -> list[Table]:
+    """Whole frames to keV: psana's C++ and ours, which must agree bit by bit."""
+    ours, theirs = calibration_of(c, psana=True), psana_calib(c)
+    out = np.zeros(SHAPE, np.float32)
+    tables = []
+    for switched in (0.0, 0.05):
+        frames = raw_frames(c, switched)
+        ours.calibrate(flat(frames[0]), out)
+        np.testing.assert_array_equal(out.ravel(), theirs(frames[0]).ravel())
+        share = np.mean([(f > 0x3FFF).mean() for f in frames])
+        competitors = {
+            "psana C++ v3": over(frames, theirs),
+            "ours": over(frames, lambda f: ours.calibrate(flat(f), out)),
+            "read raw, pedestals, factors; write frame": over(
+                frames, lambda f: (read((f, *ours.constants[:2])), out.fill(1))
+            ),
+        }
+        title = f"calibration, 4 Mpx, {share:.1%} of the pixels switched"
+        tables.append(compare(competitors, "psana C++ v3", rounds, title, clock=thread_time))
+    return tables
+
+
+LIMITS = (0.0, 4.5)
+SETTINGS = Azimuthal(distance=DISTANCE, energy=ENERGY, bins=BINS, polarization=0.99, limits=LIMITS)
+#: pyFAI moves the upper limit by this.
+UP = 1 + np.finfo(np.float32).eps
+
+
+def engines(area: Area) -> dict[str, Callable[[NDArray[Any]], Any]]:
+    """pyFAI's Cython engines without pixel splitting; the first call builds their tables."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "NUMEXPR_NUM_THREADS": "1"}  # read at import
+    from pyFAI.detectors import Detector
+    from pyFAI.integrator.azimuthal import AzimuthalIntegrator
+
+    engine = AzimuthalIntegrator(
+        dist=DISTANCE * 1e-3,
+        poni1=BEAM[0] * PIXEL,
+        poni2=BEAM[1] * PIXEL,
+        wavelength=HC / ENERGY * 1e-10,
+        detector=Detector(PIXEL, PIXEL, max_shape=IMAGE),
+    )
+    mask = (~assembled(area.mask)).astype(np.int8)
+    low, high = LIMITS
+
+    def run(method: str) -> Callable[[NDArray[Any]], Any]:
+        return lambda image: engine.integrate1d(
+            image, BINS, mask=mask, unit="q_A^-1", radial_range=(low, high / UP),
+            method=("no", method, "cython"), polarization_factor=SETTINGS.polarization,
+        )  # fmt: skip
+
+    return {f"pyFAI {m}": run(m) for m in ("histogram", "csr", "csc", "lut")}
+
+
+def assembled(segments: NDArray[Any]) -> NDArray[Any]:
+    """The image that the segments make."""
+    image = np.empty(IMAGE, segments.dtype)
+    for s, (r, c) in enumerate(PLACES):
+        image[r : r + SHAPE[1], c : c + SHAPE[2]] = segments[s]
+    return image
+
+
+@njit(nogil=True)
+def _integrate(accumulate: Any, frame: Any, valid: Any, bins: Bins, state: Any) -> None:
+    columns = 1024
+    for number in range(frame.size // columns):
+        first = number * columns
+        row = slice(first, first + columns)
+        accumulate(Tile(frame[row], valid[row], 0, number, first), bins, state)
+
+
+def integrations(c: Constants, rounds: int) -> Table:
+    """Calibrated frames to I(q): pyFAI on the assembled image, ours on its segments."""
+    k = calibration_of(c)
+    area = Area(c.detector, SHAPE, k.mask, c.xyz, "keV")
+    frames = []
+    for raw in raw_frames(c, 0.0, 3):
+        frames.append(np.zeros(SHAPE, np.float32))
+        k.calibrate(flat(raw), frames[-1])
+    bins = azimuthal.prepare(SETTINGS, area)
+    state = azimuthal.allocate(bins)
+    valid = k.mask.astype(np.uint8).ravel()
+    start, accumulate, finish = (
+        kernel(azimuthal.functions[f]) for f in ("start", "accumulate", "finish")
+    )
+
+    def ours(frame: NDArray[Any]) -> Any:
+        start(bins, state)
+        _integrate(accumulate, frame.reshape(-1), valid, bins, state)
+        return finish(bins, state)
+
+    images = [assembled(f) for f in frames]
+    theirs = engines(area)
+    reference = theirs["pyFAI csc"](images[0])
+    filled = reference.count > 0
+    mine = ours(frames[0]).intensity
+    same = filled & (reference.count == bins.number)
+    worst = np.abs(mine[same] / reference.intensity[same] - 1).max()
+    print(
+        f"I(q) differs from pyFAI's CSC engine by at most {worst:.1e}, relative, in the"
+        f" {same.sum()} of {filled.sum()} bins with the same pixels (it rounds edges to float32)\n"
+    )
+    tables = (bins.starts, bins.bins, bins.bounds)
+    competitors = {name: over(images, fn) for name, fn in theirs.items()}
+    competitors["ours"] = over(frames, ours)
+    competitors["read frame and bins"] = over(frames, lambda f: read((f, *tables)))
+    title = f"I(q), {BINS} bins, 4 Mpx, 1 thread"
+    table = compare(competitors, "pyFAI csc", rounds, title, clock=thread_time)
+    best = min((r for r in table.rows if r.name.startswith("pyFAI")), key=lambda r: r.best).name
+    if best == "pyFAI csc":
+        return table
+    return compare(competitors, best, rounds, title, clock=thread_time)
+
+
+def fused(c: Constants, rounds: int) -> list[Table]:
+    """Raw to I(q) and ROI in one pass, against reading once every byte that it must read."""
+    k = calibration_of(c)
+    area = Area(c.detector, SHAPE, k.mask, c.xyz, "keV")
+    members = [
+        member("azimuthal", azimuthal, SETTINGS, area),
+        member("roi", roi, Roi((100, 228), (400, 656), 2), area),
+    ]
+    schema = Schema(tuple(column for m in members for column in m.all_columns))
+    batch = Batch(schema, 1)
+    run = AreaPass(members, k, area, schema, 1)
+    active = np.full(len(members), RUN, np.uint8)
+    bins = members[0].constants
+    always = (*k.constants[:2], bins.starts, bins.bins, bins.bounds)
+    tables = []
+    for switched in (0.0, 0.05):
+        frames = raw_frames(c, switched)
+        competitors = {
+            "read raw, pedestals, factors, bins": over(frames, lambda f: read((f, *always))),
+            "calibration + ROI + I(q)": over(
+                frames, lambda f: run(flat(f), 0, batch.buffer, active)
+            ),
+        }
+        share = np.mean([(f > 0x3FFF).mean() for f in frames])
+        title = f"fused pass, 4 Mpx, {share:.1%} of the pixels switched"
+        tables.append(
+            compare(
+                competitors, "read raw, pedestals, factors, bins", rounds, title, clock=thread_time
+            )
+        )
+    return tables
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    warnings.simplefilter("ignore")
+    print(machine("pyFAI", "psana"), "\n")
+    c = constants()
+    for table in (*calibrations(c, rounds), integrations(c, rounds), *fused(c, rounds)):
+        print(table)
+
+
+if __name__ == "__main__":
+    main()
