@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ffb.dashboards.app import Dashboard
+from ffb.dashboards.views.view import STALE
 from ffb.live import Live
 from ffb.sink import Counts
 from ffb.source import RunInfo
@@ -110,7 +111,8 @@ async def look(aggregator, dashboard):
         text = await chrome.evaluate(
             page, "Array.from(Bokeh.documents[0]._all_models.values()).find(m => m.text).text"
         )
-        await chrome.until(page, f"{STATE}.includes('10.0 s old') || {STATE}.includes('4.0 s old')")
+        grey = "[...Bokeh.documents[0]._all_models.values()].some(m => m.background_fill_color"
+        await chrome.until(page, f"{grey} === '{STALE}')")
         await chrome.picture(page, ARTEFACTS / "stale.png")
         return before, after, text, dashboard.model
 

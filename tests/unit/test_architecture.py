@@ -26,10 +26,10 @@ BOUNDARIES = {
 #: Layers of the engine, lowest first; a module imports only from its own layer or lower ones.
 LAYERS = (
     {"shot", "source", "schema", "batch", "sink", "health", "runs", "layers", "address"},
-    {"reduce", "resolve", "endpoints", "untrusted"},
+    {"reduce", "endpoints", "untrusted"},
     {"settings", "compile", "wire", "uncalibrated"},
     {"light", "problems", "window", "fuse", "accumulate"},
-    {"config", "guard", "ledger", "merge", "transport"},
+    {"resolve", "config", "guard", "ledger", "merge", "transport"},
     {"stages", "bind"},
     {"plan", "aggregate", "live", "reader"},
     {"ffb", "produce", "serve"},
