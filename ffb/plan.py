@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ffb.batch import Batch
 from ffb.bind import Binder, Bound
-from ffb.config import Config
+from ffb.config import Config, ConfigError
 from ffb.fuse import Member
 from ffb.guard import Guard
 from ffb.light import compile_stamp, masks_of
@@ -46,7 +46,10 @@ class Plan:
         self.motors = {f"scan/{m}": m for m in run.motors}
         self.block = FrameBlock(bound.inputs, self.capacity)
         reduced = (c for m in bound.members for c in m.all_columns)
-        self.schema = Schema((*CORE, *self._own_columns(), *reduced))
+        columns = (*CORE, *self._own_columns(), *reduced)
+        if clashes := _clashes([c.name for c in columns]):
+            raise ConfigError(clashes)
+        self.schema = Schema(columns)
         self.step_values = dict.fromkeys(run.motors, np.nan)
         self.step_number = -1
         self._light = masks_of(config.light)
@@ -172,6 +175,25 @@ class Plan:
             "inputs": dict(zip(r.inputs, m.inputs, strict=True)),
         }
         return out if r.module.startswith("ffb.reducers.") else {**out, "source": r.source}
+
+
+def _clashes(names: Sequence[str]) -> list[str]:
+    """Columns that cannot stand beside each other in a file: equal, or one inside of another."""
+    twice = [n for n, times in Counter(names).items() if times > 1]
+    known = set(names)
+    inside = [(n, p) for n in names if (p := _parent(n, known))]
+    return [
+        *(
+            f"{n}: there are two columns of this name; rename the input or the reducer"
+            for n in twice
+        ),
+        *(f"{n}: cannot be a column, because {p} is one; rename either" for n, p in inside),
+    ]
+
+
+def _parent(name: str, known: set[str]) -> str:
+    parts = name.split("/")
+    return next((p for k in range(1, len(parts)) if (p := "/".join(parts[:k])) in known), "")
 
 
 def _plain(value: Any) -> Any:

@@ -356,6 +356,14 @@ def test_a_run_without_parameters_is_a_problem():
     assert told.startswith("reducers.spot.params: nothing is given for run 1")
 
 
+def test_columns_of_one_name_or_inside_another_are_a_problem():
+    told = problems({"diode": PULSE, "spot": SPOT}, record=("diode",))
+    assert all("diode is one" in line for line in told)
+    assert len(told) == 5
+    (told,) = problems({"step": STRICT})[:1]
+    assert told.startswith("step/present: cannot be a column, because step is one")
+
+
 LOCAL = '''
 from typing import Annotated, NamedTuple
 from ffb import Feature, Value, reducer
