@@ -297,3 +297,11 @@ def _runs(
         of.ravel()[start],
         bounds.astype(np.int64),
     )
+
+
+def example() -> tuple[Params, Area]:
+    """Parameters, and a detector to try them on."""
+    mask = np.ones((2, 9, 23), np.bool_)
+    segment, row, col = np.indices(mask.shape, np.float64)
+    xyz = np.stack([75 * (row - 10 * segment), 75 * (col - 11), 0 * row])
+    return Params(distance=5.0, energy=9.5, bins=12), Area("example", mask.shape, mask, xyz, "keV")
