@@ -356,6 +356,7 @@ def test_an_aggregator_that_was_busy_is_not_told_everything_several_times(
     link = Link(address, "p0")
     for i in range(5):
         link.send(SHOTS, SCHEMA, batch(i))
+    assert link._socket.poll(10_000, zmq.POLLOUT), "connected, and not yet welcome"
     for _ in range(5):
         link._hello()
     assert [d.seq for d in take(hub, link, 5)] == [1, 2, 3, 4, 5]

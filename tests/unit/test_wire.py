@@ -247,10 +247,12 @@ def test_a_wrong_body_is_refused(kind: int, body: bytes) -> None:
         (3, {"ended": 1}),
         (3, {"ended": "", "really": True}),
         (0, {"config": 1}),
+        (4, {"a": [0] * 20_001}),
+        (4, {str(i): 0 for i in range(20_001)}),
         (4, {"a": {"b": {"c": [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}}}),
     ],
 )
-def test_a_body_that_means_nothing_is_refused(kind: int, body: dict) -> None:
+def test_a_body_that_means_nothing_or_too_much_is_refused(kind: int, body: dict) -> None:
     with pytest.raises(WireError):
         Decoder()([*messages()[kind][:2], msgpack.packb(body)])
 
