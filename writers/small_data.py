@@ -72,6 +72,7 @@ class SmallData:
             for path in self._candidates(info):
                 lease = Lease(path)
                 try:
+                    _part(path).unlink(missing_ok=True)  # left by a writer killed while creating
                     why = _foreign(path, info, schema) if path.exists() else ""
                     if not why and path.exists():
                         self._continue(path)
@@ -100,8 +101,7 @@ class SmallData:
         """Make the file under another name and let it appear when readers can open it."""
         if full := _no_room(self.directory, layout.overhead(schema) + RESERVE):
             raise OSError(errno.ENOSPC, f"{self.directory}: {full}")
-        part = path.with_name(f".{path.name}.part")
-        part.unlink(missing_ok=True)  # what a writer left that was killed right here
+        part = _part(path)
         file = h5py.File(part, "x", libver="latest", locking=False)
         try:
             layout.create(file, info, schema, provenance)
@@ -279,6 +279,10 @@ class SmallData:
             f"{self.path}: not written: {why}; {self.rows} rows are safe in the file,"
             f" {self._appended() - self.rows} wait in memory for the next commit",
         )
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
 
 
 def _foreign(path: Path, info: RunInfo, schema: Schema) -> str:

@@ -1,4 +1,4 @@
-"""Rows per second into the small-data file against h5py, np.tofile and psana, interleaved.
+"""Rows per second into the small-data file against h5py and np.tofile, interleaved.
 
 Every way writes the same columns of the same batches to memory-backed disk; a round runs all of
 them, and a ratio is the median of its rounds. ``python -m tests.benchmarks.bench_writer``.
@@ -8,7 +8,6 @@ import argparse
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -101,22 +100,6 @@ def tofile(folder: Path, schema: Schema, batches: list[Batch], n: int) -> None:
         file.close()
 
 
-def psana_small_data(folder: Path, schema: Schema, batches: list[Batch], n: int) -> None:
-    """psana's own serial writer at its defaults, fed from dictionaries."""
-    from psana.psexp.tools import Logging  # noqa: F401  psana must be there to be compared with
-    from psana.smalldata import SmallData as Peer
-
-    peer = Peer(server_group=None, filename=str(folder / "psana.h5"))
-    stamp = 0
-    for i in range(n):
-        columns = batches[i % len(batches)].columns
-        for j in range(batches[0].n):
-            row = {k.replace("/", "_"): v[j] for k, v in columns.items() if k != "timestamp"}
-            stamp += 1
-            peer.event(stamp, row)
-    peer.done()
-
-
 def rate(
     write: Callable[..., None], schema: Schema, batches: list[Batch], n: int, where: str
 ) -> float:
@@ -150,7 +133,7 @@ def main() -> None:
         for key, found in rates.items():
             ratio = statistics.median(a / b for a, b in zip(rates["ffb"], found, strict=True))
             middle = statistics.median(found)
-            sys.stdout.write(f"  {key:16} {middle:10.0f} rows/s   ffb is {ratio:6.2f} x this\n")
+            print(f"  {key:16} {middle:10.0f} rows/s   ffb is {ratio:6.2f} x this")
 
 
 if __name__ == "__main__":
