@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from threading import Event
 
 from ffb.shot import Field, Input
 from ffb.source import RunInfo
@@ -23,7 +22,7 @@ from ffb.sources.dgram_run import DgramRun
 from ffb.sources.dgram_run import Stream as Moments
 from ffb.sources.dgram_shot import Moment
 from ffb.sources.gather import Dgrams
-from ffb.sources.plain import share
+from ffb.sources.plain import Stop, share
 from ffb.sources.psana import Meaning
 from ffb.sources.streams import Merge, Stream, kind_of
 from ffb.sources.xtc2 import Buffer, Configure, timestamp
@@ -72,7 +71,7 @@ class FilesSource:
         self.folder, self.exp, self.numbers = Path(folder), exp, list(runs)
         self.growing, self.grace, self.settle = growing, grace, settle
         self._mine = share(producer, producers)
-        self._stop = Event()
+        self._stop = Stop()
         self._merge: Merge | None = None
 
     def runs(self) -> Iterator[FileRun]:
@@ -130,14 +129,8 @@ class FilesSource:
         found: dict[int, dict[int, Path]] = {}
         for path in sorted(self.folder.glob(f"{self.exp}-r*.xtc2*")):
             m = _NAME.fullmatch(path.name)
-            if m is None:
-                continue
-            if int(m["chunk"]):
-                raise ValueError(
-                    f"{path.name}: run {int(m['run'])} was written in chunks, which are not read;"
-                    " read it through shared memory, or name another run"
-                )
-            found.setdefault(int(m["run"]), {})[int(m["stream"])] = path
+            if m is not None and not int(m["chunk"]):
+                found.setdefault(int(m["run"]), {})[int(m["stream"])] = path
         return found
 
     def _is_old(self, number: int) -> bool:
@@ -150,9 +143,10 @@ class FilesSource:
         if not self.growing:
             wrong = [n for n in self.numbers if n not in found]
             if wrong or not found:
+                which = f"{self.exp} run {wrong[0]}" if wrong else self.exp
                 raise FileNotFoundError(
-                    f"no files of {self.exp} run {wrong or ''} in {self.folder}; there are runs"
-                    f" {sorted(found) or 'of no number'}"
+                    f"no files of {which} in {self.folder}; of that experiment there are"
+                    f" {f'runs {sorted(found)}' if found else 'none'}"
                 )
             yield from self.numbers or sorted(found)
             return
@@ -179,10 +173,21 @@ class FilesSource:
             if now.keys() != listed.keys():
                 since = time.monotonic()
             listed = now
+            if listed and not self.growing:
+                self._refuse_chunks(number)
             if listed and (not self.growing or time.monotonic() - since >= self.settle):
                 return [listed[k] for k in sorted(listed)]
             self._stop.wait(POLL if listed else LIST_POLL)
         return []
+
+    def _refuse_chunks(self, number: int) -> None:
+        """Raise ``ValueError`` for a run that goes on in further files."""
+        more = sorted(self.folder.glob(f"{self.exp}-r{number:04d}-s*-c*[1-9].xtc2"))
+        if more:
+            raise ValueError(
+                f"run {number} of {self.exp} was written in chunks ({more[0].name}), which are not"
+                " read; name another run"
+            )
 
 
 class FileRun(DgramRun):
@@ -213,7 +218,7 @@ class FileRun(DgramRun):
 class Reader:
     """Reads run after run from merged streams."""
 
-    def __init__(self, merge: Merge, stop: Event, mine: Callable[[int], bool]) -> None:
+    def __init__(self, merge: Merge, stop: Stop, mine: Callable[[int], bool]) -> None:
         self.merge, self._stop, self._mine = merge, stop, mine
 
     def begin(self) -> list[Buffer | None]:

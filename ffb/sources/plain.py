@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -11,6 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.shot import CODE_WORDS, Field, FrameBlock, Input
+
+
+class Stop:
+    """Says that it is time to stop.
+
+    Unlike ``threading.Event`` it takes no lock: a signal handler that interrupts ``wait`` in its
+    own thread may call ``set``. Waits here are short.
+    """
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def set(self) -> None:
+        """Say so, for good."""
+        self._said = True
+
+    def is_set(self) -> bool:
+        """Whether somebody said so."""
+        return self._said
+
+    def wait(self, seconds: float) -> None:
+        """Let ``seconds`` pass, unless it is time already."""
+        if not self._said:
+            time.sleep(seconds)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from ffb.batch import Batch
 from ffb.schema import PULSE_ID, STEP, TIMESTAMP, Schema
 from ffb.shot import BeginStep, Field, Input, Item
 from ffb.source import Constants, RunInfo
-from ffb.sources.plain import Binding, PlainShot, share
+from ffb.sources.plain import Binding, PlainShot, Stop, share
 from ffb.wire import Decoder, EndRun, Header, Message, WireError
 from ffb.writers.capture import read_capture
 
@@ -147,7 +146,7 @@ class ReplaySource:
     def __init__(self, path: str | PathLike[str], producer: int = 0, producers: int = 1) -> None:
         self.path = Path(path)
         self._mine = share(producer, producers)
-        self._stop = Event()
+        self._stop = Stop()
         next(read_capture(self.path), None)
 
     @property

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from ffb.shot import BeginStep, Field, Idle, Input, Item, timestamp_of
 from ffb.source import Constants, RunInfo
-from ffb.sources.plain import Binding, PlainShot, words_of
+from ffb.sources.plain import Binding, PlainShot, Stop, words_of
 
 AREA = Field("area", "raw", "raw")
 WAVE = Field("digitizer", "raw", "wave")
@@ -90,7 +89,7 @@ class Spot(NamedTuple):
 class SyntheticRun:
     """One run; beyond the protocol, it tells the truth about every shot."""
 
-    def __init__(self, spec: Synthetic, number: int, stop: Event) -> None:
+    def __init__(self, spec: Synthetic, number: int, stop: Stop) -> None:
         self.spec = spec
         self.info = RunInfo(spec.exp, number, timestamp_of(self._time(number, -2)))
         self.motors: tuple[str, ...] = ("delay",)
@@ -302,7 +301,7 @@ class SyntheticSource:
 
     def __init__(self, spec: Synthetic | None = None) -> None:
         self.spec = spec or Synthetic()
-        self._stop = Event()
+        self._stop = Stop()
 
     def runs(self) -> Iterator[SyntheticRun]:
         """Yield one run after the other."""

@@ -1,10 +1,12 @@
 """What sources of plain values share."""
 
+import signal
+
 import numpy as np
 import pytest
 
 from ffb.shot import Field, FrameBlock, Input
-from ffb.sources.plain import Binding, PlainShot, share, unknown, words_of
+from ffb.sources.plain import Binding, PlainShot, Stop, share, unknown, words_of
 
 WAVE, IMAGE = Input("value", "<f8", (3,)), Input("area", "<u2", (2, 4, 5))
 KNOWN = [Field("jungfrau", "raw", "raw"), Field("w8", "raw", "raw_0"), Field("w8", "fex", "posX")]
@@ -32,6 +34,20 @@ def test_a_row_forgets_the_shot_it_held_before():
     assert not block.timed[0]
     assert not block.codes.any()
     assert block.pulse_id[0] == 0
+
+
+def test_a_signal_handler_may_stop_what_it_interrupts():
+    """With a lock in ``set`` or ``wait`` this would hang: the handler runs in the same thread."""
+    stop = Stop()
+    old = signal.signal(signal.SIGALRM, lambda *_: stop.set())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        while not stop.is_set():
+            stop.wait(0.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert stop.is_set()
 
 
 def test_segments_of_an_area_come_flat_and_in_order():
