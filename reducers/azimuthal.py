@@ -100,36 +100,38 @@ def _four(v: Any, i: int) -> Any:
 
 
 @kernel
-def add(v: Any, bounds: Any, starts: Any, bins: Any, sums: Any) -> None:
+def add(v: Any, row: int, table: Bins, sums: Any) -> None:
     """Add a row ``v`` without bad pixels to the sums, run by run.
 
     One addition to memory a run instead of one a pixel, and hardly ever twice in a row to the
     same bin, which would have to wait for the first: twice as fast as pixel by pixel. Loops of
     fixed length spare the processor guessing where a run ends.
     """
-    for k in range(bounds[0], bounds[1]):
+    bounds, starts, bins, at = table.bounds, table.starts, table.bins, row * LONGEST
+    for k in range(bounds[at], bounds[at + 1]):
         sums[bins[k]] += v[starts[k]]
-    for k in range(bounds[1], bounds[2]):
+    for k in range(bounds[at + 1], bounds[at + 2]):
         sums[bins[k]] += _two(v, starts[k])
-    for k in range(bounds[2], bounds[3]):
+    for k in range(bounds[at + 2], bounds[at + 3]):
         sums[bins[k]] += _two(v, starts[k]) + v[starts[k] + 2]
-    for k in range(bounds[3], bounds[4]):
+    for k in range(bounds[at + 3], bounds[at + 4]):
         sums[bins[k]] += _four(v, starts[k])
-    for k in range(bounds[4], bounds[5]):
+    for k in range(bounds[at + 4], bounds[at + 5]):
         sums[bins[k]] += _four(v, starts[k]) + v[starts[k] + 4]
-    for k in range(bounds[5], bounds[6]):
+    for k in range(bounds[at + 5], bounds[at + 6]):
         sums[bins[k]] += _four(v, starts[k]) + _two(v, starts[k] + 4)
-    for k in range(bounds[6], bounds[7]):
+    for k in range(bounds[at + 6], bounds[at + 7]):
         sums[bins[k]] += _four(v, starts[k]) + (_two(v, starts[k] + 4) + v[starts[k] + 6])
-    for k in range(bounds[7], bounds[8]):
+    for k in range(bounds[at + 7], bounds[at + 8]):
         sums[bins[k]] += _four(v, starts[k]) + _four(v, starts[k] + 4)
 
 
 @kernel
-def add_good(v: Any, bounds: Any, weight: Any, table: Bins, state: State) -> None:
+def add_good(v: Any, row: int, weight: Any, table: Bins, state: State) -> None:
     """Add a row's good pixels, and note what its bad ones take from norm and number."""
     for length in range(1, LONGEST + 1):
-        for k in range(bounds[length - 1], bounds[length]):
+        at = row * LONGEST + length
+        for k in range(table.bounds[at - 1], table.bounds[at]):
             b, start = table.bins[k], table.starts[k]
             for i in range(start, start + length):
                 if v[i] == v[i]:
@@ -173,12 +175,11 @@ class azimuthal:  # noqa: N801 - named after its module
     @staticmethod
     def accumulate(tile: Tile, bins: Bins, state: State) -> None:
         """Add one row."""
-        bounds = bins.bounds[tile.number * LONGEST : (tile.number + 1) * LONGEST + 1]
         if tile.bad == 0:
-            add(tile.values, bounds, bins.starts, bins.bins, state.sums)
+            add(tile.values, tile.number, bins, state.sums)
         else:
             weight = bins.weight[tile.first : tile.first + tile.values.size]
-            add_good(tile.values, bounds, weight, bins, state)
+            add_good(tile.values, tile.number, weight, bins, state)
 
     @staticmethod
     def finish(bins: Bins, state: State) -> Azimuthal:
