@@ -99,7 +99,11 @@ def test_projection_without_rows_and_columns_takes_the_segment():
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("kind", MASKS)
-@pytest.mark.parametrize("bins", [(-10.0, 50.0, 60), (0.0, 0.7, 7), (-3.3, 41.9, 1)], ids=str)
+@pytest.mark.parametrize(
+    "bins",
+    [(-10.0, 50.0, 60), (0.0, 49.0, 128), (0.0, 75.0, 144), (0.0, 0.7, 7), (-3.3, 41.9, 1)],
+    ids=str,
+)
 def test_histogram_equals_numpy(shape, kind, bins):
     mask, images = frames(shape, kind)
     lo, hi, nbins = bins
