@@ -32,6 +32,9 @@ from ffb.writers.lease import Lease
 
 log = logging.getLogger(__name__)
 
+#: The oldest format that can be read while it grows: what newer ones add, older readers refuse.
+FORMAT = ("v110", "v110")
+
 #: Room kept for HDF5's own metadata, which must never meet a full disk [bytes].
 RESERVE = 1 << 20
 
@@ -102,7 +105,7 @@ class SmallData:
         if full := _no_room(self.directory, layout.overhead(schema) + RESERVE):
             raise OSError(errno.ENOSPC, f"{self.directory}: {full}")
         part = _part(path)
-        file = h5py.File(part, "x", libver="latest", locking=False)
+        file = h5py.File(part, "x", libver=FORMAT, locking=False)
         try:
             layout.create(file, info, schema, provenance)
             file.swmr_mode = True
@@ -120,7 +123,7 @@ class SmallData:
             self.rows, self.books, schema = run.committed, run.counts, run.schema
             rows = layout.table_rows(run)
         access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-        access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
+        access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
         access.set_file_locking(False, False)
         access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
         flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
