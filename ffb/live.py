@@ -56,7 +56,8 @@ class Live:
         self.means = {c.name: Means(c.shape) for c in self.arrays}
         self.present: dict[str, list[int]] = {}
         self.light: NDArray[np.int64] = np.zeros(N_LIGHTS, np.int64)
-        self.counts, self.ended, self.steps = Counts(), False, {}
+        self.counts, self.ended = Counts(), False
+        self.steps: dict[int, dict[str, float]] = {}
         self.newest = self.newest_read = 0
         self._waiting: list[Batch] = []
 

@@ -16,7 +16,7 @@ from ffb.live import Live
 from ffb.sink import Counts, Sink
 from ffb.source import RunInfo
 from ffb.transport import Delivery, Hub, Publisher
-from ffb.wire import Decoder, WireError
+from ffb.wire import Decoder, Header, WireError
 
 log = logging.getLogger(__name__)
 
@@ -148,9 +148,10 @@ class Service:
                 self.aggregator.skip(delivery.producer, delivery.epoch, delivery.seq)
             return
         header = message.header
-        if (header.producer, header.epoch, header.seq) != delivery[:3] and delivery.seq:
+        if not _honest(header, delivery):
             self.hub.reject(delivery.producer)
-            self.aggregator.skip(delivery.producer, delivery.epoch, delivery.seq)
+            if delivery.seq:
+                self.aggregator.skip(delivery.producer, delivery.epoch, delivery.seq)
             return
         self._heard[delivery.producer] = now
         if header.kind == "status" and isinstance(message.body, dict):
@@ -190,3 +191,12 @@ class Service:
             "pending": self.aggregator.pending,
             "alarms": alarms,
         }
+
+
+def _honest(header: Header, delivery: Delivery) -> bool:
+    """Whether a message says of itself what its envelope says of it."""
+    if (header.producer, header.epoch) != (delivery.producer, delivery.epoch):
+        return False
+    if delivery.seq == 0:  # a reminder of a run, or a status: nothing that counts
+        return header.kind in {"begin_run", "status"}
+    return header.seq == delivery.seq
