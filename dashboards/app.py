@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from bokeh.application import Application
 from bokeh.application.handlers import FunctionHandler
@@ -66,9 +67,11 @@ class Session:
 class Dashboard:
     """The server and its feed: made, then run until stopped."""
 
-    def __init__(self, views: str, address: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, views: str, address: str = "127.0.0.1", port: int = 0, key: Path | None = None
+    ) -> None:
         self.model = LiveModel()
-        self.feed = Feed(views, self.model)
+        self.feed = Feed(views, self.model, key)
         self._loop = IOLoop(make_current=True)
         sockets, port = bind_sockets(address, port)
         handler = FunctionHandler(lambda document: _session(document, self.model))

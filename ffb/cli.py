@@ -187,7 +187,7 @@ def _aggregate(args: Args) -> int:
     from ffb import processes
 
     config = _load(args)
-    _log(args, "info", exp=config.exp)
+    _log(args, "info")
     return processes.aggregate(config, once=args.once)
 
 

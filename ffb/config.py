@@ -132,6 +132,11 @@ class Config(Table):
         folder = self.writer.directory.format(scratch=scratch, **names)
         return self.locate(folder) / self.writer.name.format(run=run, **names)
 
+    def key(self, *, secret: bool) -> Path | None:
+        """File with the aggregator's CURVE key, ``None`` where none is configured."""
+        given = self.transport.secret_key if secret else self.transport.public_key
+        return self.locate(given) if given else None
+
     def endpoints(self) -> Endpoints:
         """Where the processes meet; makes the private folder of the sockets if one is needed.
 

@@ -81,7 +81,7 @@ class Live:
 
     def _add(self, batch: Batch) -> None:
         columns = batch.columns
-        laser = columns[LASER.name].astype(np.int64) + 1
+        laser = np.clip(columns[LASER.name], -1, 1).astype(np.int64) + 1
         light = np.where(columns[XRAY.name] == 0, N_LIGHTS - 1, laser)
         self.light += np.bincount(light, minlength=N_LIGHTS)
         stamp = columns[TIMESTAMP.name]

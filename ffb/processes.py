@@ -56,7 +56,8 @@ def reduce(
 
     source = source_of(config, index, of)
     window = int(config.transport.window_mb * 1e6)
-    link = Link(config.endpoints().aggregator, producer, window)
+    key = config.key(secret=False)
+    link = Link(config.endpoints().aggregator, producer, window, key=key)
     worker = Producer(config, source, link, producer)
     try:
         with stoppable(worker.stop):
@@ -93,7 +94,8 @@ def dashboard(config: Config, *, port: int | None = None) -> int:
     from ffb.dashboards.app import Dashboard
 
     chosen = config.dashboard.port if port is None else port
-    page = Dashboard(config.endpoints().views, config.dashboard.address, chosen)
+    views, key = config.endpoints().views, config.key(secret=False)
+    page = Dashboard(views, config.dashboard.address, chosen, key)
     with stoppable(page.stop):
         page.run(lambda url: print(url, flush=True))  # noqa: T201  for who started us
     p50, p95 = page.model.document.percentiles(50, 95)
@@ -155,7 +157,8 @@ def _watch(
     """Show how it goes until the producers are through or we are told to stop."""
     from ffb.transport import Subscriber
 
-    views, since, told = Subscriber(config.endpoints().views), time.monotonic(), 0.0
+    views = Subscriber(config.endpoints().views, config.key(secret=False))
+    since, told = time.monotonic(), 0.0
     address, meta = "", None
     try:
         with Screen(console=console, auto_refresh=False, transient=False) as screen:

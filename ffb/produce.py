@@ -58,6 +58,7 @@ class Producer:
     def _take(self, run: Run) -> None:
         info = run.info
         self.read, self.reduced, self.lost = 0, 0, Counter()
+        self._say(f"preparing run {info.run}")
         plan = Plan.make(self.config, run)
         head = Header("begin_run", info.exp, info.run, info.began)
         log.info("run %d begins: %d columns", info.run, len(plan.schema.columns))
@@ -72,6 +73,11 @@ class Producer:
             log.info(
                 "run %d ends (%s): read %d lost %s", info.run, ended, self.read, dict(self.lost)
             )
+
+    def _say(self, doing: str) -> None:
+        """Tell the aggregator what we are at before something that takes long."""
+        self.link.pump()
+        self.link.status({"pid": os.getpid(), "doing": doing})
 
     def _shots(self, run: Run, plan: Plan, head: Header) -> None:
         age, opened = self.config.batch.age_ms * 1_000_000, 0
@@ -130,6 +136,7 @@ class Producer:
             self.link.status(
                 {
                     "pid": os.getpid(),
+                    "doing": "reducing",
                     "time": now,
                     "read": self.read,
                     "reduced": self.reduced,

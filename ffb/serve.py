@@ -93,8 +93,9 @@ class Service:
         self._heard: dict[str, int] = {}
         self._published = self._commit = 0
         endpoints = config.endpoints()
-        self.hub = Hub(endpoints.aggregator)
-        self.publisher = Publisher(endpoints.views)
+        key = config.key(secret=True)
+        self.hub = Hub(endpoints.aggregator, key=key)
+        self.publisher = Publisher(endpoints.views, key=key)
 
     def _sinks(self, info: RunInfo) -> Sequence[Sink]:
         self._writer, self._live = self._make_writer(self.config, info), Live()
@@ -113,12 +114,7 @@ class Service:
         """
         balanced, seen, end = True, 0, 0
         while True:
-            now = time.monotonic_ns()
-            for delivery in self.hub.receive(0.01, TURN):
-                self._take(delivery, now)
-            for done in self.aggregator.tick(now):
-                self.hub.ack(*done)
-            self._publish(now)
+            now = self.turn()
             closed = [*self.aggregator.closed][seen:]
             seen += len(closed)
             balanced &= not any(c.problems for c in closed)
@@ -132,6 +128,16 @@ class Service:
             if end and now > end + NS:  # a sink cannot finish, and says so in the fault
                 log.error("stopped with rows not committed: %s", self.aggregator.fault)
                 return False
+
+    def turn(self) -> int:
+        """Take what came, commit what is due, acknowledge, publish; returns the time [ns]."""
+        now = time.monotonic_ns()
+        for delivery in self.hub.receive(0.01, TURN):
+            self._take(delivery, now)
+        for done in self.aggregator.tick(now):
+            self.hub.ack(*done)
+        self._publish(now)
+        return now
 
     def close(self) -> None:
         """Close the sockets."""

@@ -323,6 +323,11 @@ class TransportConfig(Table):
     """ZMQ endpoint of the aggregator; without it a socket in a private folder of this machine."""
     views: Endpoint = ""
     """ZMQ endpoint on which snapshots are published; likewise."""
+    public_key: str = ""
+    """File with the aggregator's public CURVE key (from `zmq.auth.create_certificates`), needed by
+    producers and pages on other hosts."""
+    secret_key: str = ""
+    """File with the aggregator's secret CURVE key, needed to be reached from other hosts."""
     window_mb: Annotated[float, Field(gt=0)] = 128.0
     """Megabytes of uncommitted batches a producer keeps before it waits or sheds."""
 
