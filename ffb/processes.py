@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live as Screen
@@ -20,6 +21,9 @@ from ffb.source import RunInfo
 from ffb.supervise import Child, Supervisor, command
 from ffb.table import line, table
 from ffb.wire import unpack
+
+if TYPE_CHECKING:
+    from ffb.writers.capture import CaptureWriter
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +84,24 @@ def aggregate(config: Config, *, once: bool = False) -> int:
         file = settings.file(info.exp, info.run)
         return SmallData(file.parent, file.name)
 
-    service = Service(config, writer)
+    service = Service(config, writer, _recorder(config))
     try:
         with stoppable(service.stop):
             balanced = service.loop(once=once, grace_s=GRACE_S)
     finally:
         service.close()
     return 0 if balanced else 1
+
+
+def _recorder(config: Config) -> CaptureWriter | None:
+    """A new capture in the configured folder, named after the time it begins."""
+    from ffb.writers.capture import CaptureWriter
+
+    if not config.aggregate.capture:
+        return None
+    folder = config.locate(config.aggregate.capture)
+    folder.mkdir(parents=True, exist_ok=True)
+    return CaptureWriter(folder / f"{config.exp or 'ffb'}_{time.strftime('%Y%m%dT%H%M%S')}.ffb")
 
 
 def dashboard(config: Config, *, port: int | None = None) -> int:

@@ -16,7 +16,7 @@ from ffb.live import Live
 from ffb.sink import Counts, Sink
 from ffb.source import RunInfo
 from ffb.transport import Delivery, Hub, Publisher
-from ffb.wire import Decoder, Header, WireError
+from ffb.wire import Decoder, Frame, Header, WireError
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,18 @@ class Writer(Sink, Protocol):
     @property
     def path(self) -> Path | None:
         """The file being written, or written last."""
+        ...
+
+
+class Recorder(Protocol):
+    """Keeps messages as they came."""
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Append one message; raises ``OSError`` when that cannot be done."""
+        ...
+
+    def close(self) -> None:
+        """Close the recording."""
         ...
 
 
@@ -70,11 +82,17 @@ class _Delays:
 class Service:
     """Owns the sockets and the runs being written; ``loop`` until told to stop.
 
-    ``writer(config, info)`` makes the sink that writes a run.
+    ``writer(config, info)`` makes the sink that writes a run; ``recorder`` keeps every message.
     """
 
-    def __init__(self, config: Config, writer: Callable[[Config, RunInfo], Writer]) -> None:
-        self.config, self._make_writer = config, writer
+    def __init__(
+        self,
+        config: Config,
+        writer: Callable[[Config, RunInfo], Writer],
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.config, self._make_writer, self._recorder = config, writer, recorder
+        self._not_recorded = ""
         a = config.aggregate
         self.aggregator = Aggregator(
             self._sinks,
@@ -140,9 +158,11 @@ class Service:
         return now
 
     def close(self) -> None:
-        """Close the sockets."""
+        """Close sockets and recording."""
         self.hub.close()
         self.publisher.close()
+        if self._recorder is not None:
+            self._recorder.close()
 
     def _take(self, delivery: Delivery, now: int) -> None:
         try:
@@ -159,10 +179,23 @@ class Service:
             if delivery.seq:
                 self.aggregator.skip(delivery.producer, delivery.epoch, delivery.seq)
             return
+        self._record(delivery.frames)
         self._heard[delivery.producer] = now
         if header.kind == "status" and isinstance(message.body, dict):
             self._producers[delivery.producer] = message.body
         self.aggregator.receive(message, now)
+
+    def _record(self, frames: Sequence[Frame]) -> None:
+        """Record a message; a recording that fails ends, and never holds up the rows."""
+        if self._recorder is None:
+            return
+        try:
+            self._recorder.write(frames)
+        except OSError as e:
+            self._not_recorded = f"recording stopped: {e}"
+            log.error("%s", self._not_recorded)
+            self._recorder.close()
+            self._recorder = None
 
     def _publish(self, now: int) -> None:
         commit = self._live.counts.commit
@@ -177,7 +210,7 @@ class Service:
         path = self._writer.path if self._writer else None
         if path is not None and path.exists():
             size = path.stat().st_size
-        alarms = [self.aggregator.fault] if self.aggregator.fault else []
+        alarms = [a for a in (self.aggregator.fault, self._not_recorded) if a]
         alarms += [f"{n:,} rows refused: {why}" for why, n in self.aggregator.refused.items() if n]
         alarms += [
             f"{n:,} messages not understood from {who}" for who, n in self.hub.rejected.items()

@@ -314,6 +314,8 @@ class AggregationConfig(Table):
     """Milliseconds between commits."""
     end_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds to wait at the end of a run for producers that have not said it ended."""
+    capture: str = ""
+    """Folder in which to record every message, for `ffb replay`; without it nothing is recorded."""
 
 
 class TransportConfig(Table):
