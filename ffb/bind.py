@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ffb import resolve
 from ffb.config import Config, ConfigError, parameters
 from ffb.fuse import RUN, Member, compile_one, plain
-from ffb.reduce import Area, Calibration, Reducer, TileReducer
+from ffb.reduce import Area, Calibration, Reducer, TileReducer, located
 from ffb.schema import Column, Schema
 from ffb.shot import Input
 from ffb.source import Run
@@ -135,14 +135,14 @@ class Binder:
         c, run, where = self.config.reducers[name], self.run.info.run, f"reducers.{name}.params"
         try:
             if not c.function:
-                return parameters(r.params, c.params_for(run))
+                return located(parameters(r.params, c.params_for(run)), self.config.locate)
             made = resolve.function(c.function, folder)(run)
             if r.params is None or not isinstance(made, r.params):
                 self.problems.append(
                     f"{where}: {c.function} gave {made!r}; {r.name} takes"
                     f" {getattr(r.params, '__name__', 'no parameters')}"
                 )
-            return made
+            return located(made, self.config.locate)
         except ConfigError as e:
             self.problems += [f"{where}.{line}" for line in e.problems]
         except LookupError as e:

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -197,12 +198,13 @@ def _parent(name: str, known: set[str]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Parameters as JSON knows them; it has no infinity."""
+    """Parameters as JSON knows them; it has no infinity and no paths."""
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
-    return str(value) if isinstance(value, float) and not np.isfinite(value) else value
+    infinite = isinstance(value, float) and not np.isfinite(value)
+    return str(value) if infinite or isinstance(value, Path) else value
 
 
 def _versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
@@ -119,8 +120,20 @@ def make_parameters(declared: Any, values: Mapping[str, Any]) -> Any:
     return _adapter(declared).validate_json(json.dumps(dict(values), default=str), strict=True)
 
 
-_ONE = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
-_MANY = {int: "integers", float: "numbers", bool: "true or false", str: "texts"}
+_ONE = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    pathlib.Path: "a path",
+}
+_MANY = {
+    int: "integers",
+    float: "numbers",
+    bool: "true or false",
+    str: "texts",
+    pathlib.Path: "paths",
+}
 
 
 def spell(hint: Any) -> str:

@@ -27,6 +27,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from types import UnionType
 from typing import (
     Annotated,
@@ -152,7 +153,7 @@ class Calibration(Protocol):
 
 
 _SCALARS = {float: "<f8", int: "<i8", bool: "|b1"}
-_PARAMETERS = (float, int, bool, str)
+_PARAMETERS = (float, int, bool, str, Path)
 
 
 def features_of(name: str, features: Any) -> dict[str, tuple[str, Feature]]:
@@ -187,11 +188,21 @@ def _check_parameters(name: str, params: Any) -> None:
         union = get_origin(hint) in (Union, UnionType)
         for t in get_args(hint) if union else (hint,):
             parts = get_args(t) if get_origin(t) is tuple else (t,)
-            if any(p not in (*_PARAMETERS, type(None)) for p in parts):
+            if any(p not in (*_PARAMETERS, type(None), ...) for p in parts):
                 raise TypeError(
                     f"{name}: parameter {field} is {hint}; parameters are float, int, bool, str,"
-                    " tuples of them, or these or None"
+                    " Path, tuples of them, or these or None"
                 )
+
+
+def located(value: Any, locate: Callable[[str], Path]) -> Any:
+    """Parameters with their paths as ``locate`` sees them: from the configuration's folder."""
+    if isinstance(value, Path):
+        return locate(str(value))
+    if isinstance(value, tuple):
+        parts = [located(v, locate) for v in value]
+        return value._make(parts) if hasattr(value, "_make") else tuple(parts)
+    return value
 
 
 class _Declared:

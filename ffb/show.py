@@ -99,7 +99,9 @@ def _plain(text: str) -> str:
 
 
 def _default(value: Any) -> str:
-    return "none" if value is None else layers.value(value)
+    if value is None:
+        return "none"
+    return layers.value(str(value) if isinstance(value, Path) else value)
 
 
 def example(found: Any) -> str:
@@ -118,7 +120,7 @@ def example(found: Any) -> str:
 def _sample(hint: Any) -> Any:
     if get_origin(hint) is tuple:
         return [_sample(t) for t in get_args(hint) if t is not Ellipsis]
-    simple = {int: 0, float: 0.0, bool: False, str: ""}
+    simple = {int: 0, float: 0.0, bool: False, str: "", Path: ""}
     return simple[hint] if hint in simple else _sample(get_args(hint)[0])
 
 

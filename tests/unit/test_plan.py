@@ -423,3 +423,73 @@ def test_provenance_is_plain_data():
     assert plain[0]["spot"]["inputs"] == {"image": "jf"}
     assert "source" not in plain[0]["spot"]
     assert {"python", "numpy", "numba", "ffb"} <= set(told.versions)
+
+
+READS = '''
+from pathlib import Path
+from typing import Annotated, NamedTuple
+from ffb import Feature, Value, reducer
+
+class Params(NamedTuple):
+    """A file with an offset, and others that may be there."""
+    file: Path
+    other: Path | None = None
+    more: tuple[Path, ...] = ()
+
+class Offset(NamedTuple):
+    by: float
+
+class Shifted(NamedTuple):
+    value: Annotated[float, Feature("@", "shifted")]
+
+@reducer(version=1)
+def shift(x: Value, offset: Offset) -> Shifted:
+    """Adds an offset."""
+    return Shifted(float(x) + offset.by)
+
+@shift.prepare
+def offset(params: Params, inputs) -> Offset:
+    return Offset(float(params.file.read_text()))
+'''
+
+
+def test_paths_are_seen_from_the_configuration_and_told(tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    (tmp_path / "by.txt").write_text("0.25")
+    (tmp_path / "tonight.py").write_text(READS)
+    (tmp_path / "exp.toml").write_text(
+        """
+        [source]
+        kind = "synthetic"
+        [inputs]
+        diode = { detector = "diode", field = "raw" }
+        [reducers.moved]
+        use = "./tonight.py:shift"
+        inputs = "diode"
+        params = { file = "by.txt", more = ["a/b", "/c"] }
+        """
+    )
+    p = Plan.make(config.load(tmp_path / "exp.toml"), ListedRun(INPUTS))
+    assert feed(p, [shot(1)])["moved/value"].tolist() == [1.75]
+    told = p.provenance().reducers["moved"]["params"]
+    more = [str(tmp_path / "a/b"), "/c"]
+    assert told == {"file": str(tmp_path / "by.txt"), "other": None, "more": more}
+
+
+def test_a_path_is_spelt_as_a_text(tmp_path):
+    (tmp_path / "tonight.py").write_text(READS)
+    (tmp_path / "exp.toml").write_text(
+        """
+        [source]
+        kind = "synthetic"
+        [inputs]
+        diode = { detector = "diode", field = "raw" }
+        [reducers.moved]
+        use = "./tonight.py:shift"
+        inputs = "diode"
+        params = { file = 3 }
+        """
+    )
+    with pytest.raises(config.ConfigError) as e:
+        config.load(tmp_path / "exp.toml")
+    assert e.value.problems == ("reducers.moved.params.file: expected a path, got 3",)
