@@ -21,7 +21,7 @@ from ffb.wire import Decoder, Frame, Header, WireError
 log = logging.getLogger(__name__)
 
 #: At most this often a snapshot goes out, and at least every second.
-PUBLISH_NS, REPEAT_NS = NS // 5, NS
+PUBLISH_NS, REPEAT_NS = NS // 10, NS
 
 #: A producer that has said nothing for so long is shown as not alive.
 SILENT_NS = 3 * NS

@@ -310,7 +310,7 @@ class AggregationConfig(Table):
 
     horizon_ms: Annotated[float, Field(ge=0)] = 2000.0
     """Milliseconds to wait for slower producers, so that rows come in timestamp order."""
-    commit_ms: Annotated[float, Field(gt=0)] = 100.0
+    commit_ms: Annotated[float, Field(gt=0)] = 50.0
     """Milliseconds between commits."""
     end_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds to wait at the end of a run for producers that have not said it ended."""
