@@ -79,6 +79,43 @@ class _Delays:
         """Nothing to close."""
 
 
+class _Contained:
+    """A sink whose failure costs what it shows and nothing else: rows go on being written."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.fault = ""
+
+    def begin_run(self, *args: Any) -> None:
+        """Pass on."""
+        self._try(self._sink.begin_run, *args)
+
+    def append(self, batch: Batch) -> None:
+        """Pass on."""
+        self._try(self._sink.append, batch)
+
+    def commit(self, counts: Counts) -> None:
+        """Pass on."""
+        self._try(self._sink.commit, counts)
+
+    def step(self, *args: Any) -> None:
+        """Pass on."""
+        self._try(self._sink.step, *args)
+
+    def end_run(self, counts: Counts) -> None:
+        """Pass on."""
+        self._try(self._sink.end_run, counts)
+
+    def _try(self, call: Callable[..., None], *args: Any) -> None:
+        if self.fault:
+            return
+        try:
+            call(*args)
+        except Exception as e:
+            self.fault = f"the page shows no more rows of this run: {type(e).__name__}: {e}"
+            log.exception("the live model failed")
+
+
 class Service:
     """Owns the sockets and the runs being written; ``loop`` until told to stop.
 
@@ -104,6 +141,7 @@ class Service:
         self.stopping = False
         self._writer: Writer | None = None
         self._live = Live()
+        self._shown = _Contained(self._live)
         self._latency = Latency()
         self._rates = Rate(), Rate()
         self._decode = Decoder()
@@ -118,7 +156,8 @@ class Service:
     def _sinks(self, info: RunInfo) -> Sequence[Sink]:
         self._writer, self._live = self._make_writer(self.config, info), Live()
         self._latency = Latency()
-        return [self._writer, _Delays(self._latency), self._live]
+        self._shown = _Contained(self._live)
+        return [self._writer, _Delays(self._latency), self._shown]
 
     def stop(self) -> None:
         """Take what is there, end the runs, and return from :meth:`loop`."""
@@ -210,7 +249,8 @@ class Service:
         path = self._writer.path if self._writer else None
         if path is not None and path.exists():
             size = path.stat().st_size
-        alarms = [a for a in (self.aggregator.fault, self._not_recorded) if a]
+        faults = self.aggregator.fault, self._shown.fault, self._not_recorded
+        alarms = [a for a in faults if a]
         alarms += [f"{n:,} rows refused: {why}" for why, n in self.aggregator.refused.items() if n]
         alarms += [
             f"{n:,} messages not understood from {who}" for who, n in self.hub.rejected.items()
