@@ -177,7 +177,7 @@ def _watch(
     address, meta = "", None
     try:
         with Screen(console=console, auto_refresh=False, transient=False) as screen:
-            while not stopped and not supervisor.finished("producer"):
+            while not (stopped or supervisor.finished("producer") or supervisor.lost("aggregator")):
                 supervisor.poll()
                 if frame := views.receive(0.2):
                     meta = unpack(frame)[0]

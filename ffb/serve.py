@@ -112,8 +112,12 @@ class _Contained:
         try:
             call(*args)
         except Exception as e:
-            self.fault = f"the page shows no more rows of this run: {type(e).__name__}: {e}"
-            log.exception("the live model failed")
+            self.fail(e)
+
+    def fail(self, e: Exception) -> None:
+        """Note the failure, to be told as an alarm, and leave the sink alone from now on."""
+        self.fault = f"the page shows no more rows of this run: {type(e).__name__}: {e}"
+        log.exception("the live model failed")
 
 
 class Service:
@@ -241,7 +245,17 @@ class Service:
         due = PUBLISH_NS if commit != self._commit else REPEAT_NS
         if now - self._published >= due:
             self._published, self._commit = now, commit
-            self.publisher.send(self._live.snapshot(self._status(now)))
+            self.publisher.send(self._snapshot(now))
+
+    def _snapshot(self, now: int) -> bytes:
+        try:
+            return self._live.snapshot(self._status(now))
+        except Exception as e:
+            self._shown.fail(e)
+            blank = Live()
+            blank.info, blank.counts = self._live.info, self._live.counts
+            self._live = blank
+            return blank.snapshot(self._status(now))
 
     def _status(self, now: int) -> dict[str, Any]:
         """How the processes are, for page and terminal."""

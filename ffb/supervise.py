@@ -124,6 +124,10 @@ class Supervisor:
         """Whether every child whose name begins with ``prefix`` is done or given up."""
         return all(c.done or c.gave_up for c in self.children if c.name.startswith(prefix))
 
+    def lost(self, name: str) -> bool:
+        """Whether the child of that name was given up."""
+        return any(c.gave_up for c in self.children if c.name == name)
+
     def stop(self, prefix: str = "", grace_s: float = 5.0) -> bool:
         """Send SIGTERM to the children named ``prefix...``, last first, and wait for each.
 
