@@ -97,7 +97,8 @@ def _summary(files: set[Path], served: int, console: Console) -> int:
     with ffb.reader.open(file) as run:
         counts, rows, complete = run.counts, run.committed, run.complete
     lost = sum(counts.lost.values())
-    table = Table(title="every shot of the run", title_justify="left", show_header=False)
+    console.print("what became of every shot:")
+    table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     for name, n in [

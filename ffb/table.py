@@ -41,7 +41,7 @@ def table(meta: dict[str, Any] | None, children: Sequence[Child], page: str, sin
     )
     out.add_column(style="bold", no_wrap=True)
     out.add_column()
-    for heading, value in rows(meta) if meta and meta["exp"] else [("run", line(None))]:
+    for heading, value in rows(meta) if meta and meta["exp"] else [("run", line(meta))]:
         style = "red" if heading == "alarm" else None
         out.add_row(heading, value, style=style)
     alive = sum(c.alive for c in children)
@@ -55,5 +55,12 @@ def table(meta: dict[str, Any] | None, children: Sequence[Child], page: str, sin
 def line(meta: dict[str, Any] | None) -> str:
     """The same on one line, for a log."""
     if not meta or not meta["exp"]:
-        return "waiting for the stream"
+        return _waiting(meta)
     return "  |  ".join(f"{value}" for heading, value in rows(meta) if heading != "file")
+
+
+def _waiting(meta: dict[str, Any] | None) -> str:
+    """What there is to wait for before the first rows."""
+    producers = meta["status"].get("producers", {}) if meta else {}
+    doing = [f"{name} {said['doing']}" for name, said in producers.items() if said.get("doing")]
+    return ", ".join(doing) or "waiting for the stream"
