@@ -4,6 +4,7 @@ from typing import Any
 
 from ffb.reduce import (
     Area,
+    Axis,
     Feature,
     Image,
     Tile,
@@ -28,6 +29,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Area",
+    "Axis",
     "Feature",
     "Image",
     "Tile",

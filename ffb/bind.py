@@ -26,6 +26,10 @@ from ffb.uncalibrated import Uncalibrated
 _RANKS = {0: "a value", 1: "a waveform", 2: "an image", 3: "an area detector"}
 
 
+#: Axes of a reducer as plain data, ``{dim: {"values": [...], "unit": ...}}``.
+Coords = dict[str, dict[str, Any]]
+
+
 class Detector(NamedTuple):
     """An area detector under its input's name; ``ids`` name its constants."""
 
@@ -38,13 +42,15 @@ class Detector(NamedTuple):
 class Bound(NamedTuple):
     """What :class:`Binder` made of a configuration and a run.
 
-    ``parameters`` are those of each reducer, ``members`` in the order of the configuration.
+    ``parameters`` and ``coords`` are those of each reducer, ``members`` in the order of the
+    configuration.
     """
 
     inputs: dict[str, Input]
     detectors: dict[str, Detector]
     members: tuple[Member, ...]
     parameters: dict[str, Any]
+    coords: dict[str, Coords]
     notes: list[str]
 
     def of(self, detector: Detector | None) -> tuple[Member, ...]:
@@ -65,6 +71,7 @@ class Binder:
         self.inputs: dict[str, Input] = {}
         self.detectors: dict[str, Detector] = {}
         self.used: dict[str, Any] = {}
+        self.coords: dict[str, Coords] = {}
 
     def bind(self) -> Bound:
         """Bind everything. Raises :class:`ffb.config.ConfigError` that lists all problems."""
@@ -87,7 +94,7 @@ class Binder:
         if self.problems:
             raise ConfigError(self.problems)
         kept = tuple(m for m in members if m is not None)
-        return Bound(self.inputs, self.detectors, kept, self.used, self.notes)
+        return Bound(self.inputs, self.detectors, kept, self.used, self.coords, self.notes)
 
     def _arguments(self, name: str, r: Reducer[Any, Any] | TileReducer) -> dict[str, str]:
         """Input of every argument of a reducer."""
@@ -162,6 +169,7 @@ class Binder:
             features = r.functions["finish"](constants, state)
         columns = columns_of(name, r, params, features, detector.area.unit)
         member = Member(name, r, columns, constants, inputs)
+        self.coords[name] = coords_of(member, params, detector.area.unit)
         self._dry_pass(member, detector)
         self.used[name] = params
         return member
@@ -194,9 +202,11 @@ class Binder:
         if features is None:
             return None
         units = {i.unit for i in inputs.values()}
-        columns = columns_of(name, r, params, features, units.pop() if len(units) == 1 else "")
+        unit = units.pop() if len(units) == 1 else ""
+        member = Member(name, r, columns_of(name, r, params, features, unit), constants, names)
+        self.coords[name] = coords_of(member, params, unit)
         self.used[name] = params
-        return Member(name, r, columns, constants, names)
+        return member
 
     def _dry_run(self, member: Member, inputs: list[Input]) -> Any:
         """Run a whole-shot reducer with bounds checks on made-up frames: features or ``None``."""
@@ -292,7 +302,30 @@ def columns_of(
         shape = np.shape(getattr(features, f))
         if len(shape) != len(meta.dims):
             raise TypeError(f"{f} declares axes {meta.dims}, has shape {shape}")
-        u = meta.unit.replace("@", unit or "1")
-        u = u.removeprefix("1 ") or "1"
+        u = _unit(meta.unit, unit)
         out.append(Column(f"{name}/{f}", dtype, shape, meta.dims, u, meta.doc, name))
     return tuple(out)
+
+
+def _unit(declared: str, given: str) -> str:
+    """Unit as declared, with the input's for ``@``."""
+    return declared.replace("@", given or "1").removeprefix("1 ") or "1"
+
+
+def coords_of(member: Member, params: Any, unit: str) -> Coords:
+    """Coordinates of a reducer's axes as plain data; ``unit`` is the input's.
+
+    Raises ``TypeError`` for an axis that no feature declares, or of another length than theirs.
+    """
+    r, out = member.reducer, {}
+    declared = {d for _, meta in r.outputs.values() for d in meta.dims}
+    for dim, axis in r.coordinates(params, member.constants).items():
+        if dim not in declared:
+            known = ", ".join(sorted(declared)) or "none"
+            raise TypeError(f"gives coordinates of {dim!r}; axes of its features: {known}")
+        values = np.asarray(axis.values, np.float64)
+        for d, size in (a for c in member.columns for a in zip(c.dims, c.shape, strict=True)):
+            if d == dim and values.shape != (size,):
+                raise TypeError(f"gives {values.shape} coordinates of {dim!r}, {size} long")
+        out[dim] = {"values": values.tolist(), "unit": _unit(axis.unit, unit)}
+    return out

@@ -174,6 +174,7 @@ class Plan:
             "hash": r.hash,
             "params": {} if params is None else _plain(params._asdict()),
             "inputs": dict(zip(r.inputs, m.inputs, strict=True)),
+            "coords": self._bound.coords[m.name],
         }
         return out if r.module.startswith("ffb.reducers.") else {**out, "source": r.source}
 

@@ -86,6 +86,13 @@ class Feature:
     when: str = ""
 
 
+class Axis(NamedTuple):
+    """Coordinates along an axis of features: ``values`` (n,) in ``unit``, ``"@"`` the input's."""
+
+    values: NDArray[Any]
+    unit: str
+
+
 class Tile(NamedTuple):
     """One detector row of one segment, calibrated, as ``accumulate`` receives it.
 
@@ -211,6 +218,7 @@ class _Declared:
     inputs: Mapping[str, int]
     params: Any
     outputs: Mapping[str, tuple[str, Feature]]
+    _axes: Callable[[Any, Any], Mapping[str, Axis]] | None = None
 
     def __init__(self, anchor: Any, version: int) -> None:
         self.name, self.version = anchor.__name__, version
@@ -236,6 +244,10 @@ class _Declared:
             for f, (dtype, meta) in self.outputs.items()
             if not meta.when or getattr(params, meta.when)
         }
+
+    def coordinates(self, params: Any, constants: Any) -> Mapping[str, Axis]:
+        """Coordinates of the axes of its features that have any, by the name in ``dims``."""
+        return {} if self._axes is None else self._axes(params, constants)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} version {self.version}>"
@@ -284,6 +296,13 @@ class Reducer(_Declared, Generic[P, R]):
         self.params, self._prepare = hint, fn
         return fn
 
+    def axes(
+        self, fn: Callable[[Any, Any], Mapping[str, Axis]]
+    ) -> Callable[[Any, Any], Mapping[str, Axis]]:
+        """Register ``fn(params, constants) -> {dim: Axis}``, plain Python, once per run."""
+        self._axes = fn
+        return fn
+
     def constants(self, params: Any, inputs: Mapping[str, Input]) -> Any:
         """Return what the kernel receives after the frames."""
         if self.params is not None:
@@ -308,6 +327,7 @@ class TileReducer(_Declared):
             if fn is None:
                 raise TypeError(f"{self.name}: has no {f}(); needed are {self.FUNCTIONS}")
             self.functions[f] = fn.__func__ if isinstance(fn, staticmethod) else fn
+        self._axes = getattr(cls, "axes", None)
         self.inputs = {"image": 3}
         self.params = get_type_hints(self.functions["prepare"]).get("params")
         _check_parameters(self.name, self.params)
@@ -342,6 +362,9 @@ def tile_reducer(*, version: int) -> Callable[[type], TileReducer]:
     - ``accumulate(tile: Tile, constants, state)``: compiled; called for every row in order.
     - ``finish(constants, state) -> Features``: compiled; scalars and arrays, which are copied
       before the next shot.
+
+    A sixth is optional: ``axes(params, constants) -> {dim: Axis}``, plain Python, once per run,
+    gives the coordinates of axes that features name in ``Feature.dims``.
 
     Constants and state are NamedTuples; the compiled functions check no bounds, so ``prepare``
     must. The same functions run as plain Python under ``NUMBA_DISABLE_JIT=1``.

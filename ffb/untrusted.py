@@ -13,6 +13,7 @@ MAX_HEADER = 1 << 20
 MAX_SCHEMA = 4 << 20
 MAX_PAYLOAD = 1 << 30
 MAX_COLUMNS = 20_000
+MAX_VALUES = 1 << 17  # in one list: the coordinates of a long axis
 MAX_ROWS = 100_000  # their read times, eight bytes each, must fit into the header
 MAX_RANK = 4
 MAX_TEXT = 255

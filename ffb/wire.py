@@ -31,6 +31,7 @@ from ffb.untrusted import (
     MAX_ROWS,
     MAX_SCHEMA,
     MAX_TEXT,
+    MAX_VALUES,
     UNTRUSTED,
     Frame,
     WireError,
@@ -161,7 +162,8 @@ class Decoder:
         if header.kind != "shots":
             if header.n or header.read:
                 raise WireError(f"{header.kind} carries no rows, yet n = {header.n}")
-            plain = unpacked("body", body, MAX_SCHEMA, MAX_COLUMNS)
+            items = MAX_VALUES if header.kind == "begin_run" else MAX_COLUMNS
+            plain = unpacked("body", body, MAX_SCHEMA, items)
             return Message(header, schema, _BODIES[header.kind](plain))
         assert schema is not None
         limit("rows", header.n, MAX_ROWS)
@@ -250,7 +252,9 @@ def _unpack_snapshot(view: memoryview) -> tuple[dict[str, Any], dict[str, NDArra
     end = _PREFIX.size + size
     if end > len(view):
         raise WireError("the snapshot is cut short")
-    head = typed("snapshot", unpacked("meta", view[_PREFIX.size : end], MAX_SCHEMA, 1 << 17), dict)
+    head = typed(
+        "snapshot", unpacked("meta", view[_PREFIX.size : end], MAX_SCHEMA, MAX_VALUES), dict
+    )
     if head.keys() != {"meta", "arrays"}:
         raise WireError("a snapshot holds meta and arrays, nothing else")
     data, out = view[end + -end % ALIGN :], {}

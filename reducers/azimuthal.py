@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb import Area, Feature, Tile, Vector, tile_reducer
+from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.compile import kernel
 from ffb.reducers import geometry
 
@@ -157,6 +157,11 @@ class azimuthal:  # noqa: N801 - named after its module
         if params.polarization is not None:
             weight *= geometry.polarization(pixels, params.polarization)
         return assign(axis, weight, area.mask, params.bins, params.limits)
+
+    @staticmethod
+    def axes(params: Params, bins: Bins) -> dict[str, Axis]:
+        """Say where the centres of the bins are."""
+        return {"q": Axis(bins.q, params.unit)}
 
     @staticmethod
     def allocate(bins: Bins) -> State:

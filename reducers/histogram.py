@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb import Area, Feature, Tile, Vector, tile_reducer
+from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.compile import kernel
 from ffb.reducers.window import Window, count_nan, window
 
@@ -60,7 +60,7 @@ class State(NamedTuple):
 class Spectrum(NamedTuple):
     """Counts of the valid pixels."""
 
-    counts: Annotated[Vector, Feature("1", "pixels in each bin", ("bin",), "<i8")]
+    counts: Annotated[Vector, Feature("1", "pixels in each bin, by its centre", ("bin",), "<i8")]
     underflow: Annotated[int, Feature("1", "pixels below the first edge")]
     overflow: Annotated[int, Feature("1", "pixels above the last edge")]
 
@@ -115,6 +115,12 @@ class histogram:  # noqa: N801
         masked = int((~mask[:, place.start : place.stop]).sum())
         zero = int(np.searchsorted(edges, 0.0, "right")) if params.hi != 0 else params.nbins
         return Constants(place, edges, scale, float(close), masked, zero)
+
+    @staticmethod
+    def axes(_: Params, constants: Constants) -> dict[str, Axis]:
+        """Say where the centres of the bins are."""
+        edges = constants.edges
+        return {"bin": Axis((edges[1:] + edges[:-1]) / 2, "@")}
 
     @staticmethod
     def allocate(constants: Constants) -> State:
