@@ -8,13 +8,13 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from ffb.config import Config, ConfigError
 from ffb.health import SECOND, Rate
 from ffb.plan import Plan
 from ffb.shot import BeginStep, Idle
 from ffb.wire import EndRun, Header
 
 if TYPE_CHECKING:
-    from ffb.config import Config
     from ffb.source import Run, Source
     from ffb.transport import Link
 
@@ -59,7 +59,13 @@ class Producer:
         info = run.info
         self.read, self.reduced, self.lost = 0, 0, Counter()
         self._say(f"preparing run {info.run}")
-        plan = Plan.make(self.config, run)
+        try:
+            plan = Plan.make(self.config, run)
+        except ConfigError as e:
+            if self.runs == 0:
+                raise
+            self._refuse(run, e)
+            return
         head = Header("begin_run", info.exp, info.run, info.began)
         log.info("run %d begins: %d columns", info.run, len(plan.schema.columns))
         self.link.send(head, plan.schema, plan.provenance())
@@ -74,10 +80,26 @@ class Producer:
                 "run %d ends (%s): read %d lost %s", info.run, ended, self.read, dict(self.lost)
             )
 
-    def _say(self, doing: str) -> None:
-        """Tell the aggregator what we are at before something that takes long."""
+    def _refuse(self, run: Run, error: ConfigError) -> None:
+        """Let a run pass that the configuration does not fit, and say so all the while.
+
+        Only the first run may end the service: after it, the next run may well fit again.
+        """
+        sentence = f"run {run.info.run} is not reduced: {'; '.join(error.problems)}"
+        log.error("%s", sentence)
+        self._told = 0
+        for item in run:
+            self.read += not isinstance(item, BeginStep | Idle)
+            now = time.time_ns()
+            if now - self._told >= SECOND:
+                self._told = now
+                self._say(f"run {run.info.run} passes by", alarm=sentence)
+        log.error("run %d ended: %d shots passed by", run.info.run, self.read)
+
+    def _say(self, doing: str, **more: str) -> None:
+        """Tell the aggregator what we are at when that takes long."""
         self.link.pump()
-        self.link.status({"pid": os.getpid(), "doing": doing})
+        self.link.status({"pid": os.getpid(), "doing": doing, **more})
 
     def _shots(self, run: Run, plan: Plan, head: Header) -> None:
         age, opened = self.config.batch.age_ms * 1_000_000, 0
@@ -94,7 +116,7 @@ class Producer:
                         self._flush(plan, head)
                         opened = 0
                 else:
-                    self.lost["backpressure"] += 1
+                    self.lost["stopped" if self.stopping else "backpressure"] += 1
             if opened and now - opened > age:
                 self._flush(plan, head)
                 opened = 0

@@ -269,6 +269,7 @@ class Service:
         alarms += [
             f"{n:,} messages not understood from {who}" for who, n in self.hub.rejected.items()
         ]
+        alarms += sorted({str(s["alarm"]) for s in self._producers.values() if s.get("alarm")})
         return {
             "producers": {
                 name: {**said, "alive": now - self._heard.get(name, 0) < SILENT_NS}
