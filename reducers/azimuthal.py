@@ -2,7 +2,17 @@
 
 Every pixel belongs to the bin its centre falls in (no pixel splitting), and a bin's intensity is
 the sum of its pixels over the sum of their weights, solid angle times polarisation, as in pyFAI's
-histogram engine (Kieffer et al., J. Appl. Cryst. 58, 138, 2025).
+``("no", "histogram", "cython")`` engine (Kieffer et al., J. Appl. Cryst. 58, 138, 2025). That
+engine differs in details: it rounds limits to float32 and widens the upper one by a float32 step,
+and puts pixels up to one bin below the lower limit into the first bin, where here they belong to
+none; a bin without pixels is 0 there and NaN here.
+
+The ``azav`` of smalldata_tools averages pixels that were divided by their weights, where here the
+sums are divided: the same without corrections, and to first order in the change of the weight
+within a bin. Its ``center`` is ours, and its azimuth counts from the same axis in the same sense;
+its ``dis_to_sam`` is along the normal of the detector, ours along the beam; ``ty`` is our
+``tilts = [0, -ty]``; with a ``tx`` (our ``[tx, 0]``) its beam misses its own centre towards -y by
+2 ``dis_to_sam`` tan ``tx``; ``Pplane`` p is ``polarization = 2 p - 1``.
 """
 
 from __future__ import annotations
@@ -17,10 +27,16 @@ from numpy.typing import NDArray
 
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.compile import kernel
-from ffb.reducers import geometry
+from ffb.reducers import geometry, poni
 
-#: Units of the axis; of q, with their number in 1/angstrom.
-UNITS = {"1/angstrom": 1.0, "1/nm": 10.0, "deg": 0.0}
+#: Units of the axis, with the names that pyFAI has for them.
+UNITS = {
+    "1/angstrom": "q_A^-1",
+    "1/nm": "q_nm^-1",
+    "deg": "2th_deg",
+    "rad": "2th_rad",
+    "mm": "r_mm",
+}
 
 #: Longest run of pixels that is summed in one go.
 LONGEST = 8
@@ -28,27 +44,40 @@ LONGEST = 8
 #: Bins, and the slot for pixels that belong to none, must be countable in 16 bits.
 MOST_BINS = 2**16 - 1
 
+#: Columns, too.
+MOST_COLUMNS = 2**16
+
 
 class Params(NamedTuple):
     """Where the detector stands and how to bin.
 
-    ``distance`` [mm], ``energy`` [keV], ``center`` [um] and ``tilts`` [degrees] are those of
-    :meth:`ffb.reducers.geometry.Geometry.of`; or else ``poni`` names a PONI file, which counts
-    from the corner of the image psana assembles. The axis is q in ``unit`` ``"1/angstrom"`` or
-    ``"1/nm"``, or the scattering angle in ``"deg"``; ``bins`` equal bins span ``limits`` in that
-    unit, without limits all good pixels. ``polarization`` is (Ih - Iv) / (Ih + Iv) of the beam,
-    ``None`` for no correction.
+    Either ``distance`` [mm] from sample to detector along the beam, with the detector's psana
+    geometry; ``center`` [um] is where the beam meets the detector, x and y in the frame of that
+    geometry (x down the rows of psana's image, y along its columns), 0 and 0 if left out;
+    ``tilts`` [degrees] turn the detector about x and y through that point.
+
+    Or ``poni``, a PONI file of pyFAI; it counts from the corner of the image psana assembles, or
+    of a detector that is a single segment.
+
+    ``energy`` [keV] of the photons is needed for q; with ``poni`` it replaces the file's
+    wavelength. The axis has ``bins`` equal bins over ``limits`` in ``unit``, over all good pixels
+    if left out; ``unit`` is "1/angstrom" or "1/nm" for q, "deg" or "rad" for the scattering angle
+    2 theta, "mm" for the distance from the beam, or a name of pyFAI's ("q_A^-1", "2th_deg", ...).
+
+    ``solid_angle`` divides by the solid angle of a pixel, 1 where the beam would meet the detector
+    at a right angle. ``polarization`` divides by the polarisation factor for (Ih - Iv) / (Ih + Iv)
+    of the beam: 1 is all along y, 0 unpolarised; left out, nothing is corrected.
     """
 
     distance: float | None = None
     energy: float | None = None
-    center: tuple[float, float] = (0.0, 0.0)
-    tilts: tuple[float, float] = (0.0, 0.0)
-    poni: str = ""
+    center: tuple[float, float] | None = None
+    tilts: tuple[float, float] | None = None
+    poni: Path | None = None
     bins: int = 500
     limits: tuple[float, float] | None = None
     unit: str = "1/angstrom"
-    polarization: float | None = 1.0
+    polarization: float | None = None
     solid_angle: bool = True
 
 
@@ -141,7 +170,7 @@ def add_good(v: Any, row: int, weight: Any, table: Bins, state: State) -> None:
                     state.lost[b] += 1
 
 
-@tile_reducer(version=1)
+@tile_reducer(version=2)
 class azimuthal:  # noqa: N801 - named after its module
     """I(q) of an area detector, over its good pixels."""
 
@@ -161,7 +190,8 @@ class azimuthal:  # noqa: N801 - named after its module
     @staticmethod
     def axes(params: Params, bins: Bins) -> dict[str, Axis]:
         """Say where the centres of the bins are."""
-        return {"q": Axis(bins.q, params.unit)}
+        ours = {theirs: name for name, theirs in UNITS.items()}
+        return {"q": Axis(bins.q, ours.get(params.unit, params.unit))}
 
     @staticmethod
     def allocate(bins: Bins) -> State:
@@ -201,45 +231,65 @@ def _problems(params: Params, area: Area) -> Iterator[str]:
     """Everything that cannot be meant, one line each, by parameter."""
     if not 1 <= params.bins < MOST_BINS:
         yield f"bins: {params.bins}; give 1 to {MOST_BINS - 1}"
-    if params.limits is not None and not 0 <= params.limits[0] < params.limits[1]:
-        yield f"limits: {params.limits}; give two values, the lower first, none below 0"
-    if params.unit not in UNITS:
-        yield f"unit: {params.unit!r}; known are {', '.join(UNITS)}"
+    low, high = params.limits or (0.0, 1.0)
+    if not 0 <= low < high < np.inf:
+        yield f"limits: [{low:g}, {high:g}]; give two values, the lower first, none below 0"
+    if params.unit not in UNITS and params.unit not in UNITS.values():
+        yield f"unit: {params.unit!r}; known are {', '.join((*UNITS, *UNITS.values()))}"
     if params.polarization is not None and not -1 <= params.polarization <= 1:
         yield f"polarization: {params.polarization}; give a factor between -1 and 1"
-    if params.poni:
-        if params.distance is not None or params.energy is not None:
-            yield "poni: the file tells distance and energy; leave them out"
-    elif params.distance is None or params.energy is None:
-        yield "distance: give distance [mm] and energy [keV], or a file as poni"
+    if params.poni is not None:
+        given = ("distance", "center", "tilts")
+        if twice := [name for name in given if getattr(params, name) is not None]:
+            yield f"poni: the file tells {', '.join(twice)}; leave out either"
+    elif params.distance is None:
+        yield "distance: give the millimetres from sample to detector, or a PONI file as poni"
     elif area.xyz is None:
         yield (
             f"distance: {area.detector} has no geometry; name a file as"
-            f" calibration.{area.detector}.geometry, or as poni"
+            f" calibration.{area.detector}.geometry, or a PONI file as poni"
         )
+    if area.shape[2] > MOST_COLUMNS:
+        yield f"bins: rows of {area.shape[2]} pixels; at most {MOST_COLUMNS} can be counted"
     if not area.mask.any():
         yield f"limits: no pixel of {area.detector} is good; look at its mask and constants"
 
 
 def _coordinates(params: Params, area: Area) -> tuple[geometry.Pixels, NDArray[np.float64]]:
     """Angles of every pixel, and its place on the axis in ``params.unit``."""
-    if params.poni:
-        where, pixel = geometry.read_poni(Path(params.poni).expanduser())
-        positions = (
-            geometry.flat(area.shape, pixel)
-            if area.xyz is None
-            else geometry.assembled(area.xyz, pixel)
-        )
+    if params.poni is not None:
+        where, positions = _by_poni(params.poni, params.energy, area)
     else:
         assert params.distance is not None
-        assert params.energy is not None
         assert area.xyz is not None
-        where = geometry.Geometry.of(params.distance, params.energy, params.center, params.tilts)
+        center, tilts = params.center or (0.0, 0.0), params.tilts or (0.0, 0.0)
+        where = geometry.Geometry.of(params.distance, params.energy, center, tilts)
         positions = geometry.on_detector(area.xyz)
     pixels = where.pixels(positions)
-    if params.unit == "deg":
-        return pixels, np.degrees(pixels.two_theta)
-    return pixels, where.q(pixels.two_theta) * UNITS[params.unit]
+    match UNITS.get(params.unit, params.unit):
+        case "2th_deg":
+            return pixels, np.degrees(pixels.two_theta)
+        case "2th_rad":
+            return pixels, pixels.two_theta
+        case "r_mm":
+            return pixels, pixels.radius * 1e3
+        case name:
+            return pixels, where.q(pixels.two_theta) * (10.0 if name == "q_nm^-1" else 1.0)
+
+
+def _by_poni(
+    path: Path, energy: float | None, area: Area
+) -> tuple[geometry.Geometry, NDArray[np.float64]]:
+    """Read the geometry and place the pixels; ``ValueError`` names the file."""
+    try:
+        file = poni.read(path)
+        positions = file.flat(area.shape) if area.xyz is None else file.assembled(area.xyz)
+    except OSError as e:
+        raise ValueError(f"poni: cannot read {path}: {e.strerror or e}") from e
+    except ValueError as e:
+        lines = (f"poni: {path}: {line}" for line in str(e).splitlines())
+        raise ValueError("\n".join(lines)) from e
+    return file.with_energy(energy).geometry, positions
 
 
 def assign(
@@ -254,6 +304,10 @@ def assign(
     Bins hold their lower edge, the last one its upper edge too. Without ``limits`` they span the
     good pixels. Raises ``ValueError`` when no good pixel lies within them.
     """
+    weight = weight.astype(np.float32).astype(np.float64)  # as bad pixels will be taken off
+    mask = mask & np.isfinite(axis)
+    if not mask.any():
+        raise ValueError("limits: no good pixel has a place; look at the geometry")
     inside = axis[mask]
     low, high = limits or (float(inside.min()), float(inside.max()))
     step = (high - low) / bins or 1.0

@@ -13,16 +13,16 @@ from ffb.reducers.window import Window, count_nan, window
 
 
 class Params(NamedTuple):
-    """Edges ``lo`` to ``hi`` in ``nbins`` equal bins, in calibrated units.
+    """The values that are counted: ``bins`` equal bins from ``lo`` to ``hi``, in calibrated units.
 
-    ``segment`` -1 takes the whole detector; otherwise ``rows`` and ``cols``, half-open, choose a
-    rectangle of a segment.
+    Without ``segment`` the whole detector is counted; with it, that segment, or the rectangle of
+    it that ``rows`` and ``cols``, half-open, choose.
     """
 
     lo: float
     hi: float
-    nbins: int
-    segment: int = -1
+    bins: int
+    segment: int | None = None
     rows: tuple[int, int] | None = None
     cols: tuple[int, int] | None = None
 
@@ -38,7 +38,7 @@ COPIES = 4
 class Constants(NamedTuple):
     """Where to look, and the bins.
 
-    ``edges`` (nbins + 1,) float64; ``scale`` bins per unit; ``close`` how near to an edge, in
+    ``edges`` (bins + 1,) float64; ``scale`` bins per unit; ``close`` how near to an edge, in
     bins, rounding could decide; ``masked`` bad pixels, which hold 0, in slot ``zero``.
     """
 
@@ -51,7 +51,7 @@ class Constants(NamedTuple):
 
 
 class State(NamedTuple):
-    """Counts (copies, nbins + 2) int64, below, the bins, above; slots (columns,) uint32."""
+    """Counts (copies, bins + 2) int64, below, the bins, above; slots (columns,) uint32."""
 
     counts: NDArray[np.int64]
     slots: NDArray[np.uint32]
@@ -77,11 +77,11 @@ def settle(slot: int, value: float, edges: NDArray[np.float64]) -> Any:
 
 
 def _place(params: Params, area: Area) -> Window:
-    if params.segment >= 0:
+    if params.segment is not None:
         return window(area, params.segment, params.rows, params.cols)
     segments, height, width = area.shape
     if params.rows or params.cols:
-        raise ValueError("segment: rows and cols belong to one segment; say which")
+        raise ValueError("segment: rows and cols are of one segment; say which")
     return Window(0, segments * height, 0, width)
 
 
@@ -89,7 +89,7 @@ def _place(params: Params, area: Area) -> Window:
 class histogram:  # noqa: N801
     """Histogram of the valid pixels of a detector or of a rectangle of it.
 
-    Bins are those of ``np.histogram(values, nbins, (lo, hi))`` for float64 values: closed on the
+    Bins are those of ``np.histogram(values, bins, (lo, hi))`` for float64 values: closed on the
     left, the last one on both sides.
     """
 
@@ -97,8 +97,8 @@ class histogram:  # noqa: N801
     def prepare(params: Params, area: Area) -> Constants:
         """Lay out the bins; ``ValueError`` for a bad range, or a place off the detector."""
         problems = []
-        if params.nbins < 1:
-            problems.append(f"nbins: {params.nbins} is too few; at least 1")
+        if params.bins < 1:
+            problems.append(f"bins: {params.bins} is too few; at least 1")
         if not (np.isfinite(params.lo) and np.isfinite(params.hi) and params.lo < params.hi):
             problems.append(f"hi: {params.hi} must be a number above lo, {params.lo}")
         try:
@@ -107,13 +107,13 @@ class histogram:  # noqa: N801
             problems.append(str(e))
         if problems:
             raise ValueError("\n".join(problems))
-        edges = np.linspace(params.lo, params.hi, params.nbins + 1)
-        scale = params.nbins / (params.hi - params.lo)
+        edges = np.linspace(params.lo, params.hi, params.bins + 1)
+        scale = params.bins / (params.hi - params.lo)
         largest = max(abs(params.lo), abs(params.hi))
-        close = 8 * np.finfo(np.float64).eps * (params.nbins + scale * largest)
+        close = 8 * np.finfo(np.float64).eps * (params.bins + scale * largest)
         mask = area.mask.reshape(-1, area.shape[2])[place.first : place.last]
         masked = int((~mask[:, place.start : place.stop]).sum())
-        zero = int(np.searchsorted(edges, 0.0, "right")) if params.hi != 0 else params.nbins
+        zero = int(np.searchsorted(edges, 0.0, "right")) if params.hi != 0 else params.bins
         return Constants(place, edges, scale, float(close), masked, zero)
 
     @staticmethod
@@ -177,4 +177,4 @@ class histogram:  # noqa: N801
 def example() -> tuple[Params, Area]:
     """Parameters, and a detector to try them on."""
     mask = np.ones((2, 9, 23), np.bool_)
-    return Params(lo=-10.0, hi=90.0, nbins=37), Area("example", mask.shape, mask, None, "keV")
+    return Params(lo=-10.0, hi=90.0, bins=37), Area("example", mask.shape, mask, None, "keV")

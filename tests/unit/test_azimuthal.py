@@ -1,5 +1,7 @@
 """I(q) held to pyFAI's histogram engine and to float64 brute force."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pyFAI.detectors import Detector
@@ -119,9 +121,7 @@ def test_a_poni_file_places_the_assembled_image(area, frames, tmp_path):
         detector=Detector(PIXEL, PIXEL, max_shape=IMAGE),
     )
     engine.save(str(tmp_path / "a.poni"))
-    by_file = SETTINGS._replace(
-        distance=None, energy=None, center=(0.0, 0.0), poni=str(tmp_path / "a.poni")
-    )
+    by_file = SETTINGS._replace(distance=None, energy=None, center=None, poni=tmp_path / "a.poni")
     both = [member("file", azimuthal, by_file, area), member("table", azimuthal, SETTINGS, area)]
     out = reduce(both, area, frames)
     np.testing.assert_array_equal(out["file/npix"], out["table/npix"])
@@ -150,7 +150,7 @@ def test_bad_and_masked_pixels_leave_sum_norm_and_number(shape, bins):
     mask = rng.random(shape) > 0.2
     mask.flat[0] = True
     area = Area("det", shape, mask, xyz, "keV")
-    params = Params(distance=50.0, energy=9.5, bins=bins)
+    params = Params(distance=50.0, energy=9.5, bins=bins, polarization=1.0)
     table = azimuthal.prepare(params, area)
     frames = rng.normal(10, 3, (3, *shape)).astype(np.float32)
     frames[1][rng.random(shape) < 0.3] = np.nan
@@ -172,6 +172,47 @@ def test_bad_and_masked_pixels_leave_sum_norm_and_number(shape, bins):
         np.testing.assert_allclose(out["az/intensity"][row], intensity, rtol=1e-6)
     assert (out["az/npix"][2] == 0).all()
     assert np.isnan(out["az/intensity"][2]).all()
+
+
+def test_a_bin_that_loses_all_but_one_pixel_keeps_its_weight():
+    # what bad pixels take away must be what they brought, to the last bit
+    rng = np.random.default_rng(8)
+    shape = (1, 50, 400)
+    xyz = rng.uniform(0, 4e4, (3, *shape))
+    xyz[2] = 0
+    area = Area("det", shape, np.ones(shape, bool), xyz, "keV")
+    params = Params(distance=20.0, energy=9.5, bins=3, polarization=0.9)
+    frame = np.full(shape, np.nan, np.float32)
+    left = [(0, 3, 7), (0, 20, 100), (0, 49, 399)]
+    for at in left:
+        frame[at] = 5.0
+    out = reduce([member("az", azimuthal, params, area)], area, [frame])
+    pixels = geo.Geometry.of(20.0, 9.5).pixels(geo.on_detector(xyz))
+    weight = pixels.solid_angle * geo.polarization(pixels, 0.9)
+    where = geo.Geometry.of(20.0, 9.5).q(pixels.two_theta)
+    low, high = where.min(), where.max()
+    expected = np.zeros((2, 3))
+    for at in left:
+        b = min(int((where[at] - low) / (high - low) * 3), 2)
+        expected[:, b] += 5.0, weight[at]
+    with np.errstate(invalid="ignore"):
+        reference = expected[0] / expected[1]
+    np.testing.assert_allclose(out["az/intensity"][0], reference, rtol=1e-6)
+
+
+def test_pixels_without_a_place_belong_to_no_bin():
+    axis = np.array([[[0.0, np.nan, 1.0, 2.0, np.nan]]])
+    ones, good = np.ones(axis.shape), np.ones(axis.shape, bool)
+    assert assign(axis, ones, good, 2, None).number.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="no good pixel has a place"):
+        assign(axis * np.nan, ones, good, 2, None)
+
+
+def test_rows_too_long_to_be_counted_are_refused():
+    shape = (1, 1, 2**16 + 1)
+    area = Area("det", shape, np.ones(shape, bool), np.zeros((3, *shape)), "keV")
+    with pytest.raises(ValueError, match="rows of 65537 pixels"):
+        azimuthal.prepare(SETTINGS, area)
 
 
 def test_runs_of_every_length_are_summed_once():
@@ -206,9 +247,13 @@ def test_everything_that_cannot_be_meant_is_listed_at_once(area):
     [
         ({"limits": (5.0, 6.0)}, "no good pixel between 5 and 6"),
         ({"bins": 2**16 - 1}, "bins: 65535"),
-        ({"energy": None}, "distance: give"),
+        ({"limits": (0.1, np.inf)}, "limits: .0.1, inf"),
+        ({"limits": (np.nan, 1.0)}, "limits: .nan, 1"),
+        ({"distance": None}, "distance: give"),
+        ({"distance": -3.0}, "distance: -3"),
+        ({"energy": None}, "energy: q needs"),
         ({"energy": 9500.0}, "keV"),
-        ({"poni": "x.poni"}, "leave them out"),
+        ({"poni": Path("x.poni")}, "poni: the file tells distance, center; leave out either"),
     ],
     ids=str,
 )

@@ -1,64 +1,10 @@
-"""Positions to angles, solid angle and polarisation: held to pyFAI and to plain vectors."""
+"""Positions to angles, solid angle and polarisation: held to plain vectors."""
 
 import numpy as np
 import pytest
-from pyFAI.detectors import Detector
-from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 from scipy.spatial.transform import Rotation
 
 from ffb.reducers import geometry as geo
-
-SHAPE = (60, 70)
-PIXEL = (75e-6, 80e-6)
-
-
-def integrator(rotations=(0.0, 0.0, 0.0), poni=(0.004, 0.006)):
-    return AzimuthalIntegrator(
-        dist=0.09,
-        poni1=poni[0],
-        poni2=poni[1],
-        rot1=rotations[0],
-        rot2=rotations[1],
-        rot3=rotations[2],
-        wavelength=1.3e-10,
-        detector=Detector(*PIXEL, max_shape=SHAPE),
-    )
-
-
-@pytest.fixture(params=[(0.0, 0.0, 0.0), (0.1, -0.2, 0.3)], ids=["straight", "rotated"])
-def theirs(request):
-    return integrator(request.param)
-
-
-@pytest.fixture
-def ours(theirs, tmp_path):
-    theirs.save(str(tmp_path / "a.poni"))
-    return geo.read_poni(tmp_path / "a.poni")
-
-
-def test_angles_are_those_of_pyfai(theirs, ours):
-    where, pixel = ours
-    pixels = where.pixels(geo.flat((1, *SHAPE), pixel))
-    for mine, unit in (
-        (pixels.two_theta, "2th_rad"),
-        (pixels.phi, "chi_rad"),
-        (where.q(pixels.two_theta), "q_A^-1"),
-    ):
-        reference = theirs.center_array(SHAPE, unit)
-        np.testing.assert_allclose(mine[0], reference, rtol=1e-12, atol=1e-12)
-
-
-def test_corrections_are_those_of_pyfai(theirs, ours):
-    where, pixel = ours
-    pixels = where.pixels(geo.flat((1, *SHAPE), pixel))
-    d1, d2 = np.indices(SHAPE, float)
-    cosine = theirs.cos_incidence(d1, d2, path="numpy")
-    np.testing.assert_allclose(pixels.solid_angle[0], cosine**3, rtol=1e-12)
-    # The array that pyFAI itself applies went through its own, less exact, code...
-    np.testing.assert_allclose(pixels.solid_angle[0], theirs.solidAngleArray(SHAPE), rtol=1e-8)
-    # ... and that of the polarisation is float32.
-    reference = theirs.polarization(SHAPE, 0.9)
-    np.testing.assert_allclose(geo.polarization(pixels, 0.9)[0], reference, rtol=1e-7)
 
 
 def test_the_beam_meets_a_tilted_detector_where_it_is_said_to():
@@ -78,15 +24,6 @@ def test_the_beam_meets_a_tilted_detector_where_it_is_said_to():
     np.testing.assert_allclose(pixels.phi.ravel(), np.arctan2(rays[:, 0], rays[:, 1]), atol=1e-12)
     here = where.pixels(geo.on_detector(np.array([*center, 0.0]).reshape(3, 1, 1, 1)))
     assert here.two_theta.item() == pytest.approx(0, abs=1e-9)
-
-
-def test_the_detector_frame_is_that_of_the_image_psana_assembles():
-    rows, cols = np.indices(SHAPE, float)
-    x, y = rows * PIXEL[0] * 1e6 - 3000, cols * PIXEL[1] * 1e6 + 500
-    xyz = np.stack([x, y, np.full(SHAPE, -1e5)])[:, None]
-    np.testing.assert_allclose(
-        geo.assembled(xyz, PIXEL), geo.flat((1, *SHAPE), PIXEL), rtol=0, atol=1e-15
-    )
 
 
 def test_a_pixel_nearer_to_the_sample_scatters_wider():
@@ -118,11 +55,21 @@ def test_q_of_a_right_angle_at_one_angstrom():
     assert where.q(np.array([np.pi / 2])).item() == pytest.approx(4 * np.pi * np.sin(np.pi / 4))
 
 
+def test_q_needs_an_energy_and_angles_do_not():
+    where = geo.Geometry.of(100.0, None)
+    pixels = where.pixels(np.full((3, 1, 1, 1), 0.03))
+    assert pixels.radius.item() == pytest.approx(0.03 * np.sqrt(2))
+    with pytest.raises(ValueError, match="energy: q needs"):
+        where.q(pixels.two_theta)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((0.0, 9.5), "millimet|mm"),
-        ((100.0, 9500.0), "keV"),
+        ((0.0, 9.5), "distance: 0; give the millimet"),
+        ((np.nan, 9.5), "distance: nan"),
+        ((100.0, 9500.0), "energy: 9500; .* keV"),
+        ((100.0, 9.5, (0, np.inf)), "center"),
         ((100.0, 9.5, (0, 0), (90, 0)), "tilts"),
     ],
 )
@@ -131,38 +78,36 @@ def test_values_that_cannot_be_meant_are_refused(arguments, words):
         geo.Geometry.of(*arguments)
 
 
-def test_a_poni_file_of_version_1_is_understood(tmp_path):
-    path = tmp_path / "old.poni"
-    path.write_text(
-        "# made by hand\nPixelSize1: 7.5e-05\nPixelSize2: 8e-05\nDistance: 0.09\nPoni1: 0.004\n"
-        "Poni2: 0.006\nRot1: 0.1\nRot2: -0.2\nRot3: 0.3\nSplineFile: None\nWavelength: 1.3e-10\n"
+def cake(xyz, center, dis_to_sam, tx, ty):
+    """Angles and geometry factor by the formulas of smalldata_tools' azimuthal binning."""
+    (x, y, z), (xc, yc) = xyz / 1e3, np.array(center) / 1e3
+    tx, ty = np.radians([tx, ty])
+    d = dis_to_sam + z.mean() - z
+    a, b, c = -np.sin(ty) * np.cos(tx), -np.sin(tx), -np.cos(ty) * np.cos(tx)
+    u, v = x - xc - d * np.tan(ty), y - yc + d * np.tan(tx)
+    r = np.sqrt(u**2 + v**2 + d**2)
+    along = a * u + b * v - c * d
+    phi = np.arccos(
+        ((a**2 + c**2) * v - a * b * u + b * c * d) / np.sqrt((a**2 + c**2) * (r**2 - along**2))
     )
-    where, pixel = geo.read_poni(path)
-    assert pixel == PIXEL
-    assert where == geo.Geometry(0.09, (0.004, 0.006), (0.1, -0.2, 0.3), pytest.approx(1.3))
+    return np.arccos(along / r), np.where(x < xc, 2 * np.pi - phi, phi), (d / r) ** 3
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (("Rot2: 0", ""), "rot2 is missing"),
-        (("Poni1: 0.004", "Poni1: left"), "poni1 is 'left'"),
-        (('"pixel2": 8e-05, ', ""), "pixel2 is missing"),
-        (('"orientation": 3', '"orientation": 2'), "orientation 2"),
-        (('{"pixel1"', "{pixel1"), "not JSON"),
-    ],
-)
-def test_a_broken_poni_file_says_what_is_wrong(tmp_path, change, words):
-    path = tmp_path / "a.poni"
-    integrator().save(str(path))
-    text = path.read_text()
-    assert change[0] in text
-    path.write_text(text.replace(*change))
-    with pytest.raises(ValueError, match=words) as error:
-        geo.read_poni(path)
-    assert str(path) in str(error.value)
-
-
-def test_segments_without_geometry_cannot_be_placed():
-    with pytest.raises(ValueError, match="2 segments without a geometry"):
-        geo.flat((2, 4, 4), PIXEL)
+@pytest.mark.parametrize(("tx", "ty"), [(0, 0), (0, 4), (0, -7), (3, 0), (-6, 0)])
+def test_the_conventions_of_smalldata_tools_are_as_documented(tx, ty):
+    xy = np.random.default_rng(2).uniform(-40e3, 40e3, (2, 1, 9, 11))
+    xyz = np.concatenate([xy, np.full((1, 1, 9, 11), -1e5)])
+    center, normal = (1500.0, -700.0), 80.0
+    two_theta, phi, factor = cake(xyz, center, normal, tx, ty)
+    met = (center[0], center[1] - 2 * normal * 1e3 * np.tan(np.radians(tx)))
+    along = normal / np.cos(np.radians(tx)) / np.cos(np.radians(ty))
+    pixels = geo.Geometry.of(along, 9.5, met, (tx, -ty)).pixels(geo.on_detector(xyz))
+    np.testing.assert_allclose(pixels.two_theta, two_theta, rtol=1e-9)
+    np.testing.assert_allclose(np.mod(pixels.phi, 2 * np.pi), phi, atol=1e-6)
+    np.testing.assert_allclose(pixels.solid_angle, factor, rtol=1e-12)
+    for plane in (0.0, 0.3, 1.0):
+        sine = np.sin(two_theta)
+        theirs = (1 - plane) * (1 - (np.sin(phi) * sine) ** 2)
+        theirs += plane * (1 - (np.cos(phi) * sine) ** 2)
+        ours = geo.polarization(pixels, 2 * plane - 1)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)

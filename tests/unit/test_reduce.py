@@ -112,7 +112,7 @@ def test_histogram_equals_numpy(shape, kind, bins):
     images += [np.rint(images[0]), on_edges.astype(np.float32)]
     area = detector(shape, mask)
     for place in (None, (shape[0] - 1, (0, shape[1]), (shape[2] // 2, shape[2]))):
-        given = place or (-1, None, None)
+        given = place or (None, None, None)
         params = histogram.Params(lo, hi, nbins, *given)
         got = reduce([member("h", histogram.histogram, params, area)], area, images)
         for k, image in enumerate(images):
@@ -150,7 +150,7 @@ def test_histogram_counts_infinite_pixels_outside():
         (
             histogram.histogram,
             histogram.Params(1.0, 1.0, 0, rows=(0, 2)),
-            ["nbins: 0 is too few", "hi: 1.0 must be a number above lo", "segment: rows and cols"],
+            ["bins: 0 is too few", "hi: 1.0 must be a number above lo", "segment: rows and cols"],
         ),
         (
             histogram.histogram,

@@ -1,0 +1,169 @@
+"""PONI files of pyFAI: where the detector stands, by the text that pyFAI's calibration writes.
+
+All versions up to 2.1, and 3 without parallax correction, are read as pyFAI 2026.9 reads them. A
+PONI counts pixels from the corner of an image: that of a detector which is one flat segment, or
+the one that psana assembles from several.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb.reducers.geometry import Geometry, on_detector, wavelength
+
+#: Size of a square pixel [um] by how the name of the detector begins, where the file gives none.
+PIXELS = {
+    "pilatus4": 150.0,
+    "pilatus": 172.0,
+    "eiger": 75.0,
+    "jungfrau": 75.0,
+    "lambda": 55.0,
+    "maxipix": 55.0,
+    "epix100": 50.0,
+    "epix10k": 100.0,
+}
+
+#: Detectors whose pixels are bent, hexagonal or of several sizes: only a geometry places them.
+UNEVEN = re.compile(r"aarhus|d5$|x?cirpad|rapid|pixirad|(im)?xpad|jungfrau(500k|16mcor)?$")
+
+
+class Poni(NamedTuple):
+    """What a PONI file says: geometry, pixel size [m] along axes 1 and 2, and the detector.
+
+    ``detector`` is its name in lower case without spaces; ``shape`` its image (rows, columns),
+    ``None`` if not told; by ``orientation`` pixels are counted backwards along both axes (1), the
+    rows (2), none (3, pyFAI's default) or the columns (4).
+    """
+
+    geometry: Geometry
+    pixel: tuple[float, float]
+    detector: str = ""
+    shape: tuple[int, int] | None = None
+    orientation: int = 3
+
+    def with_energy(self, energy: float | None) -> Poni:
+        """Return the same for photons of ``energy`` [keV]; ``None`` leaves it to the file."""
+        if energy is None:
+            return self
+        return self._replace(geometry=replace(self.geometry, wavelength=wavelength(energy)))
+
+    def flat(self, shape: tuple[int, int, int]) -> NDArray[np.float64]:
+        """Positions [m] (3, *shape) of the pixels of one flat segment.
+
+        Raises ``ValueError`` for more segments, uneven pixels and another detector's file.
+        """
+        if shape[0] != 1 or UNEVEN.match(self.detector):
+            what = f"{shape[0]} segments" if shape[0] != 1 else self.detector
+            raise ValueError(
+                f"{what} without a geometry: a PONI file places one flat segment of equal pixels"
+                " only; name a geometry file for the detector in [calibration]"
+            )
+        if self.shape not in (None, shape[1:]):
+            raise ValueError(f"made for an image of {self.shape}, but frames are {shape[1:]}")
+        rows, cols = np.indices(shape[1:], np.float64) + 0.5
+        positions = np.stack([rows * self.pixel[0], cols * self.pixel[1], np.zeros(shape[1:])])
+        return self._oriented(positions[:, None], shape[1:])
+
+    def assembled(self, xyz: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Positions [m] of psana's ``xyz`` [um] from the corner of the image it assembles."""
+        positions = on_detector(xyz)
+        for axis in (0, 1):
+            positions[axis] += self.pixel[axis] / 2 - positions[axis].min()
+        extent = (round(float(positions[i].max()) / self.pixel[i] + 0.5) for i in (0, 1))
+        return self._oriented(positions, (*extent,))
+
+    def _oriented(
+        self, positions: NDArray[np.float64], image: tuple[int, ...]
+    ) -> NDArray[np.float64]:
+        """Count from the other side along the axes that the orientation turns round."""
+        rows, cols = self.shape or image
+        if self.orientation in (1, 2):
+            positions[0] = rows * self.pixel[0] - positions[0]
+        if self.orientation in (1, 4):
+            positions[1] = cols * self.pixel[1] - positions[1]
+        return positions
+
+
+def read(path: Path) -> Poni:
+    """Read a PONI file; the wavelength may be missing, nothing else.
+
+    Raises ``ValueError`` that lists everything missing or not understood, one line each, and
+    ``OSError`` for an unreadable file.
+    """
+    keys: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, colon, value = line.partition(":")
+        if colon and not name.startswith("#"):
+            keys[name.strip().lower()] = value.strip()  # the last entry is the valid one
+    return _poni(keys)
+
+
+def _poni(keys: Mapping[str, str]) -> Poni:
+    try:
+        config: Any = json.loads(keys.get("detector_config") or "{}")
+    except ValueError as error:
+        raise ValueError(f"Detector_config is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError("Detector_config is no table of keys and values")
+    detector = re.sub(r"[\s_-]", "", keys.get("detector", "").lower())
+    known = next((size * 1e-6 for name, size in PIXELS.items() if detector.startswith(name)), None)
+    wanted: dict[str, Any] = {k: keys.get(k) for k in ("distance", "poni1", "poni2")}
+    wanted |= {k: keys.get(k) for k in ("rot1", "rot2", "rot3")}
+    wanted |= {f"pixel{i}": config.get(f"pixel{i}") or keys.get(f"pixelsize{i}") or known
+               for i in (1, 2)}  # fmt: skip
+    if keys.get("wavelength", "None") != "None":
+        wanted["wavelength"] = keys["wavelength"]
+    problems = [*_not_understood(keys, config)]
+    numbers = {k: _number(k, v, problems) for k, v in wanted.items()}
+    if problems:
+        raise ValueError("\n".join(problems))
+    n, waves = numbers, numbers.get("wavelength")
+    geometry = Geometry(
+        n["distance"],
+        (n["poni1"], n["poni2"]),
+        (n["rot1"], n["rot2"], n["rot3"]),
+        None if waves is None else waves * 1e10,
+    )
+    shape = config.get("max_shape")
+    return Poni(
+        geometry,
+        (n["pixel1"], n["pixel2"]),
+        detector,
+        (int(shape[0]), int(shape[1])) if shape else None,
+        config.get("orientation") or 3,
+    )
+
+
+def _not_understood(keys: Mapping[str, str], config: Mapping[str, Any]) -> list[str]:
+    """What pyFAI would take into account and we cannot."""
+    out = []
+    if (orientation := config.get("orientation") or 3) not in (1, 2, 3, 4):
+        out.append(f"orientation {orientation!r} is none of pyFAI's, 1 to 4")
+    if keys.get("parallax", "").lower() == "true":
+        out.append("the parallax correction is not done here; calibrate without it")
+    splines = (config.get("splineFile"), config.get("splinefile"), keys.get("splinefile"))
+    if any(s and str(s).lower() != "none" for s in splines):
+        out.append("distortion by a spline file is not done here; calibrate without it")
+    return out
+
+
+def _number(name: str, value: Any, problems: list[str]) -> float:
+    """Read a number; what is wrong joins the ``problems``."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = np.nan
+    positive = name in ("distance", "wavelength", "pixel1", "pixel2")
+    if value is None:
+        problems.append(f"{name} is missing; write the file with pyFAI")
+    elif not np.isfinite(number) or (positive and number <= 0):
+        problems.append(f"{name} is {value!r}, no {'size' if positive else 'number'}")
+    return number
