@@ -106,6 +106,7 @@ def _summary(files: set[Path], served: int, console: Console) -> int:
         ("read", counts.read),
         ("written", counts.written),
         *((f"lost: {reason}", n) for reason, n in counts.lost.items()),
+        *([("served, never read", served - counts.read)] if served > counts.read else []),
     ]:
         table.add_row(name, f"{n:,}")
     console.print(table)

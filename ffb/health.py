@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,12 +68,3 @@ def log_to_stderr(level: str, context: Mapping[str, object]) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(KeyValue(context))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-
-
-def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Add up dictionaries of counts, key by key."""
-    out: dict[str, int] = {}
-    for c in counts:
-        for k, v in c.items():
-            out[k] = out.get(k, 0) + v
-    return out
