@@ -6,21 +6,13 @@ objects, ours into a block of frames. Rounds run the two by turns; a ratio is th
 rounds. ``python -m tests.benchmarks.bench_shmem``.
 """
 
-import argparse
-import json
-import os
-import statistics
 import struct
-import subprocess
-import sys
-import tempfile
 import time
-import uuid
 from pathlib import Path
 
 from ffb.shot import BeginStep, Field, FrameBlock, Idle
 from ffb.sources.xtc2_specs import SPECS, Service, timing_record
-from ffb.testing.shmem_server import clean
+from tests.benchmarks.served import main
 
 FIELDS = {
     "pulse": Field("timing", "raw", "pulseId"),
@@ -61,7 +53,7 @@ def write(path: Path, shots: int) -> int:
     return size
 
 
-def read_ours(tag: str) -> tuple[int, float, float]:
+def read_ours(tag: str, folder: Path) -> tuple[int, float, float]:
     from ffb.sources.psana import Meaning
     from ffb.sources.shmem import ShmemSource
 
@@ -81,7 +73,7 @@ def read_ours(tag: str) -> tuple[int, float, float]:
     return n - WARM - 1, time.perf_counter() - wall, time.process_time() - cpu
 
 
-def read_psana(tag: str) -> tuple[int, float, float]:
+def read_psana(tag: str, folder: Path) -> tuple[int, float, float]:
     from ffb.sources.standins import import_psana
 
     source = import_psana("psana").DataSource(shmem=tag, skip_calib_load="all", log_level="ERROR")
@@ -100,64 +92,15 @@ def read_psana(tag: str) -> tuple[int, float, float]:
     return n - WARM - 1, time.perf_counter() - wall, time.process_time() - cpu
 
 
-CLIENTS = {"psana": read_psana, "ours": read_ours}
+CLIENTS = {"psana: events, fields through detectors": read_psana, "ours: gathered": read_ours}
 WARM, LAST = 200, 4000
 
 
-def measure(which: str, path: Path, cores: list[int]) -> dict[str, float]:
-    """Serve ``path`` to one client in a process of its own."""
-    tag = f"bench{uuid.uuid4().hex[:8]}"
-    command = [sys.executable, "-m", "ffb.testing.shmem_server", "--tag", tag, str(path)]
-    options = ["--buffers", "10", "--linger", "0"]
-    server = subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, preexec_fn=lambda: pin(cores[0])
-    )
-    try:
-        assert server.stdout is not None
-        server.stdout.readline()
-        client = [sys.executable, "-m", __spec__.name, "--client", which, "--tag", tag]
-        out = subprocess.run(
-            client, stdout=subprocess.PIPE, check=True, preexec_fn=lambda: pin(cores[-1]),
-            timeout=120,
-        )  # fmt: skip
-    finally:
-        server.kill()
-        server.communicate()
-        clean(tag)
-    found: dict[str, float] = json.loads(out.stdout.splitlines()[-1])
-    return found
-
-
-def pin(core: int) -> None:
-    os.sched_setaffinity(0, {core})
-
-
-def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--client", choices=CLIENTS)
-    p.add_argument("--tag")
-    a = p.parse_args()
-    if a.client:
-        n, wall, cpu = CLIENTS[a.client](a.tag)
-        print(json.dumps({"rate": n / wall, "cpu": 1e6 * cpu / n}), flush=True)
-        os._exit(0)  # psana's reader thread would wait for the next server
-    cores = sorted(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "run.xtc2"
-        size = write(path, LAST + 500)
-        rounds = [{w: measure(w, path, cores) for w in CLIENTS} for _ in range(a.rounds)]
-    print(f"{size} bytes, 70 fields, {len(FIELDS)} read, {LAST} shots, {a.rounds} rounds")
-    print(f"{'':8}{'shots/s':>12}{'cpu us/shot':>14}")
-    for w in CLIENTS:
-        rate, cpu = (statistics.median(r[w][k] for r in rounds) for k in ("rate", "cpu"))
-        print(f"{w:8}{rate:12.0f}{cpu:14.1f}")
-    rate = statistics.median(r["ours"]["rate"] / r["psana"]["rate"] for r in rounds)
-    cpu = statistics.median(r["psana"]["cpu"] / r["ours"]["cpu"] for r in rounds)
-    print(
-        f"ours is {rate:.1f} times as fast (limited by the server), with {cpu:.1f} times less cpu"
-    )
+def write_to(folder: Path) -> Path:
+    write(folder / "run.xtc2", LAST + 500)
+    return folder / "run.xtc2"
 
 
 if __name__ == "__main__":
-    main()
+    title = f"70 fields in 855 bytes, {len(FIELDS)} read, {LAST} shots"
+    main(__spec__.name, title, CLIENTS, write_to, buffers=10)
