@@ -20,7 +20,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.compile import build, kernel
+from ffb.compile import borrowing, build, kernel
 from ffb.reduce import Calibration, Reducer, Tile, TileReducer
 from ffb.schema import Column, Schema
 
@@ -183,22 +183,9 @@ def _shots(
     return "\n".join([head, *_indent(body, 1), ""])
 
 
-def _area(
-    members: Sequence[Member], planes: Any, states: Sequence[Any], scope: dict[str, Any]
-) -> str:
-    """Text of the pass over one shot's raw pixels."""
-    writers = _writers(members)
-    body = [line for w in writers for line in w.views()]
-    body.append(f"planes = {_rebuilt(planes, 'calibration', 'Planes', scope)}")
-    for w in writers:
-        k, s = w.member.constants, states[w.tag]
-        body += [
-            f"k{w.tag} = {_rebuilt(k, f'constants[{w.tag}]', f'K{w.tag}', scope)}",
-            f"s{w.tag} = {_rebuilt(s, f'states[{w.tag}]', f'S{w.tag}', scope)}",
-        ]
-    for w in writers:
-        body += [f"if active[{w.tag}] == {RUN}:", f"    start_{w.tag}(k{w.tag}, s{w.tag})"]
-    body += [
+def _sweep(members: Sequence[Member]) -> list[str]:
+    """Text of the loop over one shot's rows; ``loop`` is its decorator."""
+    body = [
         "columns = values.size",
         "for s in range(len(raw)):",
         "    segment = raw[s]",
@@ -211,15 +198,34 @@ def _area(
         "        bad = calibrate(row, first, planes, values)",
         "        tile = Tile(values, valid[first : first + columns], bad, number, first)",
     ]
-    for w in writers:
+    for tag in range(len(members)):
         body += [
-            f"        if active[{w.tag}] == {RUN}:",
-            f"            accumulate_{w.tag}(tile, k{w.tag}, s{w.tag})",
+            f"        if active[{tag}] == {RUN}:",
+            f"            accumulate_{tag}(tile, constants[{tag}], states[{tag}])",
         ]
+    head = "def sweep(raw, rows, planes, valid, values, active, constants, states):"
+    return ["@loop", head, *_indent(body, 1)]
+
+
+def _area(
+    members: Sequence[Member], planes: Any, states: Sequence[Any], scope: dict[str, Any]
+) -> str:
+    """Text of the pass over one shot's raw pixels."""
+    writers = _writers(members)
+    body = [line for w in writers for line in w.views()]
+    constants = tuple(m.constants for m in members)
+    body += [
+        f"planes = {_rebuilt(planes, 'calibration', 'Planes', scope)}",
+        f"k = {_rebuilt(constants, 'constants', 'K', scope)}",
+        f"s = {_rebuilt(tuple(states), 'states', 'S', scope)}",
+    ]
+    for w in writers:
+        body += [f"if active[{w.tag}] == {RUN}:", f"    start_{w.tag}(k[{w.tag}], s[{w.tag}])"]
+    body.append("sweep(raw, rows, planes, valid, values, active, k, s)")
     for w in writers:
         body += [
             f"if active[{w.tag}] == {RUN}:",
-            f"    r{w.tag} = finish_{w.tag}(k{w.tag}, s{w.tag})",
+            f"    r{w.tag} = finish_{w.tag}(k[{w.tag}], s[{w.tag}])",
             *_indent(w.store(f"r{w.tag}"), 1),
             f"elif active[{w.tag}] == {ABSENT}:",
             *_indent(w.absent(), 1),
@@ -228,11 +234,7 @@ def _area(
         "def area(raw, rows, calibration, valid, values, active, constants, states, j, buffer,"
         " table):"
     )
-    return "\n".join([head, *_indent(body, 1), ""])
-
-
-def _scope(checked: bool) -> dict[str, Any]:
-    return {"put": kernel(_put, checked), "fill": kernel(_fill, checked)}
+    return "\n".join([*_sweep(members), "", head, *_indent(body, 1), ""])
 
 
 def compile_shots(
@@ -262,7 +264,8 @@ def compile_area(
     """Compile the pass over an area detector; ``example`` are the arguments after ``raw``.
 
     Raw segments are declared read-only and unaligned, as a source may hand them over, so that no
-    flavour of them compiles anything later.
+    flavour of them compiles anything later. Reducers that make arrays in ``accumulate`` have
+    their references counted.
     """
     scope = {"put": kernel(_put), "fill": kernel(_fill)}
     scope |= {"Tile": Tile, "calibrate": calibration.tile}
@@ -274,7 +277,10 @@ def compile_area(
     raw = numba.types.Array(pixel, 1, "C", readonly=True, aligned=False)
     types = (numba.types.UniTuple(raw, segments), *(numba.typeof(a) for a in example))
     source = _area(members, calibration.constants, states, scope)
-    return build(source, scope, types, checked=checked)
+    try:
+        return build(source, {**scope, "loop": borrowing}, types, checked=checked)
+    except numba.errors.TypingError:
+        return build(source, {**scope, "loop": kernel}, types, checked=checked)
 
 
 def compile_one(member: Member, frames: tuple[Any, ...]) -> Any:

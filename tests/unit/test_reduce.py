@@ -360,3 +360,50 @@ def test_the_cache_moves_where_it_can_write(tmp_path, monkeypatch):
     other = compiling.cache_folder()
     assert tmp_path not in other.parents
     assert os.access(other, os.W_OK)
+
+
+class Level(NamedTuple):
+    level: float
+
+
+class Above(NamedTuple):
+    n: Annotated[int, Feature("1", "pixels above the level")]
+
+
+class Seen(NamedTuple):
+    n: np.ndarray
+
+
+@tile_reducer(version=1)
+class above:  # noqa: N801
+    """Makes an array for every row."""
+
+    @staticmethod
+    def prepare(params: Level, area):
+        return params
+
+    @staticmethod
+    def allocate(constants):
+        return Seen(np.zeros(1, np.int64))
+
+    @staticmethod
+    def start(constants, state):
+        state.n[0] = 0
+
+    @staticmethod
+    def accumulate(tile, constants, state):
+        state.n[0] += (tile.values > constants.level).sum()
+
+    @staticmethod
+    def finish(constants, state) -> Above:
+        return Above(state.n[0])
+
+
+def test_a_reducer_may_make_arrays_for_a_row():
+    area = detector((2, 9, 23))
+    images = RNG.normal(0, 1, (3, *area.shape)).astype(np.float32)
+    made = member("above", above, Level(0.5), area)
+    roi_member = member("spot", roi.roi, roi.Params((0, 9), (0, 23)), area)
+    got = reduce([made, roi_member], area, images)
+    np.testing.assert_array_equal(got["above/n"], (images > 0.5).sum(axis=(1, 2, 3)))
+    assert got["spot/npix"].tolist() == [9 * 23] * 3
