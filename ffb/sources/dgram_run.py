@@ -6,46 +6,36 @@ where a single field differs, psana decodes every shot of the run, and the notes
 
 from __future__ import annotations
 
+import contextlib
 import json
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
-from ffb.shot import BeginStep, Field, FrameBlock, Idle, Input, Item
+from ffb.shot import BeginStep, Field, Idle, Input, Item
 from ffb.source import Constants, RunInfo
-from ffb.sources.dgram_shot import Decoded, InPlace, Moment, Slow
-from ffb.sources.fields import EPICS, SCAN, Catalogue, wanted
+from ffb.sources import walk
+from ffb.sources.agree import TwoSpeeds
+from ffb.sources.dgram_shot import Decoded, InPlace, Moment, Slow, Stream
+from ffb.sources.fields import CODES, PULSE, Catalogue, wanted
 from ffb.sources.gather import Dgrams, Gather, Wanted
+from ffb.sources.learn import Ahead
 from ffb.sources.xtc2 import Buffer, Configure, Xtc2Error, timestamp
-from ffb.sources.xtc2_specs import Service
-
-#: Services of a shot; the first is one that also ends a batch of the DAQ.
-SHOTS = (11, 12)
-
-#: Shots of a run that psana decodes too.
-CHECKED = 8
-
-#: How far to look ahead for the shape of a field: shots, seconds from the first, bytes kept.
-PEEK_SHOTS, PEEK_SECONDS, PEEK_BYTES = 64, 1.0, 1 << 28
+from ffb.sources.xtc2_specs import SHOTS, Service
 
 #: Steps that are remembered for shots which come after the next step has begun.
 STEPS_KEPT = 64
 
 _IDLE = Idle()
 
-#: Moments of one run from behind its BeginRun, ``None`` when nothing comes; the value it returns
-#: says why it ended.
-Stream = Generator[Moment | None, None, str]
-
 
 class Meaning(Protocol):
     """What psana knows about a run, see :class:`ffb.sources.psana.Meaning`."""
 
-    def decode(self, *dgrams: Buffer | None) -> Mapping[Field, Any]:
-        """Every field of a shot, segments stacked."""
+    def decode(
+        self, *dgrams: Buffer | None, only: Collection[Field] | None = None
+    ) -> Mapping[Field, Any]:
+        """Every field of a shot, or ``only`` some, segments stacked."""
         ...
 
     def constants(self, detector: str, geometry: str = "", store: bool = True) -> Constants:
@@ -53,15 +43,31 @@ class Meaning(Protocol):
         ...
 
 
-#: Makes the meaning of a run from its Configures, experiment and run number.
-Meanings = Callable[[Sequence[Buffer], str, int], Meaning]
+class Meanings(Protocol):
+    """Makes the meaning of a run from its Configures, experiment and run number."""
+
+    def __call__(self, configures: Sequence[Buffer], exp: str, run: int, /) -> Meaning:
+        """Raise ``ImportError`` without psana, ``ValueError`` for what it cannot read."""
+        ...
+
+
+def prepare(meanings: Meanings | None) -> None:
+    """Compile and import, for a source to do before its shots have to wait for it.
+
+    What fails is told by the runs, which fail in the same way.
+    """
+    walk.compiled()
+    first = getattr(meanings, "prepare", None)
+    if first is not None:
+        with contextlib.suppress(ImportError):
+            first()
 
 
 class DgramRun:
     """Implements :class:`ffb.source.Run` over a stream of datagrams.
 
     ``begin`` are the BeginRun datagrams, one per Configure. Without ``meanings`` nothing is
-    compared with psana, and there are no constants.
+    compared with psana, and there are no constants. ``hurried`` says that shots cannot wait.
     """
 
     def __init__(
@@ -70,21 +76,21 @@ class DgramRun:
         begin: Sequence[Buffer | None],
         stream: Stream,
         meanings: Meanings | None = None,
+        hurried: bool = False,
     ) -> None:
         self._catalogue = Catalogue([Configure(c) for c in configures])
-        self._stream, self._meanings = stream, meanings
-        about = self._catalogue.transition(begin, "runinfo")
-        stamps = [timestamp(b) for b in begin if b is not None]
-        self.info = RunInfo(
-            str(about.get("expt", "")), int(about.get("runnum", 0)), min(stamps, default=0)
-        )
-        self.ended = ""
-        self._notes: list[str] = [] if about else ["BeginRun names neither experiment nor run"]
+        self._meanings, self._hurried = meanings, hurried
+        self._ahead = Ahead(stream, self._catalogue.configures)
+        self._notes: list[str] = []
+        self.info = self._info(begin)
         if self._catalogue.clock is None:
             self._notes.append("no timing system: pulse ids are 0, event codes are unknown")
+        elif not self._catalogue.coded:
+            self._notes.append("the timing system tells no event codes")
+        if unkept := self._catalogue.unkept:
+            self._notes.append(f"of each step {', '.join(sorted(unkept))} are not kept: no numbers")
         self._known: Meaning | None = None
         self._why_unknown = "" if meanings else "this source was made without psana"
-        self._ahead: deque[Moment] = deque()
         self._steps: deque[BeginStep] = deque(maxlen=STEPS_KEPT)
         self._torn = self._late = self._twice = 0
         self._bound: dict[str, tuple[Field, Wanted]] = {}
@@ -102,17 +108,46 @@ class DgramRun:
 
     @property
     def streams(self) -> set[int]:
-        """Numbers of the streams that the bound inputs and the timing system need."""
+        """Numbers of the streams that steps, shots and the bound inputs need."""
+        if self._catalogue.clock is None:
+            return set(range(len(self._catalogue.configures)))
         used = {s.stream for _, w in self._bound.values() for s in w.segments}
-        return used | ({self._catalogue.clock.stream} if self._catalogue.clock else set())
+        return used | self._catalogue.step_streams | {self._catalogue.clock.stream}
+
+    @property
+    def ended(self) -> str:
+        """See :attr:`ffb.source.Run.ended`."""
+        return self._ahead.ended
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """What went wrong so far, by detector.
+
+        ``missing``: shots that lacked it or one of its segments; ``misfit``: shots in which a
+        field had another shape than declared; ``damaged``: segments of shots that the DAQ marked
+        as damaged, but wrote, which psana shows like any other. Of several inputs of a detector
+        the worst counts.
+        """
+        out: dict[str, dict[str, int]] = {}
+        for name, counted in self._gather.counts().items():
+            worst = out.setdefault(self._bound[name][0].detector, {})
+            for what, n in counted._asdict().items():
+                worst[what] = max(n, worst.get(what, 0))
+        return out
 
     @property
     def notes(self) -> list[str]:
         """See :attr:`ffb.source.Run.notes`."""
         out = list(self._notes)
-        for name, n in self._gather.misfits().items():
+        for name, counted in self._gather.counts().items():
             shape = list(self._inputs[name].shape)
-            out.append(f"input {name}: in {n} shots not of shape {shape}, counted as absent")
+            if n := counted.misfit:
+                out.append(f"input {name}: in {n} shots not of shape {shape}, counted as absent")
+        for detector, worst in self.counts.items():
+            if n := worst["damaged"]:
+                out.append(
+                    f"{detector}: {n} times marked as damaged by the DAQ, taken all the same"
+                )
         if n := self._gather.corrupted():
             out.append(f"{n} times the DAQ marked data of a shot as corrupted: none of it was read")
         if self._torn:
@@ -126,7 +161,10 @@ class DgramRun:
     def bind(
         self, fields: Mapping[str, Field], shapes: Mapping[str, tuple[int, ...]]
     ) -> tuple[dict[str, Input], list[str]]:
-        """See :meth:`ffb.source.Run.bind`; it waits for shots where it must learn a shape."""
+        """See :meth:`ffb.source.Run.bind`; it waits for shots where it must learn a shape.
+
+        How long is told in :mod:`ffb.sources.learn`.
+        """
         problems = []
         for name, field in fields.items():
             try:
@@ -134,15 +172,17 @@ class DgramRun:
             except LookupError as e:
                 problems.append(f"input {name}: {e}")
         unknown = {name: fw for name, fw in self._bound.items() if -1 in fw[1].dims}
-        seen = self._learn(unknown) if unknown else 0
-        for name, (field, w) in list(self._bound.items()):
-            if -1 in w.dims:
-                del self._bound[name]
-                problems.append(
-                    f"input {name}: {field} was in none of the first {seen} shots, so its shape"
-                    f" is unknown; declare shape = [...], {w.type.rank} numbers"
-                )
+        shapes, why = self._ahead.learn(unknown, self._catalogue.slow) if unknown else ({}, {})
+        for name, shape in shapes.items():
+            field, w = unknown[name]
+            self._bound[name] = field, (learnt := wanted(field, w.segments, w.type, shape))
+            self._notes.append(f"input {name}: shape {list(learnt.input.shape)} learnt")
+        for name, sentence in why.items():
+            del self._bound[name]
+            problems.append(f"input {name}: {sentence}")
         self._make_shots()
+        if self._inputs:
+            self._meaning()  # now, and not while the first shots wait
         return dict(self._inputs), problems
 
     def constants(self, detector: str, geometry: str = "", store: bool = True) -> Constants:
@@ -158,10 +198,9 @@ class DgramRun:
         A shot that comes after the next step has begun is preceded by its own step once more,
         and the shot after it by the newer one.
         """
-        unchecked = CHECKED if self._inputs and self._meanings else 0
         told: BeginStep | None = None
         last = -1
-        for moment in self._moments():
+        for moment in self._ahead:
             if moment is None:
                 yield _IDLE
             elif moment.service in SHOTS:
@@ -169,8 +208,8 @@ class DgramRun:
                     self._twice += 1
                     continue
                 last = moment.timestamp
-                if unchecked:
-                    unchecked = unchecked - 1 if self._agree(moment) else 0
+                if self._speeds.due:
+                    self._compare(moment)
                 self._shot.show(moment)
                 step = self._steps[-1] if self._steps else None
                 if step is not None and moment.timestamp < step.timestamp:
@@ -183,18 +222,31 @@ class DgramRun:
                 told = self._begin_step(moment)
                 yield told
             elif moment.service == Service.SLOW_UPDATE:
-                self._slow.update(self._transition(moment, EPICS))
+                self._slow.update(self._transition(moment, self._catalogue.slow))
 
-    def _moments(self) -> Iterator[Moment | None]:
-        """First what was looked at ahead, then the stream."""
-        while self._ahead:
-            yield self._ahead.popleft()
-        self.ended = self.ended or (yield from self._stream)
+    def _info(self, begin: Sequence[Buffer | None]) -> RunInfo:
+        """What BeginRun says."""
+        stamps = [timestamp(b) for b in begin if b is not None]
+        try:
+            values = self._catalogue.transition(begin, ("runinfo",))
+        except Xtc2Error as e:
+            self._notes.append(f"BeginRun was malformed: {e}")
+            values = {}
+        about = {f.name: v for f, v in values.items()}
+        exp, run = about.get("expt"), about.get("runnum")
+        if not (isinstance(exp, str) and isinstance(run, int)):
+            self._notes.append("BeginRun names not both experiment and run")
+        return RunInfo(
+            exp if isinstance(exp, str) else "",
+            run if isinstance(run, int) else 0,
+            min(stamps, default=0),
+        )
 
     def _make_shots(self) -> None:
         """Prepare to read the inputs bound by now; the walk is compiled here, if anywhere."""
         self._inputs = {name: w.input for name, (_, w) in self._bound.items()}
-        slow = {name: f.name for name, (f, _) in self._bound.items() if f.detector == EPICS}
+        fields = {name: f for name, (f, _) in self._bound.items()}
+        slow = {name: f for name, f in fields.items() if f.detector in self._catalogue.slow}
         fast = {name: w for name, (_, w) in self._bound.items() if name not in slow}
         self._slow = Slow(slow, self._inputs)
         streams, clock = len(self._catalogue.configures), self._catalogue.clock
@@ -204,61 +256,24 @@ class DgramRun:
         )
         # compared with psana apart from the shots delivered, which are counted
         probe = Gather(fast, streams, clock)
-        self._probe = InPlace(probe, self._slow, self._inputs, self._note_torn)
-        which = (clock.names.detector, clock.names.alg) if clock else ("", "")
+        own = InPlace(probe, self._slow, self._inputs, self._note_torn)
+        told = None
+        if clock is not None:
+            told = Field(clock.names.detector, clock.names.alg, PULSE)
+        codes = told._replace(name=CODES) if told and self._catalogue.coded else None
+        asked = {name: fields[name] for name in fast}
+        self._asked = {*asked.values(), *(f for f in (told, codes) if f is not None)}
         self._decoded = Decoded(
             self._decode,
             self._slow,
-            {name: (self._bound[name][0], self._inputs[name]) for name in fast},
-            (Field(*which, "pulseId"), Field(*which, "sequenceValues")) if clock else None,
+            {name: (f, self._inputs[name]) for name, f in asked.items()},
+            told and (told, codes),
         )
-
-    def _learn(self, unknown: dict[str, tuple[Field, Wanted]]) -> int:
-        """Read ahead until the shapes of ``unknown`` are known; gives the number of shots seen.
-
-        Waits for the first shot as long as the run lasts.
-        """
-        shots, kept, since = 0, 0, 0.0
-        while unknown and shots < PEEK_SHOTS and kept < PEEK_BYTES:
-            if shots and time.monotonic() - since > PEEK_SECONDS:
-                break
-            try:
-                moment = next(self._stream)
-            except StopIteration as e:
-                self.ended = e.value
-                break
-            if moment is None:
-                continue
-            copies = [None if d is None else d.copy() for d in moment.dgrams]
-            self._ahead.append(moment._replace(dgrams=copies))
-            kept += sum(d.size for d in copies if d is not None)
-            if moment.service in SHOTS:
-                since = since or time.monotonic()
-                shots += 1
-            self._shapes(copies, unknown)
-        return shots
-
-    def _shapes(self, dgrams: Dgrams, unknown: dict[str, tuple[Field, Wanted]]) -> None:
-        """Take the shapes of ``unknown`` fields from a shot or SlowUpdate, if they are in it."""
-        for name, (field, w) in list(unknown.items()):
-            stream, names = w.segments[0]
-            dgram = dgrams[stream]
-            if dgram is None:
-                continue
-            try:
-                found = self._catalogue.configures[stream].decode(dgram.data)
-            except Xtc2Error:
-                continue  # counted when the shot is delivered
-            key = (names.detector, names.alg, names.segment)
-            if (value := found.get(key, {}).get(field.name)) is not None:
-                learnt = wanted(field, w.segments, w.type, np.shape(value))
-                self._bound[name] = (field, learnt)
-                del unknown[name]
-                self._notes.append(f"input {name}: shape {list(learnt.input.shape)} learnt")
+        self._speeds = TwoSpeeds(own, self._decoded, asked, self._inputs, self._hurried)
 
     def _begin_step(self, moment: Moment) -> BeginStep:
         """Note a new step; its index is what the DAQ says, else counted from where we came in."""
-        values = self._transition(moment, SCAN)
+        values = {f.name: v for f, v in self._transition(moment, self._catalogue.scans).items()}
         text = str(values.get("step_docstring", ""))
         try:
             index = json.loads(text)["step"]
@@ -276,10 +291,10 @@ class DgramRun:
         self._late += 1
         return next((s for s in reversed(self._steps) if s.timestamp <= stamp), None)
 
-    def _transition(self, moment: Moment, detector: str) -> dict[str, Any]:
+    def _transition(self, moment: Moment, detectors: Collection[str]) -> dict[Field, Any]:
         try:
             dgrams = [None if d is None else d.data for d in moment.dgrams]
-            return self._catalogue.transition(dgrams, detector)
+            return self._catalogue.transition(dgrams, detectors)
         except Xtc2Error as e:
             self._notes.append(f"a transition at {moment.timestamp} was malformed: {e}")
             return {}
@@ -305,7 +320,7 @@ class DgramRun:
         try:
             for configure, d in zip(self._catalogue.configures, dgrams, strict=True):
                 if d is not None:
-                    configure.decode(d.data)
+                    configure.verify(d.data)
         except Xtc2Error as e:
             return e
         return None
@@ -317,47 +332,15 @@ class DgramRun:
             return {}
         meaning = self._meaning()
         views = (None if d is None else d.data for d in dgrams)
-        return meaning.decode(*views) if meaning is not None else {}
+        return meaning.decode(*views, only=self._asked) if meaning is not None else {}
 
-    def _agree(self, moment: Moment) -> bool:
+    def _compare(self, moment: Moment) -> None:
         """Read a shot both ways; where they differ, leave the run to psana and say so."""
         if self._meaning() is None:
-            return False
-        if self._flaw(moment.dgrams) is not None:
-            return True  # nothing to compare
-        block = FrameBlock(self._inputs, 1)
-        self._probe.show(moment)
-        self._probe.fill(block, 0)
-        self._decoded.show(moment)
-        if (why := self._difference(block)) is None:
-            return True
-        self._shot = self._decoded
-        self._notes.append(
-            f"{why} in shot {moment.timestamp}: psana decodes every shot of this run, slowly"
-        )
-        return False
-
-    def _difference(self, block: FrameBlock) -> str | None:
-        """Say where the two readings of the present shot differ, ``None`` if nowhere."""
-        clock = self._decoded.clock()
-        same = bool(block.timed[0]) == (clock is not None)
-        if clock is not None:
-            words = clock[1][: block.codes.shape[1]]
-            same &= clock[0] == block.pulse_id[0]
-            same &= bool((words == block.codes[0, : len(words)]).all())
-        if not same:
-            return "the timing system was read in place otherwise than by psana"
-        for name, (field, w) in self._bound.items():
-            if field.detector == EPICS:
-                continue
-            theirs = self._decoded.frame(name)
-            ours = block.frames[name][0] if w.kind == "value" else None
-            if w.kind == "area" and (parts := self._probe.segments(name)) is not None:
-                ours = np.stack(parts).reshape(self._inputs[name].shape)
-            if not block.present[0, block.index[name]]:
-                ours = None
-            if (ours is None) != (theirs is None) or (
-                ours is not None and theirs is not None and ours.tobytes() != theirs.tobytes()
-            ):
-                return f"input {name} ({field}) was read in place otherwise than by psana"
-        return None
+            self._speeds.stop()
+        elif self._flaw(moment.dgrams) is None and (why := self._speeds.differ(moment)):
+            self._speeds.stop()
+            self._shot = self._decoded
+            self._notes.append(
+                f"{why} in shot {moment.timestamp}: psana decodes every shot of this run, slowly"
+            )

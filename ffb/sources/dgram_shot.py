@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from ffb.shot import Field, FrameBlock, Input
 from ffb.sources.gather import Dgrams, Gather
 from ffb.sources.xtc2 import Xtc2Error
+
+#: Moments of one run from behind its BeginRun, ``None`` when nothing comes; the value it returns
+#: says why it ended.
+Stream = Generator["Moment | None", None, str]
 
 
 class Moment(NamedTuple):
@@ -27,16 +31,16 @@ class Moment(NamedTuple):
 class Slow:
     """The newest EPICS values, which every shot carries until newer ones come."""
 
-    def __init__(self, aliases: Mapping[str, str], inputs: Mapping[str, Input]) -> None:
-        self._aliases, self._inputs = dict(aliases), dict(inputs)
+    def __init__(self, fields: Mapping[str, Field], inputs: Mapping[str, Input]) -> None:
+        self._fields, self._inputs = dict(fields), dict(inputs)
         self._frames: dict[str, NDArray[Any]] = {}
 
-    def update(self, values: Mapping[str, Any]) -> None:
+    def update(self, values: Mapping[Field, Any]) -> None:
         """Take the values of a SlowUpdate over; one of another shape takes its input away."""
-        for name, alias in self._aliases.items():
-            if alias in values:
+        for name, field in self._fields.items():
+            if field in values:
                 declared = self._inputs[name]
-                value = np.asarray(values[alias], declared.dtype)
+                value = np.asarray(values[field], declared.dtype)
                 if value.shape == declared.shape:
                     self._frames[name] = value
                 else:
@@ -98,7 +102,7 @@ class Decoded:
         decode: Callable[[Dgrams], Mapping[Field, Any]],
         slow: Slow,
         inputs: Mapping[str, tuple[Field, Input]],
-        clock: tuple[Field, Field] | None,
+        clock: tuple[Field, Field | None] | None,
     ) -> None:
         self._decode, self._slow, self._clock = decode, slow, clock
         self._inputs = dict(inputs)
@@ -117,21 +121,21 @@ class Decoded:
             value = self._values.get(field._replace(name=f"{field.name}.value"))
         return None if value is None else fitting(np.asarray(value), declared)
 
-    def clock(self) -> tuple[int, NDArray[np.uint16]] | None:
-        """Pulse id and words of the event codes, ``None`` where the timing system was not."""
+    def clock(self) -> tuple[int, NDArray[np.uint16] | None]:
+        """Pulse id and words of the event codes, 0 and ``None`` where they are not told."""
         if self._clock is None:
-            return None
-        pulse, codes = (self._values.get(f) for f in self._clock)
-        return None if pulse is None or codes is None else (int(pulse), np.asarray(codes))
+            return 0, None
+        pulse, codes = (None if f is None else self._values.get(f) for f in self._clock)
+        return int(pulse or 0), None if codes is None else np.asarray(codes)
 
     def fill(self, block: FrameBlock, row: int) -> None:
         """See :meth:`ffb.shot.Shot.fill`."""
-        clock = self.clock()
-        block.timestamp[row], block.timed[row] = self.timestamp, clock is not None
-        block.pulse_id[row], block.codes[row] = 0, 0
-        if clock is not None:
-            words = clock[1][: block.codes.shape[1]]
-            block.pulse_id[row], block.codes[row, : len(words)] = clock[0], words
+        pulse, codes = self.clock()
+        block.timestamp[row], block.timed[row] = self.timestamp, codes is not None
+        block.pulse_id[row], block.codes[row] = pulse, 0
+        if codes is not None:
+            words = codes[: block.codes.shape[1]]
+            block.codes[row, : len(words)] = words
         for i, name in enumerate(block.names):
             value = self.frame(name) if name in self._inputs else None
             block.present[row, i] = value is not None

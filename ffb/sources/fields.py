@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -18,8 +18,14 @@ KNOWN = {
     ("epix100", "raw"): (704, 768),
 }
 
-#: Frames of alg ``raw`` that are pictures however small.
-PICTURES = ("raw", "image")
+#: Frames of alg ``raw`` that are pictures however small; archon and axis cameras say ``value``.
+PICTURES = ("raw", "image", "value")
+
+#: Types of detector whose field ``raw`` holds packed bits; only psana's code makes pixels of them.
+PACKED = ("epixuhr", "epixuhr3x2")
+
+#: Types of detector that write waveforms of any length, compressed, under the names of channels.
+RAGGED = ("hsd",)
 
 #: Bytes of a segment beyond which any array of rows and columns is an area.
 AREA_BYTES = 1 << 16
@@ -28,6 +34,15 @@ AREA_BYTES = 1 << 16
 ABOUT_RUN = ("runinfo", "chunkinfo", "smdinfo", "epicsinfo")
 
 EPICS, SCAN, CONFIG = "epics", "scan", "config"
+
+#: Fields of a timing system.
+PULSE, CODES = "pulseId", "sequenceValues"
+
+#: Most asics of one segment that are segments of an area: (asics, rows, columns) is then a frame.
+ASICS = 16
+
+#: Why an array whose length changes is refused.
+RAGGED_SENTENCE = "its length changes from shot to shot; only fields of one shape can be inputs"
 
 
 class Catalogue:
@@ -40,10 +55,13 @@ class Catalogue:
             for names in configure.names.values():
                 parts = self._segments.setdefault((names.detector, names.alg), {})
                 parts[names.segment] = Segment(stream, names)
-        self.fields = {f: self._word(f) for f in self._all() if f.detector != SCAN}
-        self.motors = tuple(
-            f.name for f in self._all() if f.detector == SCAN and self._type(f).code < STRING
-        )
+        #: Detectors whose values come with SlowUpdates, and those that describe steps.
+        self.slow, self.scans = self._of_type(EPICS), self._of_type(SCAN)
+        self.fields = {f: self._word(f) for f in self._all() if f.detector not in self.scans}
+        steps = {f.name: self._type(f) for f in self._all() if f.detector in self.scans}
+        self.motors = tuple(name for name, t in steps.items() if t.code < STRING and not t.rank)
+        #: What each step carries besides, and is not kept: texts and arrays.
+        self.unkept = tuple(steps.keys() - {*self.motors, "step_docstring"})
         self.aliases = dict(self._aliases())
         self.clock = self._clock()
 
@@ -54,16 +72,19 @@ class Catalogue:
                 return next(iter(parts.values())).names.dettype
         return ""
 
-    def transition(self, dgrams: Sequence[Buffer | None], detector: str) -> dict[str, Any]:
-        """Values of ``detector`` in a transition, all its blocks in all streams together.
+    def transition(
+        self, dgrams: Sequence[Buffer | None], detectors: Collection[str]
+    ) -> dict[Field, Any]:
+        """Values of ``detectors`` in a transition, all segments in all streams together.
 
-        Raises :class:`ffb.sources.xtc2.Xtc2Error`.
+        Of a field that is there several times the first counts, as in psana. Raises
+        :class:`ffb.sources.xtc2.Xtc2Error`.
         """
-        out: dict[str, Any] = {}
+        out: dict[Field, Any] = {}
         for configure, dgram in zip(self.configures, dgrams, strict=True):
-            for key, values in configure.decode(dgram).items() if dgram is not None else ():
-                if key[0] == detector:
-                    out.update(values)
+            for (detector, alg, _), values in configure.decode(dgram).items() if dgram else ():
+                if detector in detectors:
+                    out = {Field(detector, alg, k): v for k, v in values.items()} | out
         return out
 
     def resolve(self, field: Field, shape: tuple[int, ...] | None) -> tuple[Field, Wanted]:
@@ -72,12 +93,14 @@ class Catalogue:
         The field comes back with the name the data have (a PV's alias). ``shape`` is what the
         configuration of the run states. Raises ``LookupError`` with a sentence.
         """
-        if field.detector == EPICS and field.name in self.aliases:
+        if field.detector in self.slow and field.name in self.aliases:
             field = field._replace(name=self.aliases[field.name])
         parts = self._parts(field)
         if not parts or field.detector in ABOUT_RUN:
             raise LookupError(self._why_not(field))
-        if field.detector == SCAN:
+        if field.detector in self.slow:
+            parts = parts[:1]
+        if field.detector in self.scans:
             raise LookupError(
                 f"{field} belongs to a step, not to a shot; every row carries its step, and the"
                 " file has its values"
@@ -89,6 +112,14 @@ class Catalogue:
             raise LookupError(f"{field} is a string; only numbers can be inputs")
         if any(_type(p, field.name) != kind for p in parts):
             raise LookupError(f"{field} has a different type in each segment")
+        dettype = parts[0].names.dettype
+        if dettype in PACKED and (field.alg, field.name) == ("raw", "raw"):
+            raise LookupError(
+                f"{field}: the pixels of {dettype} are packed bits that only psana unpacks, shot"
+                " by shot; use its other fields"
+            )
+        if dettype in RAGGED and kind.code == 0 and kind.rank == 1:
+            raise LookupError(f"{field}: {RAGGED_SENTENCE}")
         dims = self._dims(field, kind, len(parts), parts[0].names.dettype, shape)
         return field, wanted(field, tuple(parts), kind, dims)
 
@@ -98,7 +129,8 @@ class Catalogue:
         """Shape of one segment as the datagram has it: stated, known, or -1 for each axis."""
         if shape is not None and kind.rank:
             inner = shape[1:] if shape[0] == n else shape
-            for dims in (inner, (1, *inner), shape):
+            asics = (shape[0] // n, *shape[1:]) if shape[0] % n == 0 else shape
+            for dims in (inner, asics, (1, *inner), shape):
                 if len(dims) == kind.rank:
                     return dims
         if shape is not None and shape != (() if n == 1 else (n,)):
@@ -118,8 +150,8 @@ class Catalogue:
         ]
 
     def _why_not(self, field: Field) -> str:
-        if field.detector == EPICS and self.aliases:
-            known = [Field(EPICS, field.alg, pv) for pv in self.aliases]
+        if field.detector in self.slow and self.aliases:
+            known = [field._replace(name=pv) for pv in self.aliases]
             return unknown(field, [*self.fields, *known])
         return unknown(field, self.fields)
 
@@ -148,24 +180,41 @@ class Catalogue:
                             yield pv, alias
 
     def _clock(self) -> Segment | None:
-        """Where the timing system writes pulse id and event codes."""
-        need = {"pulseId": (3, 0), "sequenceValues": (1, 1)}
-        for (_, alg), parts in sorted(
-            self._segments.items(), key=lambda item: item[0][0] != "timing"
-        ):
+        """Where a timing system, whatever its name, writes pulse id and event codes.
+
+        Preferred is one that has event codes, then one called ``timing``.
+        """
+        found: list[tuple[bool, bool, str, str, Segment]] = []
+        for (detector, alg), parts in self._segments.items():
             part = parts[min(parts)]
             have = {f.name: (f.code, f.rank) for f in part.names.fields}
-            if part.names.dettype == "ts" and alg == "raw" and need.items() <= have.items():
-                return part
-        return None
+            if part.names.dettype == "ts" and alg in ("raw", "ts") and have.get(PULSE) == (3, 0):
+                lacks = have.get(CODES) != (1, 1)  # uint16, rank 1
+                found.append((lacks, detector != "timing", detector, alg, part))
+        return min(found, key=lambda f: f[:4])[-1] if found else None
+
+    @property
+    def coded(self) -> bool:
+        """Whether the timing system tells event codes."""
+        return self.clock is not None and FieldType(CODES, 1, 1) in self.clock.names.fields
+
+    @property
+    def step_streams(self) -> set[int]:
+        """Numbers of the streams that describe steps."""
+        of = (p.values() for (d, _), p in self._segments.items() if d in self.scans)
+        return {segment.stream for parts in of for segment in parts}
+
+    def _of_type(self, dettype: str) -> set[str]:
+        """Names of the detectors of a type; the DAQ calls them by their type."""
+        return {d for d, _ in self._segments if self.dettype(d) == dettype} | {dettype}
 
 
 def wanted(
     field: Field, parts: tuple[Segment, ...], kind: FieldType, dims: tuple[int, ...]
 ) -> Wanted:
     """Decide whether a field is an area: rows and columns, and a picture or large."""
-    flat = kind.rank == 2 or (kind.rank == 3 and dims[0] == 1)
     picture = field.alg == "raw" and field.name in PICTURES
+    flat = kind.rank == 2 or (kind.rank == 3 and 0 < dims[0] <= (ASICS if picture else 1))
     large = -1 not in dims and prod(dims) * kind.size > AREA_BYTES
     return Wanted(parts, kind, "area" if flat and (picture or large) else "value", dims)
 

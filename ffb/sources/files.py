@@ -1,10 +1,10 @@
 """xtc2 files as a source: single files, an experiment's folder, and files that still grow.
 
 Only the data files are read, one after the other and forward; psana's smalldata index is not
-needed. Growing files are looked at every 10 ms, so a shot is seen tens of milliseconds after the
-DAQ wrote it. A run's streams are taken as complete when the list of its files has not changed for
-``settle`` seconds and each of them holds a Configure and a BeginRun. When a growing run counts as
-over is told by :class:`ffb.sources.streams.Merge`.
+needed: a header tells how far the next one is. Growing files are looked at every 10 ms, so a shot
+is seen tens of milliseconds after the DAQ wrote it. A run's streams are taken as complete when
+the list of its files has not changed for ``settle`` seconds and each of them holds a Configure
+and a BeginRun. When a growing run counts as over is told by :class:`ffb.sources.streams.Merge`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 
 from ffb.shot import Field, Input
 from ffb.source import RunInfo
-from ffb.sources.dgram_run import DgramRun
-from ffb.sources.dgram_run import Stream as Moments
+from ffb.sources.dgram_run import DgramRun, prepare
 from ffb.sources.dgram_shot import Moment
+from ffb.sources.dgram_shot import Stream as Moments
 from ffb.sources.gather import Dgrams
 from ffb.sources.plain import Stop, share
 from ffb.sources.psana import Meaning
 from ffb.sources.streams import Merge, Stream, kind_of
-from ffb.sources.xtc2 import Buffer, Configure, timestamp
+from ffb.sources.xtc2 import Buffer, timestamp
 from ffb.sources.xtc2_specs import Service
 
 log = logging.getLogger(__name__)
@@ -33,10 +33,9 @@ log = logging.getLogger(__name__)
 #: Seconds between two looks at growing files, and at the list of files.
 POLL, LIST_POLL = 0.01, 0.1
 
-#: What an Enable calls the file in which a stream goes on.
-CHUNKS = "chunkinfo"
-
-_NAME = re.compile(r"(?P<exp>\w+)-r(?P<run>\d+)-s(?P<stream>\d+)-c(?P<chunk>\d+)\.xtc2(\.\w+)?")
+_NAME = re.compile(
+    r"(?P<exp>\w+)-r(?P<run>\d+)-s(?P<stream>\d+)-c(?P<chunk>\d+)\.xtc2(\.inprogress)?"
+)
 
 
 class FilesSource:
@@ -44,11 +43,13 @@ class FilesSource:
 
     Either ``paths``, each a stream of runs of its own, or ``folder`` with the files of ``exp``
     named ``<exp>-r<run>-s<stream>-c000.xtc2``. ``runs`` says which; without it come all that are
-    there, or, with ``growing``, the newest and every one that appears after it. Of several
-    producers each gets its share of the shots, by timestamp, and every step.
+    there, or, with ``growing``, the newest and every one that appears after it. Further files of
+    a stream (``-c001``) are found by the one before them. Of several producers each gets its
+    share of the shots, by timestamp, and every step; of a large shot that is another's it reads
+    the header.
 
     Raises ``FileNotFoundError`` where nothing is and nothing can come, ``ValueError`` for files
-    that hold no run and for runs in chunks.
+    that hold no run.
     """
 
     #: The shots are on disk: they can wait.
@@ -71,11 +72,14 @@ class FilesSource:
         self.folder, self.exp, self.numbers = Path(folder), exp, list(runs)
         self.growing, self.grace, self.settle = growing, grace, settle
         self._mine = share(producer, producers)
+        self._shared = producers > 1
         self._stop = Stop()
         self._merge: Merge | None = None
 
     def runs(self) -> Iterator[FileRun]:
         """Yield one run after the other."""
+        if self.growing:
+            prepare(Meaning)
         if self.paths:
             for path in self.paths:
                 yield from self._read([path], lambda: True)
@@ -97,7 +101,7 @@ class FilesSource:
             self._merge = None
 
     def _read(self, paths: list[Path], superseded: Callable[[], bool]) -> Iterator[FileRun]:
-        streams = [Stream(p) for p in paths]
+        streams = [Stream(p, self._mine if self._shared else None) for p in paths]
         self._merge = Merge(streams, self.growing, self.grace, superseded)
         reader = Reader(self._merge, self._stop, self._mine)
         runs = 0
@@ -173,30 +177,23 @@ class FilesSource:
             if now.keys() != listed.keys():
                 since = time.monotonic()
             listed = now
-            if listed and not self.growing:
-                self._refuse_chunks(number)
             if listed and (not self.growing or time.monotonic() - since >= self.settle):
                 return [listed[k] for k in sorted(listed)]
             self._stop.wait(POLL if listed else LIST_POLL)
         return []
 
-    def _refuse_chunks(self, number: int) -> None:
-        """Raise ``ValueError`` for a run that goes on in further files."""
-        more = sorted(self.folder.glob(f"{self.exp}-r{number:04d}-s*-c*[1-9].xtc2"))
-        if more:
-            raise ValueError(
-                f"run {number} of {self.exp} was written in chunks ({more[0].name}), which are not"
-                " read; name another run"
-            )
-
 
 class FileRun(DgramRun):
-    """A run in files; it reads no stream that holds nothing of what is bound."""
+    """A run in files; it reads no stream that holds nothing of what is bound.
+
+    Without a timing system, which is in every shot, it reads them all.
+    """
 
     def __init__(self, reader: Reader, begin: Sequence[Buffer | None], named: RunInfo) -> None:
         configures = reader.merge.configures
-        super().__init__([c.data for c in configures], begin, reader.moments(), Meaning)
-        self._merge, self._scan = reader.merge, _streams_with(configures, "scan")
+        data, live = [c.data for c in configures], reader.merge.live
+        super().__init__(data, begin, reader.moments(), Meaning, hurried=live)
+        self._merge = reader.merge
         self._befell = reader.merge.notes
         if not (self.info.exp and self.info.run):
             self.info = RunInfo(named.exp, named.run, self.info.began)
@@ -206,7 +203,7 @@ class FileRun(DgramRun):
     ) -> tuple[dict[str, Input], list[str]]:
         """See :meth:`ffb.source.Run.bind`."""
         bound = super().bind(fields, shapes)
-        self._merge.only(self.streams | self._scan)
+        self._merge.only(self.streams)
         return bound
 
     @property
@@ -251,8 +248,6 @@ class Reader:
             if kind in (Service.CONFIGURE, Service.BEGIN_RUN):
                 self.merge.put_back()
                 return "no EndRun: another run began"
-            if kind == Service.ENABLE and (name := self._next_chunk(dgrams)):
-                return f"the run goes on in {name}; runs in chunks are not read"
             if kind != Service.L1_ACCEPT or self._mine(stamp):
                 yield Moment(kind, stamp, dgrams)
         return "stopped"
@@ -267,23 +262,6 @@ class Reader:
                 self.merge.put_back()
                 return
 
-    def _next_chunk(self, dgrams: Dgrams) -> str:
-        """Name of the file in which an Enable says that a stream goes on, ``""`` for none."""
-        for configure, dgram in zip(self.merge.configures, dgrams, strict=True):
-            if dgram is None or not any(n.detector == CHUNKS for n in configure.names.values()):
-                continue
-            for (detector, _, _), values in configure.decode(dgram.data).items():
-                if detector == CHUNKS and values.get("chunkid"):
-                    return str(values.get("filename"))
-        return ""
-
 
 def _kind(dgrams: Dgrams) -> int:
     return next(kind_of(d) for d in dgrams if d is not None)
-
-
-def _streams_with(configures: Sequence[Configure], detector: str) -> set[int]:
-    """Numbers of the streams that ``detector`` writes to."""
-    return {
-        k for k, c in enumerate(configures) if any(n.detector == detector for n in c.names.values())
-    }

@@ -7,6 +7,7 @@ Nothing is compiled later, because that function knows no names.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, Literal, NamedTuple
@@ -44,8 +45,20 @@ class Wanted(NamedTuple):
         """What the run delivers; several segments are stacked in front."""
         n, dtype = len(self.segments), DTYPES[self.type.code]
         if self.kind == "area":
-            return Input("area", dtype, (n, *self.dims[-2:]))
+            return Input("area", dtype, (n * prod(self.dims[:-2]), *self.dims[-2:]))
         return Input("value", dtype, self.dims if n == 1 else (n, *self.dims))
+
+
+class Counts(NamedTuple):
+    """What went wrong with an input.
+
+    Shots in which it had another shape than declared, shots that lacked it, and segments of shots
+    that the DAQ marked as damaged but wrote.
+    """
+
+    misfit: int = 0
+    missing: int = 0
+    damaged: int = 0
 
 
 class _Task(NamedTuple):
@@ -71,7 +84,7 @@ class Gather:
         self._walk = walk.compiled()
         self._wanted, self._streams, self._clock = dict(wanted), streams, clock
         self._block: FrameBlock | None = None
-        self._misfits: dict[str, int] = {}
+        self._counts: defaultdict[str, Counts] = defaultdict(Counts)
         self._corrupted = 0
         self._arrays: tuple[NDArray[Any], ...] = ()
         self._prepare([])
@@ -95,36 +108,41 @@ class Gather:
                 raise Xtc2Error("a malformed xtc", -1 - error)
 
     def segments(self, dgrams: Dgrams, name: str) -> list[NDArray[Any]] | None:
-        """Views of an area's segments in the shot of the last call, ``None`` if one is missing."""
+        """Views of an area's segments in the shot of the last call, ``None`` if one is missing.
+
+        What a detector writes as (asics, rows, columns) counts as so many segments.
+        """
         w, slot = self._wanted[name], self._first[name]
-        nbytes, dtype = prod(w.dims) * w.type.size, DTYPES[w.type.code]
+        nbytes, dtype = prod(w.dims[-2:]) * w.type.size, DTYPES[w.type.code]
         out = []
         for segment, at in zip(w.segments, self._offsets[slot:].tolist(), strict=False):
             dgram = dgrams[segment.stream]
             if at < 0 or dgram is None:
                 return None
-            out.append(dgram[at : at + nbytes].view(dtype))
+            end = at + nbytes * prod(w.dims[:-2])
+            out += [dgram[k : k + nbytes].view(dtype) for k in range(at, end, nbytes)]
         return out
 
-    def misfits(self) -> dict[str, int]:
-        """Number of shots in which an input's shape was not the declared one, by name."""
-        *misfits, corrupted = self._tally.tolist()
+    def counts(self) -> dict[str, Counts]:
+        """What went wrong so far, by input."""
+        *tally, corrupted = self._tally.tolist()
         self._corrupted += corrupted
-        for name, n in zip(self._names, misfits, strict=True):
-            if n:
-                self._misfits[name] = self._misfits.get(name, 0) + n
+        n = len(self._names)
+        for i, name in enumerate(self._names):
+            new = Counts(*tally[i::n])
+            self._counts[name] = Counts(*map(sum, zip(self._counts[name], new, strict=True)))
         self._tally[:] = 0
-        return dict(self._misfits)
+        return dict(self._counts)
 
     def corrupted(self) -> int:
         """Number of shots, or parts of shots, that the DAQ marked as corrupted."""
-        self.misfits()
+        self.counts()
         return self._corrupted
 
     def _attach(self, block: FrameBlock) -> None:
         """Write into ``block`` from now on, whose inputs may be any of ours in any order."""
         if block.names != self._names:
-            self.misfits()
+            self.counts()
             self._prepare(block.names)
         self._block = block
         self._arrays = (
@@ -152,15 +170,16 @@ class Gather:
                 plan(segment, _Task(w.type.name, action, slot, k * size, i, w.dims))
                 slot += 1
         if self._clock is not None:
-            pulse, codes = _Task("pulseId", walk.PULSE), _Task("sequenceValues", walk.CODES)
-            plan(self._clock, pulse, codes)
+            plan(self._clock, _Task("pulseId", walk.PULSE))
+            if FieldType("sequenceValues", 1, 1) in self._clock.names.fields:
+                plan(self._clock, _Task("sequenceValues", walk.CODES))
         self._tables = [
             (*_tables(p), walk.FIRST * (k == 0) | walk.LAST * (k == self._streams - 1))
             for k, p in enumerate(plans)
         ]
         self._slots = np.array([*self._first.values(), slot], np.int64)
         self._offsets = np.full(slot, walk.ABSENT, np.int64)
-        self._tally = np.zeros(len(names) + 1, np.int64)
+        self._tally = np.zeros(3 * len(names) + 1, np.int64)
         self._stack = np.zeros(walk.SCRATCH, np.int64)
 
 

@@ -7,7 +7,7 @@ of psana's own, its exceptions and its ``None`` for a failed question end in thi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,12 @@ class Meaning:
         except (AttributeError, KeyError, TypeError, StopIteration) as e:
             raise ValueError(f"psana cannot read the Configure of {exp} run {run}: {e!r}") from e
 
+    @staticmethod
+    def prepare() -> None:
+        """Import what is needed, which takes a second; raises ``ImportError``."""
+        import_psana("psana.dgram")
+        import_psana("psana.dgrammanager")
+
     @cached_property
     def segments(self) -> dict[tuple[str, str], list[int]]:
         """Numbers of the segments of every (detector, alg), sorted."""
@@ -69,8 +75,12 @@ class Meaning:
         known: Mapping[str, tuple[str, str]] = self._manager.det_info_table
         return known.get(detector, ("", ""))[0]
 
-    def decode(self, *dgrams: Buffer | None) -> dict[Field, Any]:
+    def decode(
+        self, *dgrams: Buffer | None, only: Collection[Field] | None = None
+    ) -> dict[Field, Any]:
         """Every field of a shot as psana decodes it, one datagram per stream, ``None`` if absent.
+
+        With ``only``, of those fields; an enumeration's number comes as ``name.value``.
 
         A field of several segments is stacked as ``det.raw.raw`` does it: scalars (segments,),
         arrays with the segments in front, images as (segments, rows, columns). A detector that
@@ -91,6 +101,8 @@ class Meaning:
             if numbers is None or sorted(blocks) != numbers:
                 continue
             for name in blocks[numbers[0]]:
+                if not (only is None or Field(*key, name.removesuffix(".value")) in only):
+                    continue
                 value = _stack([blocks[n].get(name) for n in numbers])
                 if value is not None:
                     out[Field(*key, name)] = value
@@ -106,8 +118,8 @@ class Meaning:
         Raises ``LookupError`` for a detector that psana has no class for, and when the store does
         not answer.
         """
-        made = [k for k in self._manager.det_classes["normal"] if k[0] == detector]
-        areas = [k for k in made if hasattr(self._manager.det_classes["normal"][k], "_pedestals")]
+        known = [k for k in self._manager.det_classes["normal"] if k[0] == detector]
+        areas = [k for k in known if hasattr(self._manager.det_classes["normal"][k], "_pedestals")]
         if not areas:
             known = sorted({name for name, _ in self._manager.det_classes["normal"]})
             raise LookupError(
@@ -120,8 +132,10 @@ class Meaning:
         origins = [f"psana's store, {info.uniqueid}"] if found else []
         if geometry:
             found["geometry"] = (_text(detector, geometry), {"experiment": self.exp, "run": 0})
-        # psana keeps one object per name for the whole process: take what is needed, let go
-        det = self._manager.det_classes["normal"][key](*key, info, found, None, None)
+        # psana keeps one object per name for the whole process, whatever another run's is
+        made = self._manager.det_classes["normal"][key]
+        made._registry.pop(":".join(key), None)
+        det = made(*key, info, found, None, None)
         arrays = {ours: _stored_array(det, theirs) for ours, theirs in STORED.items()}
         xyz, origin = _coordinates(det, geometry, "geometry" in found)
         config = _config_bits(det)
@@ -135,6 +149,7 @@ class Meaning:
             xyz=xyz,
             origin="; ".join([*origins, origin]) or "none",
             ids=_ids(found, geometry),
+            segments=(*map(int, det._segment_numbers),),
         )
 
     def _stored(self, detector: str, uniqueid: str) -> dict[str, tuple[Any, Mapping[str, Any]]]:
@@ -190,7 +205,14 @@ def _stored_array(det: Any, ctype: str) -> NDArray[Any] | None:
     data = (det._calibconst or {}).get(ctype, (None, None))[0]
     if not isinstance(data, np.ndarray):
         return None
-    array = np.asarray(det._arr_for_daq_segments(data))
+    try:
+        array = np.asarray(det._arr_for_daq_segments(data))
+    except IndexError as e:
+        numbers = ", ".join(map(str, det._segment_numbers))
+        raise LookupError(
+            f"{det._det_name}: {ctype} in the store are of {data.shape[-3]} segments, but the run"
+            f" reads out segments {numbers}; name files for it in [calibration]"
+        ) from e
     while array.ndim < 4:
         array = array[None]  # one gain range, and one segment, are not always spelt out
     array = array.astype(np.int64 if ctype == "pixel_status" else np.float32)
@@ -211,6 +233,8 @@ def _coordinates(det: Any, path: str, stored: bool) -> tuple[NDArray[np.float64]
     try:
         found = det._pixel_coords()
     except (AttributeError, LookupError, TypeError, ValueError) as e:
+        if not path and not stored:
+            return None, f"no geometry: {origin} is of another detector"
         raise LookupError(f"{det._det_name}: {origin} cannot be used: {_brief(e)}") from e
     if found is None:
         return None, "no geometry"

@@ -23,11 +23,11 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 
-from ffb.sources.dgram_run import SHOTS, DgramRun, Meanings, Stream
-from ffb.sources.dgram_shot import Moment
+from ffb.sources.dgram_run import DgramRun, Meanings, prepare
+from ffb.sources.dgram_shot import Moment, Stream
 from ffb.sources.shmem_client import Client, NoServerError
 from ffb.sources.xtc2 import Xtc2Error
-from ffb.sources.xtc2_specs import Service
+from ffb.sources.xtc2_specs import SHOTS, Service
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,7 @@ class ShmemSource:
 
     def runs(self) -> Iterator[DgramRun]:
         """See :meth:`ffb.source.Source.runs`."""
+        prepare(self._meanings)
         attached = False
         while not self._stopping:
             try:
@@ -176,7 +177,9 @@ class ShmemSource:
                     early = 0
                 stream = self._until_end(moments)
                 try:
-                    run = DgramRun(_data(configure), _data(moment), stream, self._meanings)
+                    run = DgramRun(
+                        _data(configure), _data(moment), stream, self._meanings, hurried=True
+                    )
                 except Xtc2Error:
                     log.exception("shmem: a run that cannot be read, tag=%s", self.tag)
                     configure = None

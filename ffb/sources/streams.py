@@ -3,11 +3,15 @@
 The DAQ writes what belongs to one shot into several files. A shot is the datagrams of equal
 timestamp; a stream that has none for it misses its detectors. Files may still be growing: a
 datagram is there once all the bytes its header promises are.
+
+A long run goes on in further files, stream by stream: an Enable names the next one, in which the
+shots behind it are.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +22,11 @@ from numpy.typing import NDArray
 from ffb.sources.xtc2 import HEADER, Configure, Xtc2Error, service, timestamp
 from ffb.sources.xtc2_specs import Service
 
-#: Bytes asked for in one read.
-CHUNK = 1 << 22
+#: Bytes asked for in one read; where large shots are somebody else's, a page.
+CHUNK, PAGE = 1 << 22, 1 << 12
+
+#: Bytes of a shot above which it pays to read only its header where it is somebody else's.
+LARGE = 1 << 17
 
 #: No datagram is larger: the DAQ's shared memory has 28 bits for a size.
 LARGEST = 1 << 28
@@ -27,17 +34,30 @@ LARGEST = 1 << 28
 #: How the DAQ marks a file that it still writes.
 IN_PROGRESS = ".inprogress"
 
+#: What an Enable calls the file in which a stream goes on.
+NEXT_FILE = "chunkinfo"
+
+_CHUNK = re.compile(r"-c(\d+)\.xtc2")
+
 Dgram = NDArray[np.uint8]
 
 
 class Stream:
     """One file, read forward. A datagram that it gave out is valid until ``advance`` and ``peek``.
 
-    A file may be renamed while it is read.
+    A file may be renamed while it is read. ``mine`` tells by its timestamp whether a shot is
+    wanted; of others only the header is given, and read where they are large.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, mine: Callable[[int], bool] | None = None) -> None:
+        self.path, self._mine = path, mine
+        m = _CHUNK.search(path.name)
+        #: Number of the file within the stream.
+        self.chunk = int(m[1]) if m else 0
+        #: The file in which the stream goes on, while that is not there.
+        self.awaited: Path | None = None
+        self._span = 0
+        self._page_wise = False
         self._fd = os.open(path, os.O_RDONLY)
         self._buffer: Dgram = np.empty(2 * CHUNK, np.uint8)
         self._low = self._high = self._offset = 0
@@ -66,6 +86,8 @@ class Stream:
 
         Raises :class:`Xtc2Error` for a header that cannot be one.
         """
+        if self.awaited is not None and not self._open_next():
+            return None
         if self._head is None and self._have(HEADER):
             at = self._low
             size = 12 + int.from_bytes(self._buffer[at + 20 : at + 24].tobytes(), "little")
@@ -74,16 +96,41 @@ class Stream:
                     return None  # space that was allocated and not written yet
                 where = self._offset - self.left
                 raise Xtc2Error(f"{self.path.name}: a datagram of {size} bytes", where)
+            head = self._buffer[at : at + HEADER]
+            if self._mine and kind_of(head) == Service.L1_ACCEPT:
+                self._page_wise = size > LARGE
+                if not self._mine(timestamp(head.data)):
+                    self._head, self._span = head, size
+                    return head
             if self._have(size):
-                self._head = self._buffer[self._low : self._low + size]
+                self._head, self._span = self._buffer[self._low : self._low + size], size
                 self._note(self._head)
         return self._head
 
     def advance(self) -> None:
         """Go past the datagram last given out."""
         if self._head is not None:
-            self._low += len(self._head)
+            self._offset += max(0, self._span - self.left)
+            self._low += min(self._span, self.left)
             self._head = None
+
+    def go_on_in(self, name: str, chunk: int) -> None:
+        """Read on in file ``name`` of the same folder, which may still have to appear."""
+        self.awaited, self.chunk = self.path.with_name(Path(name).name), chunk
+        self.grew = time.monotonic()
+
+    def _open_next(self) -> bool:
+        assert self.awaited is not None
+        for path in (self.awaited, self.awaited.with_name(self.awaited.name + IN_PROGRESS)):
+            try:
+                fd = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+            self.close()
+            self._fd, self.path, self.awaited = fd, path, None
+            self._low = self._high = self._offset = 0
+            return True
+        return False
 
     def _note(self, dgram: Dgram) -> None:
         kind = kind_of(dgram)
@@ -99,7 +146,9 @@ class Stream:
         if self._low + need > len(self._buffer) or self._low == self._high:
             self._make_room(need)
         while self.left < need:
-            n = os.preadv(self._fd, [self._buffer[self._high :].data], self._offset)
+            most = need - self.left + PAGE if self._page_wise else len(self._buffer)
+            free = self._buffer[self._high : self._high + most]
+            n = os.preadv(self._fd, [free.data], self._offset)
             if n == 0:
                 return False
             self._high, self._offset, self.grew = self._high + n, self._offset + n, time.monotonic()
@@ -142,6 +191,7 @@ class Merge:
         self._configures: dict[int, Configure] = {}
         self._wanted = set(range(len(streams)))
         self._given: list[int] = []
+        self._turns: dict[int, tuple[str, int]] = {}
 
     def only(self, wanted: set[int]) -> None:
         """Read no other streams than ``wanted`` from here on: the others hold nothing we need."""
@@ -157,9 +207,7 @@ class Merge:
 
         They are valid until the next call.
         """
-        for k in self._given:
-            self.streams[k].advance()
-        self._given = []
+        self._advance()
         heads: dict[int, Dgram] = {}
         waiting = False
         for k in sorted(self._wanted):
@@ -176,7 +224,10 @@ class Merge:
         first = min(timestamp(h.data) for h in heads.values())
         self._given = [k for k, h in heads.items() if timestamp(h.data) == first]
         for k in self._given:
-            self.streams[k].ended = kind_of(heads[k]) == Service.END_RUN
+            kind = kind_of(heads[k])
+            self.streams[k].ended = kind == Service.END_RUN
+            if kind == Service.ENABLE:
+                self._find_turn(k, heads[k])
         return [heads[k] if k in self._given else None for k in range(len(self.streams))]
 
     @property
@@ -225,9 +276,8 @@ class Merge:
 
         Notes are about what follows from here on.
         """
-        for k in self._given:
-            self.streams[k].advance()
-        self._given, self.notes = [], []
+        self._advance()
+        self.notes = []
         for stream in self.streams:
             try:
                 if not stream.lost and stream.peek() is not None:
@@ -235,6 +285,31 @@ class Merge:
             except Xtc2Error as e:
                 self._lose(stream, f"is damaged: {e}")
         return not self.over
+
+    def _advance(self) -> None:
+        """Go past what was given, into the next file of a stream where that told so."""
+        for k in self._given:
+            self.streams[k].advance()
+            if turn := self._turns.pop(k, None):
+                self.streams[k].go_on_in(*turn)
+        self._given = []
+
+    def _find_turn(self, k: int, enable: Dgram) -> None:
+        """See whether stream ``k`` goes on in another file behind its ``enable``."""
+        configure = self._configures.get(k)
+        if configure is None or NEXT_FILE not in {n.detector for n in configure.names.values()}:
+            return
+        try:
+            decoded = configure.decode(enable.data)
+        except Xtc2Error as e:
+            self.notes.append(f"{self.streams[k].path.name} has a malformed Enable: {e}")
+            return
+        for (detector, _, _), values in decoded.items():
+            name, chunk = values.get("filename"), values.get("chunkid")
+            if detector != NEXT_FILE or not isinstance(name, str) or not isinstance(chunk, int):
+                continue
+            if chunk > self.streams[k].chunk:
+                self._turns[k] = name, chunk
 
     def _peek(self, stream: Stream) -> Dgram | None:
         try:
@@ -245,6 +320,8 @@ class Merge:
         if head is None and self._is_over(stream):
             quiet = f"did not grow for {self.grace:g} s" if self.live else "ends"
             torn = f", {stream.left} bytes into a datagram" if stream.left else ""
+            if stream.awaited is not None:
+                quiet = f"goes on in {stream.awaited.name}, which is not there, and so ends"
             self._lose(stream, f"{quiet} without EndRun{torn}")
         return head
 

@@ -103,9 +103,11 @@ def _parts(dgram: _Bytes, at: _Int, end: _Int, found: _Ints) -> _Int:
 @_jit
 def _fields(
     dgram: _Bytes, found: _Ints, ops: _Ints, op: _Int, row: _Int, base: _Ints, stride: _Ints,
-    buffer: _Bytes, pulse: _Bytes, codes: _Bytes, timed: _Bools, offsets: _Ints,
+    buffer: _Bytes, pulse: _Bytes, codes: _Bytes, timed: _Bools, offsets: _Ints, tally: _Ints,
+    damaged: _Int,
 ) -> _Int:  # fmt: skip
     """Do the operations of one block; 0, or the error."""
+    inputs = tally.size // 3
     shapes, shapes_end = np.int64(found[0]), np.int64(found[1])
     data, data_end = np.int64(found[2]), np.int64(found[3])
     while ops[op, SIZE] > 0:
@@ -125,15 +127,16 @@ def _fields(
             return -1 - data
         action, slot = ops[op, ACTION], ops[op, SLOT]
         if action in (VALUE, AREA):
+            i = ops[op, INPUT]
             offsets[slot] = data if fits else MISFIT
+            tally[2 * inputs + i] += damaged
             if action == VALUE and fits:
-                i = ops[op, INPUT]
                 _copy(dgram, data, nbytes, buffer, base[i] + row * stride[i] + ops[op, PART])
         elif action == PULSE:
             _copy(dgram, data, min(nbytes, 8), pulse, 8 * row)
-            timed[row] = True
         elif action == CODES:
             _copy(dgram, data, min(nbytes, _CODE_BYTES), codes, _CODE_BYTES * row)
+            timed[row] = True
         if ops[op, STAY] == 0:
             data += nbytes
         op += 1
@@ -157,6 +160,7 @@ def _begin(
 @_jit
 def _finish(row: _Int, present: _Bools, slots: _Ints, offsets: _Ints, tally: _Ints) -> None:
     """Set what is present: inputs all of whose segments were there, in the declared shape."""
+    inputs = tally.size // 3
     for i in range(slots.size - 1):
         whole, misfit = slots[i] < slots[i + 1], False
         for slot in range(slots[i], slots[i + 1]):
@@ -164,6 +168,7 @@ def _finish(row: _Int, present: _Bools, slots: _Ints, offsets: _Ints, tally: _In
             misfit = misfit or offsets[slot] == MISFIT
         present[row, i] = whole
         tally[i] += misfit
+        tally[inputs + i] += not whole and not misfit and slots[i] < slots[i + 1]
 
 
 @_jit
@@ -174,7 +179,8 @@ def _walk(
 ) -> _Int:  # fmt: skip
     """Go through ``dgram`` (empty: a stream that missed the shot); 0, or the error.
 
-    ``tally`` counts misfits by input, and at its end parents that were marked corrupted.
+    ``tally`` counts by input: misfits, then shots that lack it, then damaged blocks of it; and at
+    its end parents that were marked corrupted.
     """
     if row < 0 or row >= timed.size:
         return BAD_ROW
@@ -215,7 +221,7 @@ def _walk(
                 if error == 0:
                     error = _fields(
                         dgram, work, ops, lookup[block], row, base, stride, buffer, pulse, codes,
-                        timed, offsets,
+                        timed, offsets, tally, np.int64(dgram[at + 4] + dgram[at + 5] > 0),
                     )  # fmt: skip
                 if error != 0:
                     return error

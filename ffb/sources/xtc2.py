@@ -194,6 +194,24 @@ class Configure:
             for b in self.blocks(dgram)
         }
 
+    def shapes(self, dgram: Buffer, block: int) -> dict[str, tuple[int, ...]] | None:
+        """Shapes of the fields of one block, ``None`` where ``dgram`` has no such block.
+
+        Raises :class:`Xtc2Error`.
+        """
+        view = memoryview(dgram)
+        for b in self.blocks(dgram):
+            if b.names.block == block:
+                return {f.name: shape for f, shape, _ in _spans(b, view)}
+        return None
+
+    def verify(self, dgram: Buffer) -> None:
+        """Raise :class:`Xtc2Error` if anything in ``dgram`` is not what its numbers say."""
+        view = memoryview(dgram)
+        for b in self.blocks(dgram):
+            for _ in _spans(b, view):
+                pass
+
 
 def _names(view: memoryview, at: int, end: int, block: int) -> Names:
     """Parse one Names; ``at`` is behind its xtc header."""
@@ -223,7 +241,18 @@ def _shapes_data(view: memoryview, at: int, extent: int) -> tuple[int, int, int,
 
 
 def _values(view: memoryview, block: Block) -> Iterator[tuple[str, Any]]:
-    """Walk the fields of ``block`` and give their values."""
+    """Give the values of the fields of ``block``."""
+    for f, shape, at in _spans(block, view):
+        count = prod(shape)
+        if f.code == STRING and f.rank:
+            yield f.name, _text(view[at : at + count])
+        else:
+            value = np.frombuffer(view, DTYPES[f.code], count, at).reshape(shape).copy()
+            yield f.name, value if f.rank else value[()].item()
+
+
+def _spans(block: Block, view: memoryview) -> Iterator[tuple[FieldType, tuple[int, ...], int]]:
+    """Walk the fields of ``block``: each with its shape and the offset of its values."""
     at, shapes = block.data, block.shapes
     for f in block.names.fields:
         shape: tuple[int, ...] = ()
@@ -235,9 +264,5 @@ def _values(view: memoryview, block: Block) -> Iterator[tuple[str, Any]]:
         count = prod(shape)
         if count * f.size > block.data_end - at:
             raise Xtc2Error(f"{f.name} of shape {shape} is larger than what is there", at)
-        if f.code == STRING and f.rank:
-            yield f.name, _text(view[at : at + count])
-        else:
-            value = np.frombuffer(view, DTYPES[f.code], count, at).reshape(shape).copy()
-            yield f.name, value if f.rank else value[()].item()
+        yield f, shape, at
         at += count * f.size

@@ -34,6 +34,10 @@ class Service(IntEnum):
     L1_ACCEPT = 12
 
 
+#: Services of a shot; the first is one that also ends a batch of the DAQ.
+SHOTS = (11, Service.L1_ACCEPT)
+
+
 class Spec(NamedTuple):
     """A detector's class as psana knows it, and its fields in order: name to (type, rank)."""
 

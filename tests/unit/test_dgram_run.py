@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from ffb.shot import BeginStep, Field, FrameBlock, Idle
-from ffb.sources import dgram_run
-from ffb.sources.dgram_run import CHECKED, DgramRun
+from ffb.sources import learn
+from ffb.sources.agree import CHECKED
+from ffb.sources.dgram_run import DgramRun
 from ffb.sources.dgram_shot import Moment
 from ffb.sources.psana import Meaning
 from ffb.sources.xtc2 import CORRUPTED, Configure, service, timestamp
@@ -124,26 +125,26 @@ def test_values_areas_and_the_newest_slow_values():
 def test_shapes_are_learnt_from_shots_which_are_delivered_all_the_same():
     taken = []
     run = run_of(
-        None, slow(9, 1.0), shot(10, image=False), None, shot(11), shot(12), shot(13, wave=(1,)),
-        log=taken,
+        None, slow(9, 1.0), shot(10, image=False), None, *(shot(t) for t in range(11, 18)),
+        shot(18, wave=(1,)), shot(19), log=taken,
     )  # fmt: skip
     inputs, problems = run.bind(FIELDS | {"pvs": Field("epics", "raw", "spectrum")}, {})
     assert problems == []
     assert inputs["wave"].shape == (3,)
     assert (inputs["cam"].shape, inputs["cam"].kind) == ((1, 2, 4), "area")
     assert inputs["pvs"].shape == (2,)
-    assert len(taken) == 5, "no further than needed"
+    assert len(taken) == 11, "no further than needed"
     rows = read(run, inputs)
-    assert [r["t"] for r in rows] == [10, 11, 12, 13]
-    assert [r["wave"] for r in rows] == [[1, 2, 3]] * 3 + [None]
-    assert [r["temp"] for r in rows] == [1.0] * 4
+    assert [r["t"] for r in rows] == list(range(10, 20))
+    assert [r["wave"] for r in rows] == [[1, 2, 3]] * 8 + [None, [1, 2, 3]]
+    assert [r["temp"] for r in rows] == [1.0] * 10
     assert rows[0]["cam"] is None
     assert "input wave: shape [3] learnt" in run.notes
     assert "input wave: in 1 shots not of shape [3], counted as absent" in run.notes
 
 
 def test_a_field_that_was_never_seen_asks_for_its_shape(monkeypatch):
-    monkeypatch.setattr(dgram_run, "PEEK_SHOTS", 3)
+    monkeypatch.setattr(learn, "SHOTS_AHEAD", 3)
     run = run_of(*(shot(t, image=False) for t in range(10, 20)))
     inputs, problems = run.bind(FIELDS, {"wave": (3,)})
     assert problems == [
@@ -237,7 +238,7 @@ class Asked:
 
     wrong, spoil = 1 << 62, staticmethod(lambda values: None)
 
-    def decode(self, *dgrams):
+    def decode(self, *dgrams, only=None):
         (d,) = dgrams
         self.decoded.append(timestamp(d))
         values = {
