@@ -29,7 +29,8 @@ class Constants:
     same, an integer, nonzero is bad; config (segments, rows, columns) uint8, the pixel
     configuration bits of an epix10ka; xyz (3, segments, rows, columns) float64, pixel centres in
     micrometres in the laboratory frame of psana's geometry. ``ids`` names each constant so that
-    it can be found again; ``origin`` says where they come from.
+    it can be found again; ``origin`` says where they come from; ``segments`` are the DAQ's numbers
+    of the segments read out, in the order of the arrays.
     """
 
     detector: str
@@ -43,6 +44,7 @@ class Constants:
     xyz: NDArray[Any] | None = None
     origin: str = "none"
     ids: Mapping[str, str] = field(default_factory=dict)
+    segments: tuple[int, ...] = ()
 
 
 class Run(Protocol):
