@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from bokeh.application import Application
 from bokeh.application.handlers import FunctionHandler
 from bokeh.document import Document
@@ -21,47 +23,74 @@ from tornado.ioloop import IOLoop
 from ffb.dashboards.feed import Feed
 from ffb.dashboards.layout import Page
 from ffb.dashboards.model import LiveModel
-from ffb.dashboards.status import STYLE, render
+from ffb.dashboards.pace import Pace
+from ffb.dashboards.status import STICKY, STYLE, render
 
 log = logging.getLogger(__name__)
 
 #: A document looks for a new generation this often.
-TICK_MS = 200
+TICK_MS = 100
+
+#: Ages on the bar grow this often [s] when nothing else moves.
+AGES_S = 0.5
 
 
 class Session:
-    """One viewer's document: a status bar, and a page that is rebuilt when the run changes."""
+    """One viewer's document: a status bar, and a page that is rebuilt when the run changes.
+
+    Nothing is sent before the browser has drawn what it got: a slow one skips commits and shows
+    recent data all the same.
+    """
 
     def __init__(self, document: Document, model: LiveModel) -> None:
-        self.model, self._generation = model, -1
+        self.model, self._document = model, document
         self._page: Page | None = None
+        self._shown: tuple[int, bool] = (-1, False)
+        self._read = self._drawn_read = 0
+        self._pace = Pace(document, self._drawn)
         self._bar = Div(
             text=render(None),
             sizing_mode="stretch_width",
+            styles=STICKY,
             stylesheets=[InlineStyleSheet(css=STYLE)],
             name="status",
+            tags=[self._pace.beat],
         )
-        self._body = column(sizing_mode="stretch_width")
+        self._body = column(Div(text=""), sizing_mode="stretch_width")
         document.title = "ffb"
-        document.add_root(column(self._bar, self._body, sizing_mode="stretch_width"))
-        self._document = document
-        self.tick()
+        for root in (self._bar, self._body):
+            document.add_root(root)
+        self._update()
         document.add_periodic_callback(self.tick, TICK_MS)
 
     def tick(self) -> None:
         """Show the newest snapshot; when there is none newer, only let the ages grow."""
+        moved = self.model.generation != self._shown[0]
+        if self._pace.ready and (moved or self._pace.age_s > AGES_S):
+            self._update()
+            self._pace.send()
+
+    def _update(self) -> None:
         generation, snapshot = self.model.latest()
-        self._bar.text = render(snapshot)
+        self._bar.text = render(snapshot, self.model.document.percentiles(50, 95))
+        before, self._shown = self._shown, (generation, snapshot is not None and snapshot.stale)
         if snapshot is None or not snapshot.meta["exp"]:
             return
         if self._page is None or self._page.key != snapshot.key:
             self._page = Page(snapshot)
+            self._page.refresh(snapshot)
             self._body.children = [self._page.layout]
             self._document.title = f"{snapshot.meta['exp']} run {snapshot.meta['run']} · ffb"
-        self._page.refresh(snapshot)
-        if generation != self._generation:
-            self._generation = generation
-            self.model.shown(snapshot)
+            self._drawn_read = 0
+        elif self._shown != before:
+            self._page.refresh(snapshot)
+        self._read = snapshot.meta["newest_read"]
+
+    def _drawn(self) -> None:
+        """Time the way of the newest shot to the browser; what a late joiner missed has no time."""
+        if 0 < self._drawn_read < self._read:
+            self.model.document.add(np.array([time.time_ns() - self._read]))
+        self._drawn_read = self._read
 
 
 class Dashboard:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from bokeh.layouts import column, grid, row
+from dataclasses import dataclass, field
+
+from bokeh.layouts import column, row
 from bokeh.models.layouts import LayoutDOM, TabPanel, Tabs
 from bokeh.models.widgets import Div
 
+from ffb.dashboards.gallery import Gallery
 from ffb.dashboards.model import Snapshot
 from ffb.dashboards.views.histogram import histogram
 from ffb.dashboards.views.image import image
@@ -19,53 +22,103 @@ from ffb.schema import Column
 OVERVIEW = 3
 
 
+@dataclass
+class Overview:
+    """The panels people decide on: image, scan curve, curve, and the first few scalars."""
+
+    layout: LayoutDOM
+    views: list[View] = field(default_factory=list)
+
+    def build(self) -> None:
+        """Nothing to make: its panels are there from the start."""
+
+
 class Page:
-    """All panels of one run; only those of the tab that is looked at are brought up to date."""
+    """All panels of one run; only those of the tab that is looked at are made and kept current."""
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self.key = snapshot.key
-        scalars, columns = snapshot.scalars, snapshot.columns.values()
-        first = _first(snapshot)
-        reduced = [n for n, c in scalars.items() if c.reducer] or [*scalars]
-        shown = [scalars[n] for n in dict.fromkeys([first, *reduced]) if n][:OVERVIEW]
-        large = [
-            *[image(c) for c in columns if len(c.shape) == 2][:1],
-            *[scan(scalars, snapshot.meta["motors"], first) for _ in scalars][:1],
-            *[line(c) for c in columns if len(c.shape) == 1][:1],
-        ]
-        small = _both(shown)
-        overview = column(
-            row([v.layout for v in large], sizing_mode="stretch_width"),
-            _grid(small, 2 * OVERVIEW),
-            sizing_mode="stretch_width",
-        )
-        features = _both(list(scalars.values()))
-        curves = [line(c) for c in columns if len(c.shape) == 1]
-        images = [image(c) for c in columns if len(c.shape) == 2]
-        tabs: list[tuple[str, list[View], LayoutDOM]] = [
-            ("overview", [*large, *small], overview),
-            (f"features ({len(scalars)})", features, _grid(features, 4)),
-            (f"curves ({len(curves)})", curves, _grid(curves, 3)),
-            (f"images ({len(images)})", images, _grid(images, 3)),
-        ]
-        tabs = [tab for tab in tabs if tab[1]]
-        self._views = [views for _, views, _ in tabs]
-        self.tabs = Tabs(
-            tabs=[TabPanel(title=title, child=child) for title, _, child in tabs],
-            sizing_mode="stretch_width",
-        )
+        self.key, self._snapshot = snapshot.key, snapshot
+        scalars, columns = list(snapshot.scalars.values()), list(snapshot.columns.values())
+        curves = [c for c in columns if len(c.shape) == 1]
+        images = [c for c in columns if len(c.shape) == 2]
+        overview = _overview(snapshot, curves, images)
+        self._contents: list[Overview | Gallery] = [overview]
+        titles = ["overview"]
+        for title, members, make, cap, across in (
+            ("features", scalars, _both, 12, 6),
+            ("curves", curves, _line, 6, 3),
+            ("images", images, _image, 6, 3),
+        ):
+            if members:
+                counts = title == "features"
+                self._contents.append(
+                    Gallery(members, make, cap, across, self._fill, counts=counts)
+                )
+                titles.append(f"{title} ({len(members)})")
+        self._built = {0}
+        named = zip(titles, self._contents, strict=True)
+        panels = [TabPanel(title=title, child=c.layout) for title, c in named]
+        self.tabs = Tabs(tabs=panels, sizing_mode="stretch_width")
+        self.tabs.on_change("active", lambda attr, old, new: self.show())
+        for view in overview.views:
+            for control in view.controls:
+                control.on_change("value", lambda attr, old, new: self._fill(self.views))
         nothing = Div(text="This run has no feature that can be drawn.")
-        self.layout: LayoutDOM = self.tabs if tabs else nothing
+        self.layout: LayoutDOM = self.tabs if scalars or columns else nothing
+
+    @property
+    def views(self) -> list[View]:
+        """Panels of the tab that is looked at."""
+        return self._contents[self.tabs.active or 0].views
+
+    def show(self) -> None:
+        """Make the panels of the chosen tab if it was never looked at, and fill them."""
+        at = self.tabs.active or 0
+        if at in self._built:
+            self._fill(self.views)
+        else:
+            self._built.add(at)
+            self._contents[at].build()
 
     def refresh(self, snapshot: Snapshot) -> None:
         """Bring the panels of the visible tab up to ``snapshot``."""
-        if self._views:
-            for view in self._views[self.tabs.active or 0]:
-                view.refresh(snapshot)
+        self._snapshot = snapshot
+        self._fill(self.views)
+
+    def _fill(self, views: list[View]) -> None:
+        for view in views:
+            view.refresh(self._snapshot)
 
 
-def _both(columns: list[Column]) -> list[View]:
-    return [v for c in columns for v in (strip(c), histogram(c))]
+def _overview(snapshot: Snapshot, curves: list[Column], images: list[Column]) -> Overview:
+    scalars, meta = snapshot.scalars, snapshot.meta
+    first = _first(snapshot)
+    reduced = [n for n, c in scalars.items() if c.reducer] or [*scalars]
+    shown = [scalars[n] for n in dict.fromkeys([first, *reduced]) if n][:OVERVIEW]
+    large = [
+        *[image(c, 530) for c in images[:1]],
+        *[scan(scalars, meta["motors"], first, meta["normaliser"]) for _ in [*scalars][:1]],
+        *[line(c, 380) for c in curves[:1]],
+    ]
+    small = [v for c in shown for v in _both(c, False)]
+    layout = column(
+        row([v.layout for v in large], sizing_mode="stretch_width"),
+        row([v.layout for v in small], sizing_mode="stretch_width"),
+        sizing_mode="stretch_width",
+    )
+    return Overview(layout, [*large, *small])
+
+
+def _both(c: Column, log: bool) -> list[View]:
+    return [strip(c), histogram(c, log=log)]
+
+
+def _line(c: Column, log: bool) -> list[View]:
+    return [line(c)]
+
+
+def _image(c: Column, log: bool) -> list[View]:
+    return [image(c)]
 
 
 def _first(snapshot: Snapshot) -> str:
@@ -76,7 +129,3 @@ def _first(snapshot: Snapshot) -> str:
             if name.endswith(ending):
                 return name
     return names[0] if names else ""
-
-
-def _grid(views: list[View], across: int) -> LayoutDOM:
-    return grid([v.layout for v in views], ncols=across, sizing_mode="stretch_width")

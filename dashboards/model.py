@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ffb.accumulate import Curve
 from ffb.health import Latency
 from ffb.schema import Column
 from ffb.wire import unpack
 
-#: Index of a light state in every array of a snapshot (a fourth is: no x-rays), and its colour.
+#: Index of a light in every array of a snapshot, its colour and its name.
 UNKNOWN, OFF, ON = SHOWN = range(3)
 COLOURS = {UNKNOWN: "#7f7f7f", OFF: "#0072b2", ON: "#e69f00"}
-NAMES = {UNKNOWN: "light unknown", OFF: "laser off", ON: "laser on"}
+NAMES = {UNKNOWN: "laser unknown", OFF: "laser off", ON: "laser on"}
+
+#: Seconds without a new row after which a live run's data are called stale, everywhere.
+STALE_S = 3.0
 
 Array = NDArray[Any]
 
@@ -37,14 +41,23 @@ class Snapshot:
         shapes = tuple((c.name, c.shape) for c in self.columns.values())
         return m["exp"], m["run"], tuple(self.scalars), shapes, tuple(m["motors"])
 
-    def curve(self, kind: str, name: str) -> tuple[Array, Array, Array]:
-        """N, mean and standard error of scalar ``name``, each (lights, bins).
-
-        ``kind`` is ``"strip"`` (bins in time) or ``"scan"`` (one bin a step).
-        """
+    def trend(self, name: str) -> tuple[Array, Array]:
+        """N and mean of scalar ``name`` in bins of time, each (lights, bins)."""
         i = self._index[name]
-        n, mean, error = (self.arrays[f"{kind}.{k}"][i] for k in ("n", "mean", "error"))
-        return n, mean, error
+        return self.arrays["strip.n"][i], self.arrays["strip.mean"][i]
+
+    def scan(self, name: str, normaliser: str, motor: str) -> tuple[Array, Curve]:
+        """Values of ``motor`` (k,), ascending, and the curve (1, lights, k) of ``name`` there.
+
+        Steps at one and the same value are merged, in whatever order they came. ``motor`` may be
+        ``"step"``; ``normaliser`` is the run's, or ``""`` for none.
+        """
+        kind, i = "ratio" if normaliser else "scan", self._index[name]
+        fields = ("n", "mean", "m2", "norm", "norm2", "cross")[: 6 if normaliser else 3]
+        curve = Curve(*(self.arrays[f"{kind}.{f}"][i : i + 1] for f in fields))
+        at, groups = np.unique(self.arrays[f"scan.{motor}"], return_inverse=True, equal_nan=True)
+        merged = curve.merged(groups.astype(np.int64), at.size)
+        return at.astype(np.float64), merged
 
     def histogram(self, name: str) -> tuple[Array, Array]:
         """Bin edges (bins + 1,) and counts (lights, bins) of scalar ``name``."""
@@ -53,19 +66,31 @@ class Snapshot:
         edges = low + width * np.arange(counts.shape[-1] + 1)
         return (edges if np.isfinite(low) else np.zeros_like(edges)), counts[i]
 
-    def axis(self, column: Column) -> tuple[Array, str]:
-        """Coordinates of a 1-D column's axis and their label."""
-        (dim,) = column.dims or ("index",)
+    def axis(self, column: Column, which: int = 0) -> tuple[Array, str]:
+        """Coordinates of one axis of a column, and their label; its index where it has none."""
+        dim = column.dims[which] if len(column.dims) > which else "index"
         coord = self.meta["coords"].get(column.reducer, {}).get(dim)
-        if coord and len(coord["values"]) == column.shape[0]:
-            return np.asarray(coord["values"], np.float64), f"{dim} [{coord['unit']}]"
-        return np.arange(column.shape[0], dtype=np.float64), dim
+        if coord and len(coord["values"]) == column.shape[which]:
+            unit = "" if coord["unit"] in ("", "1") else f" [{coord['unit']}]"
+            return np.asarray(coord["values"], np.float64), f"{dim}{unit}"
+        return np.arange(column.shape[which], dtype=np.float64), dim
 
     @property
     def age_s(self) -> float:
         """Seconds since the newest committed shot reached us."""
         read = self.meta["newest_read"]
         return (time.time_ns() - read) / 1e9 if read else float("nan")
+
+    @property
+    def stale(self) -> bool:
+        """Whether the run is on and yet nothing has come for a while."""
+        return not self.meta["ended"] and not self.age_s < STALE_S
+
+    @property
+    def clock(self) -> str:
+        """Local time of the newest row, to the second."""
+        newest = self.meta["newest"]
+        return time.strftime("%H:%M:%S", time.localtime(newest // 10**9)) if newest else "no data"
 
 
 def _column(fields: list[Any]) -> Column:
@@ -74,13 +99,17 @@ def _column(fields: list[Any]) -> Column:
 
 
 class LiveModel:
-    """One snapshot and a generation that moves when it is replaced; safe between threads."""
+    """One snapshot and a generation that moves when it is replaced; safe between threads.
+
+    ``rejected`` counts frames that could not be decoded; ``document`` holds the times from the
+    newest shot of a snapshot reaching us to a browser having drawn it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self.generation = 0
-        self.rejected = self._read = 0
+        self.rejected = 0
         self.document = Latency()
 
     def push(self, frame: bytes) -> None:
@@ -97,10 +126,3 @@ class LiveModel:
         """Generation and snapshot, as a pair that belongs together."""
         with self._lock:
             return self.generation, self._snapshot
-
-    def shown(self, snapshot: Snapshot) -> None:
-        """Note that a document now shows ``snapshot``, the end of the way of its newest shot."""
-        read = snapshot.meta["newest_read"]
-        if read > self._read:
-            self._read = read
-            self.document.add(np.array([time.time_ns() - read]))

@@ -7,6 +7,9 @@ of ``LIGHTS``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,34 +24,115 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-class Moments:
-    """Count, sum and sum of squares of scalar columns, by integer key and light.
+@dataclass(frozen=True)
+class Curve:
+    """Moments about the mean of scalar columns, each (columns, lights, bins).
 
-    Sums are of differences to the first finite value of each column, in float64, so that a small
-    spread on a large mean keeps its digits. At most ``keep`` keys are held; the smallest goes
-    first.
+    ``n`` shots with ``mean`` and the sum ``m2`` of squared differences to it; ``norm``, ``norm2``
+    and ``cross`` (sum of products of differences) are those of the normaliser, which is 1 where
+    there is none. Means are NaN where ``n`` is 0.
     """
 
-    def __init__(self, columns: int, keep: int) -> None:
-        self.columns, self.keep = columns, keep
+    n: Ints
+    mean: Floats
+    m2: Floats
+    norm: Floats | None = None
+    norm2: Floats | None = None
+    cross: Floats | None = None
+
+    def merged(self, groups: Ints, size: int) -> Curve:
+        """Curve of ``size`` bins, of which bin ``groups[k]`` (k,) takes in bin k."""
+        n = _gather(self.n, groups, size)
+        mean = _gather_means(self.n, self.mean, groups, n)
+        m2 = _gather_products(self, self.m2, (self.mean, mean), (self.mean, mean), groups, size)
+        if self.norm is None or self.norm2 is None or self.cross is None:
+            return Curve(n, mean, m2)
+        norm = _gather_means(self.n, self.norm, groups, n)
+        s, w = (self.mean, mean), (self.norm, norm)
+        norm2 = _gather_products(self, self.norm2, w, w, groups, size)
+        cross = _gather_products(self, self.cross, s, w, groups, size)
+        return Curve(n, mean, m2, norm, norm2, cross)
+
+    def ratio(self) -> tuple[Floats, Floats]:
+        """Sum over sum of the normaliser, and its standard error; without one, mean and SEM.
+
+        With R = S / W the error is sqrt((var s + R^2 var w - 2 R cov(s, w)) / n) / mean w, the
+        delta method to first order (Cochran, Sampling Techniques, 1977, section 6.4). The error
+        is NaN below 2 shots.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.norm is None or self.norm2 is None or self.cross is None:
+                r, scale, m2 = self.mean, np.ones(()), self.m2
+            else:
+                r, scale = self.mean / self.norm, np.abs(self.norm)
+                m2 = self.m2 + r * r * self.norm2 - 2 * r * self.cross
+            error = np.sqrt(np.maximum(m2, 0.0) / (self.n - 1) / self.n) / scale
+        return np.where(self.n > 0, r, np.nan), np.where(self.n > 1, error, np.nan)
+
+
+def _gather(values: NDArray[Any], groups: Ints, size: int) -> NDArray[Any]:
+    out = np.zeros((*values.shape[:-1], size), values.dtype)
+    for k, group in enumerate(groups.tolist()):
+        out[..., group] += values[..., k]
+    return out
+
+
+def _gather_means(n: Ints, means: Floats, groups: Ints, total: Ints) -> Floats:
+    sums: Floats = _gather(np.where(n > 0, n * means, 0.0), groups, total.shape[-1])
+    with np.errstate(invalid="ignore"):
+        return sums / total
+
+
+def _gather_products(
+    curve: Curve,
+    products: Floats,
+    a: tuple[Floats, Floats],
+    b: tuple[Floats, Floats],
+    groups: Ints,
+    size: int,
+) -> Floats:
+    """Sums of products about new means: each of ``a``, ``b`` is (means, means of the groups)."""
+    apart = (a[0] - a[1][..., groups]) * (b[0] - b[1][..., groups])
+    return _gather(np.where(curve.n > 0, products + curve.n * apart, 0.0), groups, size)
+
+
+class Moments:
+    """Sums of scalar columns up to second order, by integer key and light.
+
+    With ``norm``, the index of a column, they are taken over shots that have both, together with
+    the sums of that column: what a ratio and its error need. Sums are of differences to the first
+    finite value of each column, in float64, so that a small spread on a large mean keeps its
+    digits. At most ``keep`` keys are held; the smallest goes first, counted in ``forgotten``.
+    """
+
+    def __init__(self, columns: int, keep: int, norm: int | None = None) -> None:
+        self.columns, self.keep, self.norm = columns, keep, norm
         self.reference: Floats = np.full(columns, np.nan)
-        self._sums: dict[int, Floats] = {}  # key -> (lights, n | sum | sum of squares, columns)
+        self.forgotten = 0
+        self._terms = 3 if norm is None else 6
+        self._sums: dict[int, Floats] = {}  # key -> (lights, terms, columns)
 
     def add(self, keys: Ints, light: Ints, values: Floats) -> None:
         """Add rows ``values`` (n, columns) with their ``keys`` (n,) and ``light`` (n,)."""
         self._refer(values)
         shifted = values - self.reference
         good = np.isfinite(shifted)
+        if self.norm is not None:
+            good &= good[:, self.norm, None]
         shifted = np.where(good, shifted, 0.0)
+        terms = [good, shifted, shifted * shifted]
+        if self.norm is not None:
+            w = good * shifted[:, self.norm, None]
+            terms += [w, w * w, w * shifted]
         pairs = keys * N_LIGHTS + light
         for pair in np.unique(pairs):
             rows, key = pairs == pair, int(pair // N_LIGHTS)
-            blank = np.zeros((N_LIGHTS, 3, self.columns))
-            sums = self._sums.setdefault(key, blank)[int(pair % N_LIGHTS)]
-            part = shifted[rows]
-            sums += (good[rows].sum(0), part.sum(0), (part * part).sum(0))
+            if key not in self._sums:
+                self._sums[key] = np.zeros((N_LIGHTS, self._terms, self.columns))
+            self._sums[key][int(pair % N_LIGHTS)] += [term[rows].sum(0) for term in terms]
         while len(self._sums) > self.keep:
             del self._sums[min(self._sums)]
+            self.forgotten += 1
 
     def _refer(self, values: Floats) -> None:
         for c in np.flatnonzero(np.isnan(self.reference)):
@@ -56,22 +140,24 @@ class Moments:
             if finite.any():
                 self.reference[c] = values[finite.argmax(), c]
 
-    def curve(self) -> tuple[Ints, Ints, Floats, Floats]:
-        """Keys (k,), then N, mean and standard error of the mean, each (columns, lights, k).
-
-        The mean is NaN where N is 0, the error where N is below 2.
-        """
+    def curve(self) -> tuple[Ints, Curve]:
+        """Keys (k,), ascending, and the moments of every column at each."""
         keys = np.array(sorted(self._sums), np.int64)
         sums = np.array([self._sums[int(k)] for k in keys]).reshape(
-            len(keys), N_LIGHTS, 3, self.columns
+            len(keys), N_LIGHTS, self._terms, self.columns
         )
-        n, s, ss = (sums[:, :, i].transpose(2, 1, 0) for i in range(3))
+        n, s, ss, *more = sums.transpose(2, 3, 1, 0)
+        refer = self.reference[:, None, None]
         with np.errstate(divide="ignore", invalid="ignore"):
-            mean = s / n
-            variance = np.maximum(ss - s * mean, 0.0) / (n - 1)
-            error = np.where(n > 1, np.sqrt(variance / n), np.nan)
-        mean = np.where(n > 0, mean + self.reference[:, None, None], np.nan)
-        return keys, n.astype(np.int64), mean, error
+            mean, count = s / n, n.astype(np.int64)
+            m2 = np.maximum(ss - np.where(n > 0, s * mean, 0.0), 0.0)
+            if self.norm is None:
+                return keys, Curve(count, mean + refer, m2)
+            w, ww, sw = more
+            norm2 = np.maximum(ww - np.where(n > 0, w * w / n, 0.0), 0.0)
+            cross = sw - np.where(n > 0, w * mean, 0.0)
+            norm = w / n + self.reference[self.norm]
+        return keys, Curve(count, mean + refer, m2, norm, norm2, cross)
 
 
 class Histograms:
@@ -144,3 +230,29 @@ class Means:
         """Means (lights, *shape); NaN where nothing was counted."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return self._sum / self._n
+
+
+class Presence:
+    """How often something was there: over all rows, and over those of the newest keys."""
+
+    def __init__(self, keep: int = 10) -> None:
+        self.keep, self.present, self.rows = keep, 0, 0
+        self._recent: dict[int, tuple[int, int]] = {}
+
+    def add(self, keys: Ints, present: NDArray[np.bool_]) -> None:
+        """Add rows with their ``keys`` (n,), and whether it was ``present`` (n,)."""
+        self.present += int(present.sum())
+        self.rows += present.size
+        for key in np.unique(keys).tolist():
+            there, rows = self._recent.get(key, (0, 0))
+            mine = present[keys == key]
+            self._recent[key] = there + int(mine.sum()), rows + mine.size
+        newest = max(self._recent, default=0)
+        for key in [k for k in self._recent if k <= newest - self.keep]:
+            del self._recent[key]
+
+    @property
+    def counts(self) -> list[int]:
+        """Rows with it and rows in all, over the run; then the same over the newest keys."""
+        recent = list(self._recent.values())
+        return [self.present, self.rows, sum(a for a, _ in recent), sum(b for _, b in recent)]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.accumulate import LIGHTS, N_LIGHTS, Histograms, Means, Moments
+from ffb.accumulate import LIGHTS, N_LIGHTS, Histograms, Ints, Means, Moments, Presence
 from ffb.batch import Batch
 from ffb.schema import CORE, LASER, STEP, TIMESTAMP, XRAY, Column, Schema
 from ffb.shot import EPOCH_1990
@@ -24,8 +24,24 @@ from ffb.wire import pack
 #: A strip shows this many bins of this width.
 STRIP_BINS, STRIP_NS = 240, 500_000_000
 
+#: What a reducer missed is told over the run, and over the last seconds.
+RECENT, RECENT_NS = 10, 1_000_000_000
+
+#: A scan curve holds at most this many steps; the oldest go first.
+STEPS = 1024
+
 #: An image is sent at most this large; a larger one is reduced by block means.
 IMAGE_SIDE = 512
+
+#: A recorded scalar in one of these is taken for the pulse energy that signals are divided by.
+ENERGIES = ("J", "mJ", "uJ", "µJ")
+
+#: Lights that belong to a curve; shots without x-rays stay at home.
+N_SHOWN = N_LIGHTS - 1
+
+
+#: How columns of motors begin and columns of presence end.
+MOTOR, PRESENT = "scan/", "/present"
 
 
 class Live:
@@ -46,15 +62,17 @@ class Live:
         shown = [
             c
             for c in schema.columns
-            if c.name not in core and not c.name.endswith("/present") and c.dtype[1] in "fiub"
+            if c.name not in core and not c.name.endswith(PRESENT) and c.dtype[1] in "fiub"
         ]
         self.scalars = [c for c in shown if not c.shape]
         self.arrays = [c for c in shown if 1 <= len(c.shape) <= 2 and min(c.shape) > 0]
-        n = len(self.scalars)
-        self.strip, self.scan = Moments(n, STRIP_BINS), Moments(n, 4096)
+        self.motors = [c.name for c in self.scalars if c.name.startswith(MOTOR) and not c.reducer]
+        n, self.norm = len(self.scalars), _normaliser(self.scalars)
+        self.strip, self.scan = Moments(n, STRIP_BINS), Moments(n, STEPS)
+        self.ratio = Moments(n, STEPS, self.norm) if self.norm is not None else None
         self.histograms = Histograms(n)
         self.means = {c.name: Means(c.shape) for c in self.arrays}
-        self.present: dict[str, list[int]] = {}
+        self.present: dict[str, Presence] = {}
         self.light: NDArray[np.int64] = np.zeros(N_LIGHTS, np.int64)
         self.counts, self.ended = Counts(), False
         self.steps: dict[int, dict[str, float]] = {}
@@ -80,31 +98,33 @@ class Live:
         self.counts, self.ended = counts, True
 
     def _add(self, batch: Batch) -> None:
-        columns = batch.columns
-        laser = np.clip(columns[LASER.name], -1, 1).astype(np.int64) + 1
-        light = np.where(columns[XRAY.name] == 0, N_LIGHTS - 1, laser)
+        columns, light = batch.columns, light_of(batch.columns)
         self.light += np.bincount(light, minlength=N_LIGHTS)
-        stamp = columns[TIMESTAMP.name]
+        stamp, step = columns[TIMESTAMP.name], columns[STEP.name].astype(np.int64)
         seconds = (stamp >> np.uint64(32)).astype(np.int64) + EPOCH_1990
         time_ns = seconds * 1_000_000_000 + (stamp & np.uint64(0xFFFF_FFFF)).astype(np.int64)
         self.newest = max(self.newest, int(time_ns.max()))
         self.newest_read = max(self.newest_read, int(batch.read.max()))
+        for k, first in zip(*np.unique(step, return_index=True), strict=True):
+            at = {m.removeprefix(MOTOR): float(columns[m][first]) for m in self.motors}
+            self.steps.setdefault(int(k), at)
         if self.scalars:
             values = np.stack([self._scalar(c, columns) for c in self.scalars], axis=1)
             self.strip.add(time_ns // STRIP_NS, light, values)
-            self.scan.add(columns[STEP.name].astype(np.int64), light, values)
+            self.scan.add(step, light, values)
             self.histograms.add(light, values)
+            if self.ratio is not None:
+                self.ratio.add(step, light, values)
         for c in self.arrays:
             self.means[c.name].add(light, self._present(c, columns), columns[c.name])
         for name, column in columns.items():
-            if name.endswith("/present"):
-                seen = self.present.setdefault(name.removesuffix("/present"), [0, 0])
-                seen[0] += int(column.sum())
-                seen[1] += batch.n
+            if name.endswith(PRESENT):
+                seen = self.present.setdefault(name.removesuffix(PRESENT), Presence(RECENT))
+                seen.add(time_ns // RECENT_NS, column)
 
     @staticmethod
     def _present(c: Column, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
-        flag = columns.get(f"{c.reducer}/present")
+        flag = columns.get(f"{c.reducer}{PRESENT}")
         return np.ones(len(columns[c.name]), np.bool_) if flag is None else flag.astype(np.bool_)
 
     def _scalar(self, c: Column, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
@@ -114,33 +134,46 @@ class Live:
         """Pack everything as one frame; ``status`` is the health of the processes, as it is.
 
         Arrays: ``strip.time`` (k,) ns, ``scan.step`` (s,), ``scan.<motor>`` (s,), and of every
-        scalar column ``strip.n|mean|error``, ``scan.n|mean|error`` (columns, lights, bins),
-        ``histogram.low|width`` (columns,), ``histogram.counts`` (columns, lights, bins); of
-        every array column ``mean:<name>`` (lights, *shape) and ``last:<name>``.
+        scalar column moments (columns, lights, bins): ``strip.n|mean``, ``scan.n|mean|m2`` and,
+        beside a normaliser, ``ratio.n|mean|m2|norm|norm2|cross``; ``histogram.low|width``
+        (columns,), ``histogram.counts`` (columns, lights, bins); of every array column
+        ``mean:<name>`` (lights, *shape) and ``last:<name>``.
         """
         arrays: dict[str, NDArray[Any]] = {}
-        bins, *strip = self.strip.curve()
+        bins, strip = self.strip.curve()
         arrays["strip.time"] = bins * STRIP_NS + STRIP_NS // 2
-        steps, *scan = self.scan.curve()
+        arrays["strip.n"] = strip.n[:, :N_SHOWN].astype(np.int32)
+        arrays["strip.mean"] = strip.mean[:, :N_SHOWN]
+        steps = self._moments(arrays, "scan", self.scan)
+        if self.ratio is not None:
+            self._moments(arrays, "ratio", self.ratio)
         arrays["scan.step"] = steps
-        for key, values in zip(("n", "mean", "error"), zip(strip, scan, strict=True), strict=True):
-            arrays[f"strip.{key}"], arrays[f"scan.{key}"] = values
         motors = sorted({m for values in self.steps.values() for m in values})
         for m in motors:
             at = [self.steps.get(int(s), {}).get(m, np.nan) for s in steps]
             arrays[f"scan.{m}"] = np.array(at, np.float64)
         h = self.histograms
         arrays["histogram.low"], arrays["histogram.width"] = h.low, h.width
-        arrays["histogram.counts"] = h.counts
+        arrays["histogram.counts"] = h.counts[:, :N_SHOWN].astype(np.int32)
         reduced: dict[str, int] = {}
         for name, means in self.means.items():
-            mean, last = means.mean, means.last
+            mean, last = means.mean[:N_SHOWN], means.last
             while mean.ndim == 3 and max(mean.shape[1:]) > IMAGE_SIDE:
                 mean, last = _halve(mean), _halve(last[None])[0]
                 reduced[name] = reduced.get(name, 1) * 2
             arrays[f"mean:{name}"] = mean.astype(np.float32)
             arrays[f"last:{name}"] = last.astype(np.float32)
         return pack(self._meta(motors, reduced, status), arrays)
+
+    @staticmethod
+    def _moments(arrays: dict[str, NDArray[Any]], kind: str, moments: Moments) -> Ints:
+        """Put the curve of ``moments`` among ``arrays``; means keep their digits, errors need 7."""
+        keys, curve = moments.curve()
+        for name, values in vars(curve).items():
+            if values is not None:
+                dtype = {"n": np.int32, "mean": np.float64, "norm": np.float64}
+                arrays[f"{kind}.{name}"] = values[:, :N_SHOWN].astype(dtype.get(name, np.float32))
+        return keys
 
     def _meta(
         self, motors: list[str], reduced: Mapping[str, int], status: Mapping[str, Any]
@@ -155,20 +188,67 @@ class Live:
             "lost": dict(counts.lost),
             "late": counts.late,
             "ended": self.ended,
+            "reason": counts.ended,
             "newest": self.newest,
             "newest_read": self.newest_read,
             "published": time.time_ns(),
             "light": dict(zip(LIGHTS, self.light.tolist(), strict=True)),
-            "present": self.present,
-            "rows": {name: m.rows.tolist() for name, m in self.means.items()},
+            "present": {name: p.counts for name, p in self.present.items()},
+            "shown": int(self.light.sum()),
+            "rows": {name: m.rows[:N_SHOWN].tolist() for name, m in self.means.items()},
             "scalars": [list(c) for c in self.scalars],
             "arrays": [list(c) for c in self.arrays],
             "reduced": dict(reduced),
             "motors": motors,
             "step": max(self.steps, default=-1),
+            "now": self.steps[max(self.steps)] if self.steps else {},
+            "steps_forgotten": self.scan.forgotten,
+            "normaliser": "" if self.norm is None else self.scalars[self.norm].name,
             "coords": _coords(getattr(self, "provenance", Provenance())),
             "status": dict(status),
         }
+
+
+def light_of(columns: Mapping[str, NDArray[Any]]) -> Ints:
+    """Index into ``LIGHTS`` of every row (n,)."""
+    laser = columns[LASER.name].astype(np.int64) + 1
+    return np.where(columns[XRAY.name] == 0, N_LIGHTS - 1, laser)
+
+
+def recompute(
+    columns: Mapping[str, NDArray[Any]], name: str, normaliser: str = ""
+) -> tuple[Ints, Ints, NDArray[np.float64], NDArray[np.float64]]:
+    """Scan curve from rows alone: what a snapshot shows, computed again from a file.
+
+    Give the first rows of a file up to a commit, ``run.to_numpy(rows=slice(0, k))``. Returns steps
+    (k,), then N, value and standard error of ``name``, each (lights, k): the mean, or with
+    ``normaliser`` the ratio of sums, whose error is that of its residuals (the delta method).
+    """
+    steps, light = np.unique(columns[STEP.name]).astype(np.int64), light_of(columns)
+    n = np.zeros((N_SHOWN, steps.size), np.int64)
+    y, error = np.full(n.shape, np.nan), np.full(n.shape, np.nan)
+    signal = columns[name].astype(np.float64)
+    flag = columns.get(name.rpartition("/")[0] + PRESENT)
+    signal = signal if flag is None else np.where(flag, signal, np.nan)
+    other = columns[normaliser].astype(np.float64) if normaliser else np.ones(signal.shape)
+    usable = np.isfinite(signal) & np.isfinite(other)
+    for state in range(N_SHOWN):
+        for k, step in enumerate(steps):
+            rows = usable & (light == state) & (columns[STEP.name] == step)
+            s, w = signal[rows], other[rows]
+            n[state, k] = s.size
+            if s.size:
+                y[state, k] = s.sum() / w.sum()
+            if s.size > 1:
+                residual = s - y[state, k] * w
+                error[state, k] = np.std(residual, ddof=1) / np.sqrt(s.size) / abs(w.mean())
+    return steps, n, y, error
+
+
+def _normaliser(scalars: list[Column]) -> int | None:
+    """Index of the first recorded pulse energy."""
+    found = (i for i, c in enumerate(scalars) if c.unit in ENERGIES and not c.reducer)
+    return next(found, None)
 
 
 def _coords(provenance: Provenance) -> dict[str, Any]:

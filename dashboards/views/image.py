@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 from bokeh.layouts import column as stack
-from bokeh.models import ColumnDataSource, LinearColorMapper
+from bokeh.layouts import row
+from bokeh.models import ColumnDataSource, LinearColorMapper, LogColorMapper
 from bokeh.models.annotations import ColorBar
 from numpy.typing import NDArray
 
 from ffb.dashboards.model import OFF, ON, Snapshot
-from ffb.dashboards.views.view import View, caption, choice, label, panel
+from ffb.dashboards.views.view import View, caption, choice, panel, unit
 from ffb.schema import Column
 
-WHAT = ("latest", "laser on", "laser off", "on − off")
+LATEST, MEAN, WITH, WITHOUT, APART = "latest shot", "mean", "laser on", "laser off", "on − off"
+WHAT = (MEAN, WITH, WITHOUT, APART, LATEST)
+LINEAR, LOG = "linear", "log"
+
+#: Colour of pixels without a value: masked, or never there.
+MASKED = "#d9c8d9"
+
 #: Blue (off) over white to orange (on).
 DIVERGING = [
     "#{:02x}{:02x}{:02x}".format(*np.round((1 - t) * 255 + t * np.array(end)).astype(int))
@@ -26,37 +33,68 @@ DIVERGING = [
 
 def pick(snapshot: Snapshot, name: str, what: str) -> tuple[NDArray[np.float32], int]:
     """Image ``what`` of column ``name``, and over how many shots it is the mean."""
-    mean, rows = snapshot.arrays[f"mean:{name}"], snapshot.meta["rows"][name]
-    if what == "latest":
-        return snapshot.arrays[f"last:{name}"], min(1, sum(rows))
-    if what == "on − off":
-        return mean[ON] - mean[OFF], rows[ON] + rows[OFF]
-    light = ON if what == "laser on" else OFF
-    return mean[light], rows[light]
+    mean, rows = snapshot.arrays[f"mean:{name}"], np.array(snapshot.meta["rows"][name])
+    if what == LATEST:
+        return snapshot.arrays[f"last:{name}"], min(1, int(rows.sum()))
+    if what == APART:
+        return mean[ON] - mean[OFF], int(rows[ON] + rows[OFF])
+    if what == MEAN:
+        seen, n = rows > 0, max(int(rows.sum()), 1)
+        weights = (rows[seen] / n).astype(np.float32)
+        every: NDArray[np.float32] = np.tensordot(weights, mean[seen], 1)
+        return every if seen.any() else mean[0], int(rows.sum())
+    light = ON if what == WITH else OFF
+    return mean[light], int(rows[light])
+
+
+def levels(values: NDArray[np.float32], what: str, scale: str) -> tuple[float, float]:
+    """Colour limits: the 1 to 99.5 % of values, around 0 for a difference, above 0 for log."""
+    finite = values[np.isfinite(values)]
+    if scale == LOG:
+        finite = finite[finite > 0]
+    if not finite.size:
+        return (0.1 if scale == LOG else 0.0), 1.0
+    low, high = (float(v) for v in np.percentile(finite, [1, 99.5]))
+    if what == APART:
+        high = max(abs(low), abs(high))
+        low = -high
+    return low, high if high > low else low + (abs(low) or 1.0)
 
 
 def image(column: Column, height: int = 420) -> View:
-    """Show ``column`` (rows, columns), row 0 at the top; levels are the 1 to 99.5 % of values."""
-    what = choice(WHAT, WHAT[0], 110)
+    """Show ``column`` (rows, columns) as it lies in memory: row 0 at the top, column 0 left."""
+    what, scale = choice(WHAT, MEAN, 120), choice((LINEAR, LOG), LINEAR, 90)
     rows, cols = column.shape
-    fig = panel(column.name, "column", "row", height=height, match_aspect=True)
+    fig = panel(column.name, "column", "row, 0 at the top", height=height, match_aspect=True)
     fig.y_range.flipped = True
-    mapper = LinearColorMapper(palette="Viridis256", low=0, high=1, nan_color="#f0f0f0")
+    fig.grid.visible = False
+    mappers = {
+        LINEAR: LinearColorMapper(palette="Viridis256", low=0, high=1, nan_color=MASKED),
+        LOG: LogColorMapper(palette="Viridis256", low=0.1, high=1, nan_color=MASKED),
+    }
     blank = np.full((1, 1), np.nan, np.float32)
     source = ColumnDataSource({"image": [blank], "x": [0], "y": [0], "dw": [cols], "dh": [rows]})
-    fig.image("image", "x", "y", "dw", "dh", source=source, color_mapper=mapper)
-    fig.add_layout(ColorBar(color_mapper=mapper, title=label(column), width=10), "right")
+    bars = {}
+    for name, mapper in mappers.items():
+        glyph = fig.image("image", "x", "y", "dw", "dh", source=source, color_mapper=mapper)
+        bar = ColorBar(color_mapper=mapper, title=unit(column), width=10, visible=name == LINEAR)
+        bar.major_label_text_font_size = "11px"
+        fig.add_layout(bar, "right")
+        glyph.visible = name == LINEAR
+        bars[name] = glyph, bar
+    fig.hover.tooltips = [("column", "$x{0}"), ("row", "$y{0}"), ("value", "@image")]
 
     def refresh(snapshot: Snapshot) -> None:
         values, n = pick(snapshot, column.name, what.value)
+        kind = LINEAR if what.value == APART else scale.value
+        low, high = levels(values, what.value, kind)
+        palette = DIVERGING if what.value == APART else "Viridis256"
+        mappers[kind].update(low=low, high=high, palette=palette)
+        for name, parts in bars.items():
+            for part in parts:
+                part.visible = name == kind
         source.data = {"image": [values], "x": [0], "y": [0], "dw": [cols], "dh": [rows]}
-        finite = values[np.isfinite(values)]
-        low, high = np.percentile(finite, [1, 99.5]) if finite.size else (0.0, 1.0)
-        if what.value == "on − off":
-            high = max(abs(low), abs(high))
-            low = -high
-        mapper.palette = DIVERGING if what.value == "on − off" else "Viridis256"
-        mapper.update(low=float(low), high=float(high) if high > low else float(low) + 1.0)
         caption(fig, f"{column.name}: {what.value}", n, snapshot)
 
-    return View(stack(what, fig, sizing_mode="stretch_width"), refresh)
+    controls = (what, scale)
+    return View(stack(row(*controls), fig, sizing_mode="stretch_width"), refresh, controls)

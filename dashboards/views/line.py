@@ -13,24 +13,27 @@ from ffb.schema import Column
 def line(column: Column, height: int = 230) -> View:
     """Show the mean of ``column`` (k,) over the run, by light, and on minus off below."""
     fig = panel(column.name, "", label(column), height=height)
-    below = panel("laser on − off", "", "difference", height=140, x_range=fig.x_range)
-    sources = {}
+    below = panel(
+        "laser on − off, mean over the run", "", "difference", height=150, x_range=fig.x_range
+    )
+    ys = [f"y{light}" for light in SHOWN]
+    source = ColumnDataSource({name: [] for name in ("x", *ys, "apart")})
     for light in SHOWN:
-        sources[light] = ColumnDataSource({"x": [], "y": []})
         named = {"legend_label": NAMES[light]} if light != UNKNOWN else {}
-        fig.line("x", "y", source=sources[light], color=COLOURS[light], line_width=1.5, **named)
+        fig.line("x", ys[light], source=source, color=COLOURS[light], line_width=1.5, **named)
     legend(fig)
-    difference = ColumnDataSource({"x": [], "y": []})
-    below.line("x", "y", source=difference, color="black")
+    below.line("x", "apart", source=source, color="black")
+    values = [(NAMES[light], f"@y{light}") for light in (OFF, ON)]
+    for each in (fig, below):
+        each.hover.tooltips = [("at", "@x"), *values, ("on − off", "@apart")]
 
     def refresh(snapshot: Snapshot) -> None:
         x, axis = snapshot.axis(column)
         mean = snapshot.arrays[f"mean:{column.name}"]
         rows = snapshot.meta["rows"][column.name]
         below.xaxis.axis_label = axis
-        for light, source in sources.items():
-            source.data = {"x": x, "y": mean[light]} if rows[light] else {"x": [], "y": []}
-        difference.data = {"x": x, "y": mean[ON] - mean[OFF]}
-        caption(fig, column.name, sum(rows[light] for light in SHOWN), snapshot)
+        apart = {"apart": mean[ON] - mean[OFF]}
+        source.data = {"x": x, **dict(zip(ys, mean, strict=True)), **apart}
+        caption(fig, column.name, sum(rows), snapshot)
 
     return View(stack(fig, below, sizing_mode="stretch_width"), refresh)

@@ -17,16 +17,17 @@ from ffb.schema import Column
 
 FRESH, STALE = "#ffffff", "#e4e4e4"
 
-#: A panel without new rows for this long is greyed out.
-STALE_S = 3.0
-
 
 @dataclass
 class View:
-    """A panel and how to bring it up to date; ``refresh`` runs in the session's own tick."""
+    """A panel and how to bring it up to date; ``refresh`` runs in the session's own tick.
+
+    When one of ``controls`` is changed, the page refreshes the view with the snapshot it shows.
+    """
 
     layout: LayoutDOM
     refresh: Callable[[Snapshot], None]
+    controls: tuple[Select, ...] = ()
 
 
 def panel(title: str, x: str, y: str, **options: Any) -> Any:
@@ -35,26 +36,30 @@ def panel(title: str, x: str, y: str, **options: Any) -> Any:
         x_axis_label=x,
         y_axis_label=y,
         height=options.pop("height", 230),
+        min_width=options.pop("min_width", 260),
         sizing_mode="stretch_width",
-        tools="pan,wheel_zoom,box_zoom,reset,save",
+        tools="pan,wheel_zoom,box_zoom,hover,reset,save",
         toolbar_location="right",
         **options,
     )
     fig.toolbar.autohide = True
     fig.title = Title(text=title, text_font_size="12px", text_font_style="normal")
-    fig.xaxis.axis_label_text_font_style = fig.yaxis.axis_label_text_font_style = "normal"
-    fig.grid.grid_line_alpha = 0.4
-    for axis in fig.xaxis:
+    for axis in (*fig.xaxis, *fig.yaxis):
+        axis.axis_label_text_font_style = "normal"
+        axis.axis_label_text_font_size = axis.major_label_text_font_size = "11px"
+        axis.axis_label_standoff = 3
+        axis.minor_tick_line_color = None
         if isinstance(axis.ticker, ContinuousTicker):
             axis.ticker.desired_num_ticks = 5
+    fig.grid.grid_line_alpha = 0.4
     return fig
 
 
 def legend(fig: Any) -> None:
-    """Move the legend above the plot, where it hides no data."""
+    """Move the legend above the plot, where it hides no data; a click hides a curve."""
     fig.legend.update(
         orientation="horizontal",
-        label_text_font_size="10px",
+        label_text_font_size="11px",
         padding=1,
         margin=1,
         border_line_color=None,
@@ -63,10 +68,10 @@ def legend(fig: Any) -> None:
     fig.add_layout(fig.legend[0], "above")
 
 
-def choice(options: Iterable[str], first: str, width: int) -> Select:
-    """Make a drop-down list without a title."""
+def choice(options: Iterable[str | tuple[str, str]], first: str, width: int) -> Select:
+    """Make a drop-down list without a title; an option is a value, or (value, what it reads)."""
     listed: list[str | tuple[Any, str]] = [*options]
-    return Select(title="", value=first, options=listed, width=width)
+    return Select(title="", value=first, options=listed, width=width, height=30)
 
 
 def label(column: Column) -> str:
@@ -74,10 +79,13 @@ def label(column: Column) -> str:
     return column.name if column.unit == "1" else f"{column.name} [{column.unit}]"
 
 
+def unit(column: Column) -> str:
+    """The unit as an axis label, for panels whose title has the name."""
+    return "" if column.unit == "1" else f"[{column.unit}]"
+
+
 def caption(fig: Any, what: str, n: int, snapshot: Snapshot) -> None:
-    """Write name, N, data age and commit over a panel; grey it when the data are old."""
-    m, age = snapshot.meta, snapshot.age_s
-    state = "ended" if m["ended"] else f"{age:.1f} s old" if age == age else "no data yet"
-    fig.title.text = f"{what}   N {n:,}   {state}   #{m['commit']:,}"
-    stale = not m["ended"] and not age < STALE_S
-    fig.background_fill_color = STALE if stale else FRESH
+    """Write name, N and local time of the newest row over a panel; grey it when stale."""
+    word = "STALE   " if snapshot.stale else ""
+    fig.title.text = f"{word}{what}   N {n:,}   {snapshot.clock}"
+    fig.background_fill_color = STALE if snapshot.stale else FRESH

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ffb.accumulate import Histograms, Means, Moments
+from ffb.accumulate import Histograms, Means, Moments, Presence
 
 VALUES = st.one_of(st.floats(-1e3, 1e3), st.just(np.nan), st.just(np.inf))
 
@@ -30,7 +30,8 @@ def test_moments_equal_brute_force_for_any_grouping(data):
     for a, b in itertools.pairwise(cuts):
         if b > a:
             moments.add(keys[a:b], light[a:b], values[a:b])
-    at, n, mean, error = moments.curve()
+    at, curve = moments.curve()
+    n, (mean, error) = curve.n, curve.ratio()
     assert at.tolist() == sorted(set(keys.tolist()))
     for c in range(2):
         for state in range(4):
@@ -53,7 +54,7 @@ def test_a_small_spread_on_a_large_mean_keeps_its_digits():
     x = 1e9 + np.random.default_rng(1).normal(0, 1e-2, (5000, 1))
     moments = Moments(1, keep=1)
     moments.add(np.zeros(5000, np.int64), np.zeros(5000, np.int64), x)
-    _, _, mean, error = moments.curve()
+    mean, error = moments.curve()[1].ratio()
     assert mean[0, 0, 0] - 1e9 == pytest.approx((x - 1e9).mean(), abs=1e-6)
     assert error[0, 0, 0] == pytest.approx((x - 1e9).std(ddof=1) / np.sqrt(5000), rel=1e-4)
 
@@ -63,6 +64,54 @@ def test_moments_forget_the_smallest_key_first():
     for key in (3, 1, 2):
         moments.add(np.array([key]), np.array([0]), np.ones((1, 1)))
     assert moments.curve()[0].tolist() == [2, 3]
+    assert moments.forgotten == 1
+
+
+@given(rows(), st.lists(st.integers(0, 2), min_size=5, max_size=5))
+def test_a_ratio_of_sums_has_the_error_of_its_residuals_and_bins_merge(data, groups):
+    keys, light, values, cuts = data
+    values[:, 1] = np.where(np.isfinite(values[:, 1]), 10.0 + np.abs(values[:, 1]), np.nan)
+    moments = Moments(2, keep=100, norm=1)
+    for a, b in itertools.pairwise(cuts):
+        if b > a:
+            moments.add(keys[a:b], light[a:b], values[a:b])
+    at, curve = moments.curve()
+    groups = np.array(groups)
+    merged = curve.merged(groups[at], 3)
+    ratio, error = merged.ratio()
+    for state in range(4):
+        for g in range(3):
+            mine = (groups[keys] == g) & (light == state) & np.isfinite(values).all(1)
+            s, w = values[mine].T
+            assert merged.n[0, state, g] == s.size
+            if not s.size:
+                assert np.isnan(ratio[0, state, g])
+                continue
+            want = s.sum() / w.sum()
+            assert ratio[0, state, g] == pytest.approx(want, rel=1e-9, abs=1e-9)
+            if s.size > 1:
+                sem = (s - want * w).std(ddof=1) / np.sqrt(s.size) / w.mean()
+                assert error[0, state, g] == pytest.approx(sem, rel=1e-6, abs=1e-5)
+
+
+def test_dividing_by_the_pulse_energy_takes_its_jitter_out():
+    rng = np.random.default_rng(5)
+    energy = 1.0 + 0.3 * rng.random(4000)
+    values = np.stack([7.0 * energy + 0.01 * rng.normal(size=4000), energy], axis=1)
+    key = np.zeros(4000, np.int64)
+    plain, divided = Moments(2, 1), Moments(2, 1, norm=1)
+    for m in (plain, divided):
+        m.add(key, key, values)
+    ratio, error = (v[0, 0, 0] for v in divided.curve()[1].ratio())
+    assert ratio == pytest.approx(7.0, abs=4 * error)
+    assert error < 0.02 * plain.curve()[1].ratio()[1][0, 0, 0]
+
+
+def test_presence_is_told_over_the_run_and_of_late():
+    presence = Presence(keep=2)
+    presence.add(np.array([1, 1, 2]), np.array([True, True, True]))
+    presence.add(np.array([3, 3]), np.array([False, False]))
+    assert presence.counts == [3, 5, 1, 3]
 
 
 @given(rows(columns=1))
