@@ -20,7 +20,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.compile import borrowing, build, kernel
+from ffb.compile import borrowed, build, kernel
 from ffb.reduce import Calibration, Reducer, Tile, TileReducer
 from ffb.schema import Column, Schema
 
@@ -56,10 +56,10 @@ def plain(value: Any) -> Any:
 def _rebuilt(value: Any, text: str, name: str, scope: dict[str, Any]) -> str:
     """Write an expression that makes ``value`` of ``text``, which stands for its plain tuples.
 
-    Puts the classes it names into ``scope``.
+    Its arrays are borrowed. Puts the classes it names into ``scope``.
     """
     if not isinstance(value, tuple):
-        return text
+        return f"borrowed({text})" if isinstance(value, np.ndarray) else text
     parts = [_rebuilt(v, f"{text}[{i}]", f"{name}_{i}", scope) for i, v in enumerate(value)]
     if not hasattr(value, "_fields"):
         return f"({''.join(f'{p}, ' for p in parts)})"
@@ -183,49 +183,46 @@ def _shots(
     return "\n".join([head, *_indent(body, 1), ""])
 
 
-def _sweep(members: Sequence[Member]) -> list[str]:
-    """Text of the loop over one shot's rows; ``loop`` is its decorator."""
-    body = [
-        "columns = values.size",
-        "for s in range(len(raw)):",
-        "    segment = raw[s]",
-        "    if segment.size != rows * columns:",
-        "        raise ValueError('a segment has not the size the run declared')",
-        "    for r in range(rows):",
-        "        row = segment[r * columns : (r + 1) * columns]",
-        "        number = s * rows + r",
-        "        first = number * columns",
-        "        bad = calibrate(row, first, planes, values)",
-        "        tile = Tile(values, valid[first : first + columns], bad, number, first)",
-    ]
-    for tag in range(len(members)):
-        body += [
-            f"        if active[{tag}] == {RUN}:",
-            f"            accumulate_{tag}(tile, constants[{tag}], states[{tag}])",
-        ]
-    head = "def sweep(raw, rows, planes, valid, values, active, constants, states):"
-    return ["@loop", head, *_indent(body, 1)]
-
-
 def _area(
     members: Sequence[Member], planes: Any, states: Sequence[Any], scope: dict[str, Any]
 ) -> str:
     """Text of the pass over one shot's raw pixels."""
     writers = _writers(members)
     body = [line for w in writers for line in w.views()]
-    constants = tuple(m.constants for m in members)
     body += [
         f"planes = {_rebuilt(planes, 'calibration', 'Planes', scope)}",
-        f"k = {_rebuilt(constants, 'constants', 'K', scope)}",
-        f"s = {_rebuilt(tuple(states), 'states', 'S', scope)}",
+        "good, line = borrowed(valid), borrowed(values)",
     ]
     for w in writers:
-        body += [f"if active[{w.tag}] == {RUN}:", f"    start_{w.tag}(k[{w.tag}], s[{w.tag}])"]
-    body.append("sweep(raw, rows, planes, valid, values, active, k, s)")
+        k, s = w.member.constants, states[w.tag]
+        body += [
+            f"k{w.tag} = {_rebuilt(k, f'constants[{w.tag}]', f'K{w.tag}', scope)}",
+            f"s{w.tag} = {_rebuilt(s, f'states[{w.tag}]', f'S{w.tag}', scope)}",
+        ]
+    for w in writers:
+        body += [f"if active[{w.tag}] == {RUN}:", f"    start_{w.tag}(k{w.tag}, s{w.tag})"]
+    body += [
+        "columns = values.size",
+        "for s in range(len(raw)):",
+        "    segment = borrowed(raw[s])",
+        "    if segment.size != rows * columns:",
+        "        raise ValueError('a segment has not the size the run declared')",
+        "    for r in range(rows):",
+        "        row = segment[r * columns : (r + 1) * columns]",
+        "        number = s * rows + r",
+        "        first = number * columns",
+        "        bad = calibrate(row, first, planes, line)",
+        "        tile = Tile(line, good[first : first + columns], bad, number, first)",
+    ]
+    for w in writers:
+        body += [
+            f"        if active[{w.tag}] == {RUN}:",
+            f"            accumulate_{w.tag}(tile, k{w.tag}, s{w.tag})",
+        ]
     for w in writers:
         body += [
             f"if active[{w.tag}] == {RUN}:",
-            f"    r{w.tag} = finish_{w.tag}(k[{w.tag}], s[{w.tag}])",
+            f"    r{w.tag} = finish_{w.tag}(k{w.tag}, s{w.tag})",
             *_indent(w.store(f"r{w.tag}"), 1),
             f"elif active[{w.tag}] == {ABSENT}:",
             *_indent(w.absent(), 1),
@@ -234,7 +231,7 @@ def _area(
         "def area(raw, rows, calibration, valid, values, active, constants, states, j, buffer,"
         " table):"
     )
-    return "\n".join([*_sweep(members), "", head, *_indent(body, 1), ""])
+    return "\n".join([head, *_indent(body, 1), ""])
 
 
 def compile_shots(
@@ -244,7 +241,7 @@ def compile_shots(
     example: tuple[Any, ...],
 ) -> Any:
     """Compile the loop over shots for arguments of the types of ``example``."""
-    scope = {"put": kernel(_put), "fill": kernel(_fill)}
+    scope = {"borrowed": borrowed, "put": kernel(_put), "fill": kernel(_fill)}
     for tag, m in enumerate(members):
         assert isinstance(m.reducer, Reducer)
         scope[f"kernel_{tag}"] = kernel(m.reducer.fn)
@@ -264,10 +261,9 @@ def compile_area(
     """Compile the pass over an area detector; ``example`` are the arguments after ``raw``.
 
     Raw segments are declared read-only and unaligned, as a source may hand them over, so that no
-    flavour of them compiles anything later. Reducers that make arrays in ``accumulate`` have
-    their references counted.
+    flavour of them compiles anything later.
     """
-    scope = {"put": kernel(_put), "fill": kernel(_fill)}
+    scope = {"borrowed": borrowed, "put": kernel(_put), "fill": kernel(_fill)}
     scope |= {"Tile": Tile, "calibrate": calibration.tile}
     for tag, m in enumerate(members):
         assert isinstance(m.reducer, TileReducer)
@@ -277,16 +273,13 @@ def compile_area(
     raw = numba.types.Array(pixel, 1, "C", readonly=True, aligned=False)
     types = (numba.types.UniTuple(raw, segments), *(numba.typeof(a) for a in example))
     source = _area(members, calibration.constants, states, scope)
-    try:
-        return build(source, {**scope, "loop": borrowing}, types, checked=checked)
-    except numba.errors.TypingError:
-        return build(source, {**scope, "loop": kernel}, types, checked=checked)
+    return build(source, scope, types, checked=checked)
 
 
 def compile_one(member: Member, frames: tuple[Any, ...]) -> Any:
     """Compile a whole-shot reducer alone, with bounds checks: frames, constants -> features."""
     assert isinstance(member.reducer, Reducer)
-    scope = {"kernel": kernel(member.reducer.fn, True)}
+    scope = {"borrowed": borrowed, "kernel": kernel(member.reducer.fn, True)}
     made = _rebuilt(member.constants, "constants", "K", scope)
     tail = [] if member.reducer.params is None else [made]
     call = ", ".join([*(f"frames[{i}]" for i in range(len(frames))), *tail])
