@@ -18,10 +18,10 @@ from ffb.config import Config, ConfigError, parameters
 from ffb.fuse import RUN, Member, compile_one, plain
 from ffb.reduce import Area, Calibration, Reducer, TileReducer, located
 from ffb.schema import Column, Schema
+from ffb.settings import CalibrationConfig
 from ffb.shot import Input
 from ffb.source import Run
 from ffb.stages import AreaPass
-from ffb.uncalibrated import Uncalibrated
 
 _RANKS = {0: "a value", 1: "a waveform", 2: "an image", 3: "an area detector"}
 
@@ -244,27 +244,40 @@ class Binder:
         setting, shape = self.config.calibration.get(source), given.shape
         if len(shape) != 3:
             raise ValueError(f"{source} has frames of shape {shape}, not (segments, rows, columns)")
-        if setting == "none":
-            plain = Uncalibrated(np.ones(shape, np.bool_), given.dtype)
-            area = Area(source, shape, plain.mask, self._positions(source), plain.unit)
-            return Detector(name, plain, area, {"origin": "none"})
         locate = self.config.locate
-        geometry = str(locate(setting.geometry)) if setting and setting.geometry else ""
-        store = not (setting and setting.pedestals)
+        table = None if isinstance(setting, str) else setting
+        geometry = str(locate(table.geometry)) if table and table.geometry else ""
+        if setting == "none" or (table and table.constants == "none"):
+            return self._uncalibrated(name, given, source, table, geometry)
+        store = not (table and table.pedestals)
         constants = self.run.constants(source, geometry, store)
         calibrations = importlib.import_module("ffb.reducers.calibration")
-        made = calibrations.make(constants, setting, locate, given)
+        made = calibrations.make(constants, table, locate, given)
         self.notes += made.notes
         area = Area(source, shape, made.mask, constants.xyz, made.unit)
         return Detector(name, made, area, {"origin": made.origin, **made.ids})
 
-    def _positions(self, source: str) -> NDArray[np.float64] | None:
-        """Pixel positions of a detector that is not calibrated, where they are to be had."""
+    def _uncalibrated(
+        self, name: str, given: Input, source: str, table: CalibrationConfig | None, geometry: str
+    ) -> Detector:
+        """A detector whose pixels stay as they are; its geometry, where that is to be had."""
+        s, rows, columns = given.shape
+        shape, segments = (s, rows, columns), tuple[int, ...]()
+        xyz = None
         try:
-            return self.run.constants(source).xyz
+            known = self.run.constants(source, geometry, store=not geometry)
+            xyz, segments = known.xyz, known.segments
         except LookupError as e:
+            if geometry:
+                raise
             self.notes.append(f"{source} has no geometry: {e}")
-            return None
+        if xyz is not None and xyz.shape[1:] != shape:
+            self.notes.append(f"{source} has no geometry: frames are {shape}, not {xyz.shape[1:]}")
+            xyz = None
+        constants = importlib.import_module("ffb.reducers.constants")
+        plain, ids = constants.uncalibrated(source, table, self.config.locate, given, segments)
+        area = Area(source, shape, plain.mask, xyz, plain.unit)
+        return Detector(name, plain, area, {"origin": "none", **ids})
 
 
 def _made_up(inputs: list[Input]) -> Iterator[tuple[Any, ...]]:

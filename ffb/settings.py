@@ -248,24 +248,36 @@ class ReducerConfig(Table):
 
 
 class CalibrationConfig(Table):
-    """Constants of one detector from files, instead of psana's store."""
+    """Calibration of one detector: constants from files instead of psana's store, and masks.
 
+    Files are .npy or .npz, shaped (gain ranges, segments, rows, columns).
+    """
+
+    constants: Literal["store", "none"] = "store"
+    """Where constants come from that no file gives; "none" leaves raw ADU, but masks pixels."""
     pedestals: str = ""
     """File with pedestals in ADU."""
     gain: str = ""
     """File with gains in ADU per `unit`."""
     offset: str = ""
-    """File with offsets in ADU, added to the pedestals."""
+    """File with offsets in ADU, added to the pedestals of a Jungfrau."""
     status: str = ""
     """File with the pixel status, nonzero is bad."""
     geometry: str = ""
     """File with psana's geometry."""
     mask: str = ""
-    """File with a mask, 0 is bad, ANDed with all others."""
+    """File with a mask (segments, rows, columns), 0 is bad, ANDed with all others."""
     edges: Annotated[int, Field(ge=0)] = 0
     """Rows and columns to mask along the edges of every segment."""
     unit: str = "keV"
-    """Unit of the calibrated values."""
+    """Unit of the calibrated values: that of the file with gains; psana's are in ADU/keV."""
+
+    @model_validator(mode="after")
+    def _nothing_to_calibrate(self) -> Self:
+        files = ("pedestals", "gain", "offset", "status")
+        if self.constants == "none" and (given := [f for f in files if getattr(self, f)]):
+            raise ValueError(f'constants = "none" leaves raw ADU; leave out {", ".join(given)}')
+        return self
 
 
 Calibration = Annotated[

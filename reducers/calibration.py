@@ -9,7 +9,7 @@ together (*hot*) and every row goes through them at the speed of memory; the oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ffb.reducers.constants import from_files
+from ffb.reducers.constants import edges_mask, from_files
 from ffb.settings import CalibrationConfig
 from ffb.shot import Input
 from ffb.source import Constants
@@ -176,14 +176,27 @@ def make(
     Raises ``LookupError`` with a sentence where there are no pedestals, the type of detector has
     no calibration here or a file cannot be read, ``ValueError`` for constants that do not fit.
     """
-    s, r, columns = given.shape
     if np.dtype(given.dtype) != np.uint16:
         raise ValueError(f"raw pixels are {given.dtype}; only uint16 can be calibrated")
-    if settings is None:
-        return calibration_of(replace(constants, shape=(s, r, columns)))
+    s, r, columns = given.shape
     constants = replace(constants, shape=(s, r, columns))
+    if settings is None:
+        return calibration_of(constants)
+    if problems := list(_beside_the_point(constants, settings)):
+        raise ValueError("; ".join(problems))
     constants, mask = from_files(constants, settings, locate)
     return calibration_of(constants, mask=mask, edges=settings.edges, unit=settings.unit)
+
+
+def _beside_the_point(c: Constants, settings: CalibrationConfig) -> Iterator[str]:
+    """Settings that would change nothing, or say what is not so."""
+    if c.dettype == "epix10ka" and settings.offset:
+        yield "offset: psana's calibration of an epix10ka has none; leave it out"
+    if settings.unit != "keV" and not settings.gain:
+        yield (
+            f"unit: psana's gains are in ADU/keV; for {settings.unit!r} name a file of gains in"
+            f" ADU/{settings.unit} as gain"
+        )
 
 
 def calibration_of(
@@ -235,8 +248,9 @@ def _check(c: Constants, mask: NDArray[Any] | None) -> None:
     """Raise ``LookupError`` for what is missing, ``ValueError`` for every shape that is wrong."""
     if c.dettype not in RANGES:
         raise LookupError(
-            f"{c.detector}: no calibration for detectors of type {c.dettype!r}, only for"
-            f" {', '.join(RANGES)}; {_none(c.detector)}"
+            f"{c.detector}: detectors of type {c.dettype!r} are not calibrated yet, only"
+            f' {" and ".join(RANGES)}; set {c.detector} = "none" in [calibration] to reduce raw'
+            ' ADU, or { constants = "none", mask = "mask.npy" } to mask pixels too'
         )
     if c.pedestals is None:
         raise LookupError(
@@ -272,15 +286,7 @@ def _good(c: Constants, mask: NDArray[Any] | None, edges: int) -> NDArray[np.boo
         good &= (status[:STATUS_RANGES] == 0).all(axis=0)
     if mask is not None:
         good &= mask != 0
-    if edges:
-        if 2 * edges >= min(c.shape[1:]):
-            raise ValueError(
-                f"{c.detector}: edges = {edges} leaves no pixel of segments of"
-                f" {c.shape[1]} x {c.shape[2]}"
-            )
-        inside = np.zeros(c.shape, np.bool_)
-        inside[:, edges:-edges, edges:-edges] = True
-        good &= inside
+    good &= edges_mask(c.detector, c.shape, edges)
     return good
 
 

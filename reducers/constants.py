@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.settings import CalibrationConfig
+from ffb.shot import Input
 from ffb.source import Constants
+from ffb.uncalibrated import Uncalibrated
 
 #: Constants that may come from a file, by the names they have in the configuration.
 FILES = ("pedestals", "gain", "offset", "status")
@@ -23,22 +25,65 @@ def from_files(
 ) -> tuple[Constants, NDArray[Any] | None]:
     """Replace constants by those in files, and read the user's mask.
 
-    ``ids`` then name the file with the first twelve digits of the SHA-256 of its bytes.
+    Files hold the segments read out, in their order. Where the run leaves out segments, files may
+    hold all of them: then they are taken by number, as psana does with those of its store. ``ids``
+    name the file with the first twelve digits of the SHA-256 of its bytes.
     """
     ids, arrays = dict(constants.ids), {}
     for name in (*FILES, "mask"):
         if path := getattr(setting, name):
             file = locate(path)
-            arrays[name], digest = load(file, name, constants.detector)
-            ids[name] = f"{file.name} sha256:{digest[:12]}"
+            array, digest = load(file, name, constants.detector)
+            arrays[name], taken = _read_out(_shaped(array, name, constants), constants)
+            ids[name] = f"{file.name} sha256:{digest[:12]}{taken}"
     mask = arrays.pop("mask", None)
-    if mask is not None and mask.ndim == 2:
-        mask = mask[None]
-    shaped: dict[str, Any] = {n: _shaped(a, n, constants) for n, a in arrays.items()}
     origins = ["files"] if arrays else []
     if constants.origin not in ("", "none"):
         origins.append(constants.origin)
-    return replace(constants, **shaped, ids=ids, origin="; ".join(origins) or "none"), mask
+    replaced: dict[str, Any] = {**arrays, "ids": ids, "origin": "; ".join(origins) or "none"}
+    return replace(constants, **replaced), mask
+
+
+def edges_mask(detector: str, shape: tuple[int, ...], edges: int) -> NDArray[np.bool_]:
+    """Mask ``edges`` rows and columns along the edges of every segment; true is good.
+
+    Raises ``ValueError`` when that leaves no pixel.
+    """
+    if 2 * edges >= min(shape[1:]) and edges:
+        raise ValueError(
+            f"{detector}: edges = {edges} leaves no pixel of segments of {shape[1]} x {shape[2]}"
+        )
+    inside = np.zeros(shape, np.bool_)
+    inside[:, edges : shape[1] - edges, edges : shape[2] - edges] = True
+    return inside
+
+
+def uncalibrated(
+    detector: str,
+    setting: CalibrationConfig | None,
+    locate: Callable[[str], Path],
+    given: Input,
+    segments: tuple[int, ...] = (),
+) -> tuple[Uncalibrated, dict[str, str]]:
+    """Leave pixels as they are, but for the mask and the edges of the settings; and the ids.
+
+    Raises ``ValueError`` for pixels that are no plain numbers, a mask of another shape or edges
+    that leave nothing, and ``LookupError`` for a file that cannot be read.
+    """
+    s, rows, columns = given.shape
+    dtype = np.dtype(given.dtype)
+    if dtype.kind not in "iuf" or not dtype.isnative:
+        raise ValueError(f"{detector}: pixels are {given.dtype}; only native numbers will do")
+    if setting is None:
+        return Uncalibrated(np.ones(given.shape, np.bool_), given.dtype), {}
+    bare = Constants(detector, "", (s, rows, columns), segments=segments)
+    constants, mask = from_files(bare, setting, locate)
+    good = edges_mask(detector, given.shape, setting.edges)
+    if mask is not None:
+        if mask.shape != given.shape:
+            raise ValueError(f"{detector}: mask {mask.shape} instead of {given.shape}")
+        good &= mask != 0
+    return Uncalibrated(good, given.dtype), dict(constants.ids)
 
 
 def load(path: Path, name: str, detector: str) -> tuple[NDArray[Any], str]:
@@ -63,9 +108,25 @@ def load(path: Path, name: str, detector: str) -> tuple[NDArray[Any], str]:
 
 
 def _shaped(array: NDArray[Any], name: str, constants: Constants) -> NDArray[Any]:
-    """Bring an array to (gain ranges, segments, rows, columns); a segment axis may be left out."""
+    """Bring an array to (gain ranges, segments, rows, columns); a segment axis may be left out.
+
+    A mask, and a status for all gain ranges, have no gain ranges.
+    """
     if array.dtype.kind not in "iufb":
         raise LookupError(f"{constants.detector}: {name} holds {array.dtype}, no numbers")
+    if name == "mask":
+        return array[None] if array.ndim == 2 else array
     if array.ndim == 3 and constants.shape[0] == 1 and name != "status":
         array = array[:, None]
     return array if name == "status" else np.ascontiguousarray(array, np.float32)
+
+
+def _read_out(array: NDArray[Any], constants: Constants) -> tuple[NDArray[Any], str]:
+    """Take the segments read out, where the run leaves out some and the array has all of them."""
+    numbers = constants.segments
+    n = array.shape[-3] if array.ndim >= 3 else 0
+    complete = numbers == tuple(range(len(numbers)))
+    if complete or n <= len(numbers) or max(numbers) >= n:
+        return array, ""
+    taken = np.ascontiguousarray(np.take(array, numbers, axis=-3))
+    return taken, f", segments {', '.join(map(str, numbers))} of {n}"

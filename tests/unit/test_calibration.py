@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ffb.reducers import calibration as cal
-from ffb.reducers.constants import from_files
+from ffb.reducers.constants import from_files, uncalibrated
 from ffb.settings import CalibrationConfig
 from ffb.shot import Input
 from ffb.source import Constants
@@ -233,9 +233,8 @@ def test_constants_of_another_detector_are_refused_with_both_shapes():
     [
         (jungfrau(pedestals=None), "no pedestals"),
         (epix10ka(config=None), "configuration bits"),
-        (Constants("x", "opal", JF), "type 'opal'"),
     ],
-    ids=["pedestals", "config", "type"],
+    ids=["pedestals", "config"],
 )
 def test_what_cannot_be_calibrated_says_how_to_go_without(c, message):
     with pytest.raises(LookupError, match=message) as error:
@@ -337,3 +336,93 @@ def test_the_stores_constants_serve_as_they_are():
     np.testing.assert_array_equal(k.mask, cal.calibration_of(c).mask)
     with pytest.raises(ValueError, match="3 segments"):
         cal.make(c, None, Path, Input("area", "<u2", (3, 5, 130)))
+
+
+def test_files_of_all_segments_serve_a_run_that_leaves_out_some(tmp_path):
+    whole = jungfrau((8, 5, 130))
+    for name in ("pedestals", "gain", "offset"):
+        np.save(tmp_path / f"{name}.npy", getattr(whole, name))
+    np.save(tmp_path / "status.npy", whole.status[0])
+    mask = np.random.default_rng(1).random((8, 5, 130)) > 0.1
+    np.save(tmp_path / "mask.npy", mask)
+    setting = {f: f"{f}.npy" for f in ("pedestals", "gain", "offset", "status", "mask")}
+    numbers = (2, 5)
+    bare = Constants("jf", "jungfrau", (2, 0, 0), segments=numbers)
+    k = make(tmp_path, bare, **setting)
+    part = {f: getattr(whole, f)[:, numbers] for f in ("pedestals", "gain", "offset")}
+    part["status"] = whole.status[0][list(numbers)]
+    same = cal.calibration_of(Constants("jf", "jungfrau", JF, **part), mask=mask[list(numbers)])
+    np.testing.assert_array_equal(k.mask, same.mask)
+    for raw in words(JF):
+        np.testing.assert_array_equal(calibrated(k, raw)[0], calibrated(same, raw)[0])
+    assert all(text.endswith(", segments 2, 5 of 8") for text in k.ids.values())
+
+
+@pytest.mark.parametrize("numbers", [(), (0, 1), (2, 9)])
+def test_files_of_a_larger_detector_are_refused(tmp_path, numbers):
+    np.save(tmp_path / "pedestals.npy", jungfrau((8, 5, 130)).pedestals)
+    bare = Constants("jf", "jungfrau", (2, 0, 0), segments=numbers)
+    with pytest.raises(ValueError, match=r"pedestals \(3, 8, 5, 130\) instead of \(3, 2, 5, 130\)"):
+        make(tmp_path, bare, pedestals="pedestals.npy")
+
+
+def test_settings_that_say_what_is_not_so_are_refused(files):
+    with pytest.raises(ValueError, match="unit: psana's gains are in ADU/keV; for 'photons'"):
+        make(files, jungfrau(), pedestals="pedestals.npy", unit="photons")
+    given = Input("area", "<u2", EPIX)
+    with pytest.raises(ValueError, match="offset: psana's calibration of an epix10ka has none"):
+        make(files, epix10ka(), given, offset="offset.npy")
+
+
+def test_a_detector_without_calibration_says_what_can_be_done():
+    for kind in ("epix100", "opal", "rayonix"):
+        with pytest.raises(LookupError, match=f"type '{kind}' are not calibrated yet") as error:
+            cal.calibration_of(Constants("cam", kind, (1, 4, 4), pedestals=np.zeros((1, 1, 4, 4))))
+        assert 'cam = "none" in [calibration]' in str(error.value)
+        assert 'constants = "none", mask' in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", ["|u1", "<u2", "<i2", "<i4", "<f4"])
+def test_pixels_left_alone_can_be_masked(tmp_path, dtype):
+    mask = np.random.default_rng(2).random((7, 11)) > 0.2
+    np.save(tmp_path / "mask.npy", mask.astype(np.uint8))
+    given = Input("area", dtype, (1, 7, 11))
+    setting = CalibrationConfig(constants="none", mask="mask.npy", edges=1)
+    k, ids = uncalibrated("cam", setting, lambda p: tmp_path / p, given)
+    inside = np.zeros((1, 7, 11), bool)
+    inside[:, 1:-1, 1:-1] = True
+    np.testing.assert_array_equal(k.mask, mask[None] & inside)
+    assert list(ids) == ["mask"]
+    assert ids["mask"].startswith("mask.npy sha256:")
+    raw = np.arange(77).astype(dtype)
+    out = np.full(77, -1, np.float32)
+    assert k.tile(raw, 0, k.constants, out) == 0
+    np.testing.assert_array_equal(out, np.where(k.mask.ravel(), raw.astype(np.float32), 0))
+
+
+def test_pixels_left_alone_need_no_settings():
+    k, ids = uncalibrated("cam", None, Path, Input("area", "<u2", (2, 3, 4)))
+    assert k.mask.all()
+    assert ids == {}
+    assert k.unit == "ADU"
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "words"),
+    [
+        ((1, 7, 12), "<u2", r"mask \(1, 7, 11\) instead of \(1, 7, 12\)"),
+        ((1, 7, 11), ">u2", "pixels are >u2"),
+        ((1, 7, 11), "|b1", "pixels are .b1"),
+        ((1, 2, 11), "<u2", "edges = 1 leaves no pixel"),
+    ],
+)
+def test_pixels_left_alone_must_fit(tmp_path, shape, dtype, words):
+    np.save(tmp_path / "mask.npy", np.ones((7, 11)))
+    setting = CalibrationConfig(constants="none", mask="mask.npy", edges=1)
+    with pytest.raises(ValueError, match=words):
+        uncalibrated("cam", setting, lambda p: tmp_path / p, Input("area", dtype, shape))
+
+
+def test_nothing_to_calibrate_takes_no_constants():
+    with pytest.raises(ValueError, match="leave out pedestals, status"):
+        CalibrationConfig(constants="none", pedestals="a.npy", status="b.npy")
