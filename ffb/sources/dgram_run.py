@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from ffb.shot import BeginStep, Field, Idle, Input, Item
@@ -67,7 +67,8 @@ class DgramRun:
     """Implements :class:`ffb.source.Run` over a stream of datagrams.
 
     ``begin`` are the BeginRun datagrams, one per Configure. Without ``meanings`` nothing is
-    compared with psana, and there are no constants. ``hurried`` says that shots cannot wait.
+    compared with psana, and there are no constants. ``hurried`` says that shots cannot wait, and
+    ``mine`` tells by its timestamp whether a shot is to be delivered.
     """
 
     def __init__(
@@ -77,9 +78,10 @@ class DgramRun:
         stream: Stream,
         meanings: Meanings | None = None,
         hurried: bool = False,
+        mine: Callable[[int], bool] | None = None,
     ) -> None:
         self._catalogue = Catalogue([Configure(c) for c in configures])
-        self._meanings, self._hurried = meanings, hurried
+        self._meanings, self._hurried, self._mine = meanings, hurried, mine
         self._ahead = Ahead(stream, self._catalogue.configures)
         self._notes: list[str] = []
         self.info = self._info(begin)
@@ -204,6 +206,8 @@ class DgramRun:
             if moment is None:
                 yield _IDLE
             elif moment.service in SHOTS:
+                if self._mine is not None and not self._mine(moment.timestamp):
+                    continue
                 if moment.timestamp == last:
                     self._twice += 1
                     continue

@@ -101,9 +101,9 @@ class FilesSource:
             self._merge = None
 
     def _read(self, paths: list[Path], superseded: Callable[[], bool]) -> Iterator[FileRun]:
-        streams = [Stream(p, self._mine if self._shared else None) for p in paths]
+        streams = [Stream(p) for p in paths]
         self._merge = Merge(streams, self.growing, self.grace, superseded)
-        reader = Reader(self._merge, self._stop, self._mine)
+        reader = Reader(self._merge, self._stop, self._mine if self._shared else None)
         runs = 0
         while begin := reader.begin():
             runs += 1
@@ -192,8 +192,8 @@ class FileRun(DgramRun):
     def __init__(self, reader: Reader, begin: Sequence[Buffer | None], named: RunInfo) -> None:
         configures = reader.merge.configures
         data, live = [c.data for c in configures], reader.merge.live
-        super().__init__(data, begin, reader.moments(), Meaning, hurried=live)
-        self._merge = reader.merge
+        super().__init__(data, begin, reader.moments(), Meaning, live, reader.mine)
+        self._merge, self._reader = reader.merge, reader
         self._befell = reader.merge.notes
         if not (self.info.exp and self.info.run):
             self.info = RunInfo(named.exp, named.run, self.info.began)
@@ -204,6 +204,7 @@ class FileRun(DgramRun):
         """See :meth:`ffb.source.Run.bind`."""
         bound = super().bind(fields, shapes)
         self._merge.only(self.streams)
+        self._reader.share()
         return bound
 
     @property
@@ -213,15 +214,27 @@ class FileRun(DgramRun):
 
 
 class Reader:
-    """Reads run after run from merged streams."""
+    """Reads run after run from merged streams.
 
-    def __init__(self, merge: Merge, stop: Stop, mine: Callable[[int], bool]) -> None:
-        self.merge, self._stop, self._mine = merge, stop, mine
+    ``mine`` tells by its timestamp whether a shot is wanted, ``None`` if all are. Of the others
+    nothing is read once :meth:`share` was called: what a run learns from its first shots has to
+    be the same for every producer.
+    """
+
+    def __init__(self, merge: Merge, stop: Stop, mine: Callable[[int], bool] | None) -> None:
+        self.merge, self.mine, self._stop = merge, mine, stop
+
+    def share(self) -> None:
+        """Read no more than the headers of other producers' shots until the next run."""
+        for stream in self.merge.streams:
+            stream.mine = self.mine
 
     def begin(self) -> list[Buffer | None]:
         """Read up to the next BeginRun of all streams; gives it, nothing if there is none."""
         if not self.merge.again():
             return []
+        for stream in self.merge.streams:
+            stream.mine = None
         while not (self._stop.is_set() or self.merge.over):
             dgrams = self.merge.take()
             if dgrams is None:
@@ -248,9 +261,14 @@ class Reader:
             if kind in (Service.CONFIGURE, Service.BEGIN_RUN):
                 self.merge.put_back()
                 return "no EndRun: another run began"
-            if kind != Service.L1_ACCEPT or self._mine(stamp):
+            # of a shot with another producer there may be no more than headers
+            if kind != Service.L1_ACCEPT or self._whole(stamp):
                 yield Moment(kind, stamp, dgrams)
         return "stopped"
+
+    def _whole(self, stamp: int) -> bool:
+        """Whether the shot at ``stamp`` was read."""
+        return all(s.mine is None or s.mine(stamp) for s in self.merge.streams)
 
     def finish(self) -> None:
         """Go to the end of the run, whatever of it was read."""

@@ -45,12 +45,14 @@ Dgram = NDArray[np.uint8]
 class Stream:
     """One file, read forward. A datagram that it gave out is valid until ``advance`` and ``peek``.
 
-    A file may be renamed while it is read. ``mine`` tells by its timestamp whether a shot is
-    wanted; of others only the header is given, and read where they are large.
+    A file may be renamed while it is read.
     """
 
-    def __init__(self, path: Path, mine: Callable[[int], bool] | None = None) -> None:
-        self.path, self._mine = path, mine
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        #: Tells by its timestamp whether a shot is wanted: of others only the header is given,
+        #: and read where they are large.
+        self.mine: Callable[[int], bool] | None = None
         m = _CHUNK.search(path.name)
         #: Number of the file within the stream.
         self.chunk = int(m[1]) if m else 0
@@ -97,9 +99,9 @@ class Stream:
                 where = self._offset - self.left
                 raise Xtc2Error(f"{self.path.name}: a datagram of {size} bytes", where)
             head = self._buffer[at : at + HEADER]
-            if self._mine and kind_of(head) == Service.L1_ACCEPT:
+            if self.mine and kind_of(head) == Service.L1_ACCEPT:
                 self._page_wise = size > LARGE
-                if not self._mine(timestamp(head.data)):
+                if not self.mine(timestamp(head.data)):
                     self._head, self._span = head, size
                     return head
             if self._have(size):

@@ -1,0 +1,427 @@
+"""What real files hold besides the usual: each oddity by hand, read as psana reads it."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from ffb.shot import BeginStep, Field, FrameBlock, Idle
+from ffb.sources import learn
+from ffb.sources.files import FilesSource
+from ffb.sources.standins import import_psana
+from ffb.sources.streams import CHUNK
+from ffb.sources.xtc2 import CORRUPTED
+from tests.contract.readers import take
+from tests.unit.dgrams import data, dgram, names
+
+pytestmark = pytest.mark.psana
+
+INFO = {"expt": ("str", 1), "runnum": ("u4", 0)}
+TIME = {"pulseId": ("u8", 0), "inhibitCounts": ("u4", 1), "sequenceValues": ("u2", 1)}
+BARE = {"pulseId": ("u8", 0), "ebeamPresent": ("u1", 0)}
+CAM = {"raw": ("u2", 2), "aux": ("u2", 1)}
+ASICS = {"raw": ("u2", 3)}
+FEX = {"peak.area": ("f4", 0), "peak.at": ("i1", 0), "peaks": ("f8", 1)}
+MANY = {
+    "a": ("u1", 1), "state:s": ("enum", 0), "shut:s": ("dict", 0), "open:s": ("dict", 0),
+    "b": ("i1", 2), "word": ("str", 1), "c": ("f4", 3), "d": ("i8", 4), "none": ("f8", 1),
+    "e": ("f8", 0), "modes": ("u2", 1), "f": ("u1", 0), "g": ("i2", 2),
+}  # fmt: skip
+SCAN = {"lens": ("f8", 0), "count": ("i4", 0), "note": ("str", 1), "step_docstring": ("str", 1)}
+PVS = {"temp": ("f8", 0), "spectrum": ("f4", 1), "label": ("str", 1)}
+ALIAS = {"keys": ("str", 1), "temp": ("str", 1)}
+SEGMENTS = (7, 3, 11)
+T0 = 1_000_000_000 << 32
+
+
+def stream(node, k=0, runinfo=True):
+    """Configure and a maker of shots; segments of ``cam`` lie in streams 0 and 1."""
+    base = node << 8
+    of_cam = SEGMENTS if node == 0 else (20,)
+    parts = [names(base + 10 + s, "cam", "raw", CAM, s, "camera", (2, 0, 1)) for s in of_cam]
+    if runinfo:
+        parts.insert(0, names(base + 1, "runinfo", "runinfo", INFO, version=(0, 0, 1)))
+    if node == 0:
+        parts += [
+            names(2, "xpm", "raw", TIME, dettype="ts", version=(2, 0, 0)),
+            names(3, "bare", "raw", BARE, dettype="ts", version=(2, 1, 0)),
+            names(4, "asics", "raw", ASICS, 2, "epixm320", (0, 1, 0)),
+            names(5, "asics", "config", {"mode": ("u4", 0)}, 2, "epixm320", (1, 0, 0)),
+            names(6, "cam", "fex", FEX, 3, "camera", (9, 1, 0)),
+            names(7, "many", "raw", MANY, version=(4, 5, 6)),
+            names(8, "knob", "config", {"mode": ("u4", 0)}),
+            names(9, "scan", "raw", SCAN, version=(2, 0, 0)),
+            names(40, "epics", "raw", PVS, version=(2, 0, 0)),
+            names(41, "epicsinfo", "epicsinfo", ALIAS, version=(1, 0, 0)),
+            names(42, "beckhoff", "raw", PVS, dettype="epics", version=(2, 0, 0)),
+            names(43, "old", "raw", {"x": ("u4", 0)}, version=(1, 0, 0)),
+            data(5, {"mode": ("u4", 0)}, {"mode": 1}), data(8, {"mode": ("u4", 0)}, {"mode": 2}),
+            data(41, ALIAS, {"keys": "epicsname", "temp": "MFX:TEMP:01"}),
+        ]  # fmt: skip
+    return dgram(2, T0, *parts), of_cam, base
+
+
+def blocks(node, i):
+    """Everything of shot ``i`` in one stream, by detector."""
+    rng = np.random.default_rng([node, i])
+    _, of_cam, base = stream(node)
+    out = [
+        data(base + 10 + s, CAM, {"raw": rng.integers(0, 9, (6, 8)), "aux": [i, s]}) for s in of_cam
+    ]
+    if node == 0:
+        many = {
+            "a": rng.integers(0, 255, 5), "state:s": i % 2, "shut:s": 0, "open:s": 1,
+            "b": rng.integers(-99, 99, (2, 3)), "word": "at" + "x" * (i % 3),
+            "c": rng.normal(size=(2, 1, 3)), "d": rng.integers(-9, 9, (2, 1, 2, 3)), "none": [],
+            "e": np.nan if i == 3 else i / 8, "modes": [i, 2], "f": i, "g": [[i, -i]],
+        }  # fmt: skip
+        out += [
+            data(2, TIME, {"pulseId": 100 + i, "inhibitCounts": range(8),
+                           "sequenceValues": np.arange(16) + i}, data_first=True),
+            data(3, BARE, {"pulseId": 7, "ebeamPresent": 1}),
+            data(4, ASICS, {"raw": rng.integers(0, 9, (4, 3, 5))}),
+            data(6, FEX, {"peak.area": i / 2, "peak.at": -i, "peaks": [i, 1.0]}),
+            data(7, MANY, many), data(43, {"x": ("u4", 0)}, {"x": i}),
+        ]  # fmt: skip
+    return out
+
+
+def damaged(block, bits):
+    return block[:4] + struct.pack("<H", bits) + block[6:]
+
+
+def pvs(i, spectrum=(1, 2)):
+    values = {"temp": i / 4, "spectrum": spectrum, "label": f"L{i}"}
+    return data(40, PVS, values), data(42, PVS, values | {"temp": -i})
+
+
+def run_dgrams(node, shots=14, runnum=5, at=T0, end=True):
+    """All datagrams of a run: shots missing, damaged, of service 11, with keepraw bits."""
+    base = node << 8
+    yield dgram(4, at + 1, data(base + 1, INFO, {"expt": "tstx00117", "runnum": runnum}))
+    slow, here = 0, lambda *b: b if node == 0 else ()
+    yield dgram(10, at + 2, *here(*pvs(0)))
+    for i in range(shots):
+        stamp = at + 100 * (i + 1)
+        if i % 7 == 0:
+            step = {"lens": i / 2, "count": i, "note": f"n{i}", "step_docstring": "x"}
+            yield dgram(6, stamp - 30, *here(data(9, SCAN, step)))
+            yield dgram(8, stamp - 20)
+        if i == 9:
+            slow += 1
+            yield dgram(10, stamp - 10, *here(*pvs(slow)))
+        parts = blocks(node, i)
+        if i == 2:
+            parts = []
+        elif i == 4:
+            parts = parts[1:]  # a camera without one of its segments
+        elif i == 5:
+            parts = [damaged(p, b) for p, b in zip(parts, (1, 2, 16, 32, 64, 1 << 12) * 3)]  # noqa: B905
+        elif i == 8:
+            parts = parts[::-1]
+        shot = bytearray(dgram(11 if i == 6 else 12, stamp, *parts))
+        shot[8:11] = (0x40_0000 | i).to_bytes(3, "little")
+        if i == 10:
+            shot[16:18] = CORRUPTED.to_bytes(2, "little")
+        if i == 11:
+            shot[16:18] = (1 << 5).to_bytes(2, "little")
+        if not (node and i % 5 == 3):  # the second stream misses some
+            yield bytes(shot)
+        if i % 7 == 6:
+            yield dgram(9, stamp + 10)
+            yield dgram(7, stamp + 20)
+    if end:
+        yield dgram(5, at + 100 * (shots + 2))
+
+
+def write(path, node=0, **more):
+    path.write_bytes(stream(node)[0] + b"".join(run_dgrams(node, **more)))
+    return path
+
+
+def leaves(block, prefix=""):
+    for name, value in vars(block).items():
+        if not name.startswith("_"):
+            if hasattr(value, "__dict__") and not isinstance(value, np.ndarray):
+                yield from leaves(value, f"{prefix}{name}.")
+            else:
+                yield prefix + name.removesuffix("value").rstrip(".") or prefix[:-1], value
+
+
+def theirs_of(event):
+    """Psana's values by field: {segment: value}."""
+    out = {}
+    for (detector, alg), segments in event._det_segments.items():
+        for number, block in segments.items():
+            for name, value in leaves(block):
+                key = Field(detector, alg, name.rstrip("."))
+                out.setdefault(key, {})[number] = value
+    return out
+
+
+def agree(ours, theirs, segments):
+    """Read both to the end; every field of every shot is the same. Gives the rows compared."""
+    wish = {str(f): f for f in ours.fields if f.detector not in ("epics", "beckhoff")}
+    inputs, problems = ours.bind(wish, {})
+    assert sorted(p.split(":")[0] for p in problems) == [
+        "input many.raw.none",
+        "input many.raw.word",
+    ]
+    block, rows = FrameBlock(inputs, 1), 0
+    shots = (item for item in ours if not isinstance(item, BeginStep | Idle))
+    for shot, event in zip(shots, theirs.events(), strict=True):
+        shot.fill(block, 0)
+        assert (shot.timestamp, block.timestamp[0]) == (event.timestamp, event.timestamp)
+        want = theirs_of(event)
+        for name, declared in inputs.items():
+            parts = want.get(wish[name], {})
+            whole = sorted(parts) == segments.get(wish[name][:2], sorted(parts)) and bool(parts)
+            assert bool(block.present[0, block.index[name]]) == whole, (rows, name)
+            if not whole:
+                continue
+            got = (
+                block.frames[name][0] if declared.kind == "value" else np.stack(shot.segments(name))
+            )
+            value = np.stack([np.asarray(parts[k]) for k in sorted(parts)])
+            np.testing.assert_array_equal(got.reshape(value.shape), value, err_msg=name)
+        rows += 1
+    assert not any("psana decodes" in n for n in ours.notes), ours.notes
+    return rows
+
+
+def psana_run(**which):
+    psana = import_psana("psana")
+    return next(psana.DataSource(skip_calib_load="all", log_level="ERROR", **which).runs())
+
+
+def test_oddities_in_one_file_are_what_psana_reads(tmp_path):
+    path = write(tmp_path / "odd.xtc2")
+    ours = next(FilesSource([path]).runs())
+    assert (ours.info.exp, ours.info.run) == ("tstx00117", 5)
+    assert agree(ours, psana_run(files=str(path)), {("cam", "raw"): [3, 7, 11]}) == 14
+    assert ours.ended == "end of run"
+    assert any(n.startswith("cam: ") and "marked as damaged" in n for n in ours.notes)
+    assert ours.counts["cam"]["missing"] == 3  # shots 2, 4 and 10
+    assert ours.counts["many"] == {"misfit": 0, "missing": 2, "damaged": 1}
+
+
+def smalldata(folder, path, node):
+    """The index that psana wants beside a stream."""
+    config, offsets = stream(node)[0], []
+    info = {"intOffset": ("u8", 0), "intDgramSize": ("u8", 0)}
+    extra = names(
+        (node << 8) + 254, "smdinfo", "offsetAlg", info, dettype="offset", version=(0, 0, 0)
+    )
+    size = len(config) - 12 + len(extra)
+    out, at = config[:20] + struct.pack("<I", size) + config[24:] + extra, len(config)
+    for d in run_dgrams(node):
+        where = {"intOffset": at, "intDgramSize": len(d)}
+        small = dgram(
+            d[11] & 15, int.from_bytes(d[:8], "little"), data((node << 8) + 254, info, where)
+        )
+        out += small if d[11] & 15 in (11, 12) else d
+        offsets.append(at)
+        at += len(d)
+    (folder / "smalldata").mkdir(exist_ok=True)
+    (folder / "smalldata" / path.name.replace(".xtc2", ".smd.xtc2")).write_bytes(out)
+
+
+def experiment(folder):
+    paths = [folder / f"tstx00117-r0005-s{node:03d}-c000.xtc2" for node in (0, 1)]
+    for node, path in enumerate(paths):
+        smalldata(folder, write(path, node), node)
+    (folder / "tstx00117-r0005-s000-c000.xtc2.md5").write_text("no data")
+    return paths
+
+
+def test_a_detector_over_several_streams_is_what_psana_reads(tmp_path, monkeypatch):
+    experiment(tmp_path)
+    base = import_psana("psana.psexp.ds_base").DataSourceBase
+    monkeypatch.setattr(base, "_get_file_info_from_db", lambda self, run: {})
+    theirs = psana_run(exp="tstx00117", run=5, dir=str(tmp_path))
+    ours = next(FilesSource(folder=tmp_path, exp="tstx00117").runs())
+    assert agree(ours, theirs, {("cam", "raw"): [3, 7, 11, 20]}) == 14
+
+
+def test_bigdata_is_enough_and_a_stream_may_hold_transitions_only(tmp_path):
+    paths = experiment(tmp_path)
+    for p in (tmp_path / "smalldata").iterdir():
+        p.unlink()
+    (tmp_path / "smalldata").rmdir()
+    kept = [d for d in run_dgrams(1) if d[11] & 15 not in (11, 12)]
+    paths[1].write_bytes(stream(1)[0] + b"".join(kept))
+    t = take(next(FilesSource(folder=tmp_path, exp="tstx00117").runs()), {"x": X, "cam": AUX})
+    assert [row.values["x"] is None for row in t.rows] == [i in (2, 10) for i in range(14)]
+    assert (t.problems, {row.values["cam"] is None for row in t.rows}) == ([], {True})
+    paths[1].unlink()
+    t = take(next(FilesSource(folder=tmp_path, exp="tstx00117").runs()), {"x": X, "cam": AUX})
+    assert (len(t.rows), t.problems, t.inputs["cam"].shape) == (14, [], (3, 2))
+
+
+X, AUX = Field("old", "raw", "x"), Field("cam", "raw", "aux")
+
+
+def test_timing_is_found_by_its_type_and_steps_keep_their_numbers(tmp_path):
+    path = write(tmp_path / "odd.xtc2")
+    run = next(FilesSource([path]).runs())
+    assert run.motors == ("lens", "count")
+    assert "of each step note are not kept: no numbers" in run.notes
+    t = take(run, {})
+    assert [row.pulse_id for row in t.rows] == [0 if i in (2, 10) else 100 + i for i in range(14)]
+    assert t.rows[1].codes == {16 * w + b for w in range(16) for b in range(16) if (w + 1) >> b & 1}
+    assert t.rows[2].codes is None
+    assert [s.values for s in t.steps] == [{"lens": 0.0, "count": 0}, {"lens": 3.5, "count": 7}]
+
+
+def test_pulse_ids_without_event_codes(tmp_path):
+    config = dgram(2, T0, names(3, "bare", "raw", BARE, dettype="ts"))
+    shots = [dgram(12, T0 + i, data(3, BARE, {"pulseId": i, "ebeamPresent": 1})) for i in (5, 6)]
+    path = tmp_path / "exp1-r0003-s000-c000.xtc2"
+    path.write_bytes(b"".join([config, dgram(4, T0 + 1), *shots]))
+    t = take(next(FilesSource([path]).runs()), {"p": Field("bare", "raw", "ebeamPresent")})
+    assert [(row.pulse_id, row.codes) for row in t.rows] == [(5, None), (6, None)]
+    assert (t.info.exp, t.info.run) == ("exp1", 3)
+    assert "the timing system tells no event codes" in t.notes
+    assert not any("psana decodes" in n for n in t.notes)
+    assert t.ended.startswith("no EndRun: ")
+
+
+def test_slow_values_of_any_name_and_shape(tmp_path):
+    path = write(tmp_path / "odd.xtc2")
+    fields = {
+        "t": Field("epics", "raw", "MFX:TEMP:01"),
+        "u": Field("beckhoff", "raw", "temp"),
+        "s": Field("epics", "raw", "spectrum"),
+    }
+    run = next(FilesSource([path]).runs())
+    t = take(run, fields)
+    assert [float(row.values["t"]) for row in t.rows] == [0.0] * 9 + [0.25] * 5
+    assert [float(row.values["u"]) for row in t.rows] == [0.0] * 9 + [-1.0] * 5
+    assert t.rows[0].values["s"].tolist() == [1, 2]
+    theirs = psana_run(files=str(path))
+    det = theirs.Detector("temp")
+    assert [det(e) for e in theirs.events()] == [0.0] * 9 + [0.25] * 5
+
+
+def test_asics_are_segments_of_an_area(tmp_path):
+    path = write(tmp_path / "odd.xtc2")
+    t = take(next(FilesSource([path]).runs()), {"a": Field("asics", "raw", "raw")})
+    assert (t.inputs["a"].kind, t.inputs["a"].shape) == ("area", (4, 3, 5))
+
+
+def test_an_array_whose_length_changes_is_refused_with_a_sentence(tmp_path):
+    ragged, hits = {"chan00": ("u1", 1)}, {"hits": ("f4", 1)}
+    config = dgram(
+        2, T0, names(1, "hsd", "raw", ragged, version=(3, 0, 0)), names(2, "fex", "raw", hits),
+        names(3, "uhr", "raw", {"raw": ("u1", 2)}, dettype="epixuhr"),
+    )  # fmt: skip
+    shots = [
+        dgram(
+            12, T0 + 5 + i, data(1, ragged, {"chan00": [0] * i}), data(2, hits, {"hits": [0] * i})
+        )
+        for i in range(9)
+    ]
+    path = tmp_path / "run.xtc2"
+    path.write_bytes(b"".join([config, dgram(4, T0 + 1), *shots, dgram(5, T0 + 99)]))
+    fields = {"h": Field("fex", "raw", "hits"), "w": Field("hsd", "raw", "chan00")}
+    t = take(next(FilesSource([path]).runs()), fields | {"u": Field("uhr", "raw", "raw")})
+    assert len(t.rows) == 9
+    problems = {p.split(":")[0]: p for p in t.problems}
+    assert "the shape [1] in one shot and [2] in another" in problems["input h"]
+    assert "its length changes from shot to shot" in problems["input w"]
+    assert "packed bits" in problems["input u"]
+    run = next(FilesSource([path]).runs())
+    inputs, problems = run.bind(fields, {"h": (3,)})
+    assert (list(inputs), len(problems)) == (["h"], 1)
+
+
+def test_several_runs_a_second_configure_and_no_ends(tmp_path):
+    path = tmp_path / "runs.xtc2"
+    config = stream(0)[0]
+    first = run_dgrams(0, 3, end=False)
+    second = run_dgrams(0, 4, runnum=6, at=T0 + (1 << 32), end=False)
+    path.write_bytes(b"".join([config, *first, config, *second]))
+    seen = [(r.info.run, len(take(r, {}).rows), r.ended[:9]) for r in FilesSource([path]).runs()]
+    assert seen == [(5, 3, "no EndRun"), (6, 4, "no EndRun")]
+
+
+@pytest.mark.parametrize("garbage", [b"\0" * 500, b"\xff" * 500, bytes(range(1, 200)) * 2])
+def test_garbage_behind_the_end_is_not_read(tmp_path, garbage):
+    path = write(tmp_path / "run.xtc2")
+    path.write_bytes(path.read_bytes() + garbage)
+    [t] = [take(r, {"x": X}) for r in FilesSource([path]).runs()]
+    assert (len(t.rows), t.ended) == (14, "end of run")
+
+
+def test_a_file_cut_off_gives_all_whole_shots_and_says_so(tmp_path):
+    dgrams = list(run_dgrams(0))
+    path = tmp_path / "cut.xtc2"
+    whole = stream(0)[0] + b"".join(dgrams[:-3])
+    path.write_bytes(whole + dgrams[-4][:100])
+    t = take(next(FilesSource([path]).runs()), {"x": X})
+    assert len(t.rows) == 14
+    assert t.ended == "no EndRun: cut.xtc2 ends without EndRun, 100 bytes into a datagram"
+    shots = list(psana_run(files=str(path)).events())
+    assert len(shots) == 14
+
+
+def test_a_datagram_larger_than_any_read(tmp_path):
+    big, n = {"image": ("u1", 2)}, 3 * CHUNK
+    config = dgram(2, T0, names(1, "cam", "raw", big, dettype="camera"))
+    pixels = np.arange(n, dtype=np.uint8).reshape(-1, 1024)
+    shots = [dgram(12, T0 + 5 + i, data(1, big, {"image": pixels + i})) for i in range(3)]
+    path = tmp_path / "run.xtc2"
+    path.write_bytes(b"".join([config, dgram(4, T0 + 1), *shots, dgram(5, T0 + 99)]))
+    t = take(next(FilesSource([path]).runs()), {"cam": Field("cam", "raw", "image")})
+    assert [int(row.values["cam"][0, 7, 3]) for row in t.rows] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("producers", [2, 3])
+def test_producers_read_their_shots_and_headers_of_others(tmp_path, producers, monkeypatch):
+    monkeypatch.setattr("ffb.sources.streams.LARGE", 0)
+    experiment(tmp_path)
+    whole = take(next(FilesSource(folder=tmp_path, exp="tstx00117").runs()), {"x": X, "a": AUX})
+    rows = []
+    for k in range(producers):
+        source = FilesSource(folder=tmp_path, exp="tstx00117", producer=k, producers=producers)
+        t = take(next(source.runs()), {"x": X, "a": AUX})
+        assert (len(t.steps), t.ended) == (2, "end of run")
+        rows += t.rows
+    assert len(rows) == len(whole.rows)
+    for got, want in zip(sorted(rows), whole.rows, strict=True):
+        assert (got.timestamp, got.pulse_id, got.codes) == want[:3]
+        for name in want.values:
+            np.testing.assert_array_equal(got.values[name], want.values[name])
+
+
+def test_learning_can_be_stopped(tmp_path, monkeypatch):
+    """Without a shot it waits as long as the run lasts, and no longer than the source."""
+    path = tmp_path / "tstx00117-r0005-s000-c000.xtc2"
+    path.write_bytes(stream(0)[0] + b"".join(list(run_dgrams(0))[:2]))
+    source = FilesSource(folder=tmp_path, exp="tstx00117", growing=True, settle=0.0)
+    run = next(source.runs())
+    look, looks = source._merge.take, []
+
+    def take_it():
+        looks.append(None)
+        if len(looks) == 5:
+            source.stop()
+        return look()
+
+    monkeypatch.setattr(source._merge, "take", take_it)
+    inputs, [problem] = run.bind({"a": AUX}, {})
+    assert inputs == {}
+    assert "in none of the first 0 shots" in problem
+    assert [item for item in run if not isinstance(item, BeginStep)] == []
+    assert run.ended == "stopped"
+
+
+def test_learning_ends_some_time_after_the_first_shot(tmp_path, monkeypatch):
+    path = tmp_path / "tstx00117-r0005-s000-c000.xtc2"
+    path.write_bytes(stream(0)[0] + b"".join(list(run_dgrams(0))[:5]))
+    monkeypatch.setattr(learn, "SECONDS_AHEAD", 0.05)
+    source = FilesSource(folder=tmp_path, exp="tstx00117", growing=True, settle=0.0)
+    inputs, [problem] = next(source.runs()).bind({"none": Field("many", "raw", "none")}, {})
+    assert inputs == {}
+    assert "in none of the first 1 shots" in problem
+    source.close()
