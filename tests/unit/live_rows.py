@@ -11,6 +11,7 @@ SCHEMA = Schema(
     (
         *CORE,
         Column("scan/lxt", "<f8", unit="ps"),
+        Column("gas/energy", "<f8", unit="mJ", doc="pulse energy"),
         Column("spot/present", "|b1", reducer="spot"),
         Column("spot/sum", "<f8", unit="keV", doc="summed photon energy", reducer="spot"),
         Column("spot/nsat", "<i8", reducer="spot"),
@@ -43,5 +44,6 @@ def rows(start, n, seed=1):
     c["spot/nsat"][:] = np.where(present, i % 3, 0)
     c["az/intensity"][:] = np.where(present[:, None], np.arange(8) + (i % 2)[:, None], np.nan)
     c["spot/area"][:] = np.where(present[:, None, None], rng.normal(size=(n, 6, 10)), np.nan)
+    c["gas/energy"][:] = np.where(i % 40 == 5, np.nan, 1.0 + 0.2 * rng.random(n))
     batch.read[:] = T0 + i * 10_000_000
     return batch

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from bokeh.document import Document
 
-from ffb.dashboards.layout import Page
+import ffb
 from ffb.dashboards.model import OFF, ON, LiveModel, Snapshot
-from ffb.live import Live
+from ffb.live import Live, recompute
 from ffb.sink import Counts
 from ffb.source import RunInfo
 from ffb.wire import unpack
+from ffb.writers.small_data import SmallData
 from tests.unit.live_rows import PROVENANCE, SCHEMA, rows
 
 STATUS = {
@@ -99,25 +99,46 @@ def test_a_large_image_is_reduced_before_it_is_sent(live):
     assert (shot.arrays["mean:spot/area"][ON] == 3.0).all()
 
 
-def test_every_feature_has_a_plot_and_the_document_is_sound(live):
-    live.append(rows(0, 200))
+def test_the_plot_is_the_file(live, tmp_path):
+    writer = SmallData(tmp_path)
+    writer.begin_run(RunInfo("tstx00001", 7), SCHEMA, PROVENANCE)
+    for k in range(6):
+        for sink in (writer, live):
+            sink.append(rows(33 * k, 33))
+            sink.commit(Counts(k + 1, 33 * (k + 1), 33 * (k + 1)))
+        shot = snapshot(live)
+        with ffb.open(writer.path) as run:
+            assert (run.counts.commit, run.committed) == (shot.meta["commit"], shot.meta["written"])
+            columns = run.to_numpy(rows=slice(0, run.committed))
+        for name in ("spot/sum", "spot/nsat", "gas/energy"):
+            for norm in ("", "gas/energy"):
+                steps, n, y, error = recompute(columns, name, norm)
+                at, curve = shot.scan(name, norm, "step")
+                assert at.tolist() == steps.tolist()
+                np.testing.assert_array_equal(curve.n[0], n)
+                ratio, sem = curve.ratio()
+                np.testing.assert_allclose(ratio[0], y, rtol=1e-12)
+                np.testing.assert_allclose(sem[0], error, rtol=1e-4, atol=1e-6)
+    writer.close()
+
+
+def test_steps_at_one_motor_value_are_one_point_in_whatever_order(live):
+    batch = rows(0, 200)
+    batch.columns["step"][:] = np.arange(200) // 25
+    there = np.array([2.0, 1.0, 0.0, -1.0, 0.0, 1.0, 2.0, np.nan])
+    batch.columns["scan/lxt"][:] = there[batch.columns["step"]]
+    live.steps.clear()  # a restarted aggregator hears of no step that is committed already
+    live.append(batch)
     live.commit(Counts(1, 200, 200))
-    shot = snapshot(live)
-    page = Page(shot)
-    document = Document()
-    document.add_root(page.layout)
-    for tab in range(len(page.tabs.tabs)):
-        page.tabs.active = tab
-        page.refresh(shot)
-    document.validate()
-    titles = [t.title for t in page.tabs.tabs]
-    assert titles == ["overview", "features (3)", "curves (1)", "images (1)"]
-
-
-def test_a_run_without_features_still_has_a_page():
-    live = Live()
-    page = Page(snapshot(live))
-    assert "no feature" in page.layout.text
+    at, curve = snapshot(live).scan("spot/sum", "", "lxt")
+    np.testing.assert_array_equal(at, [-1.0, 0.0, 1.0, 2.0, np.nan])
+    c = batch.columns
+    mean, error = (v[0] for v in curve.ratio())
+    for k, value in enumerate(at[:4]):
+        keep = (c["scan/lxt"] == value) & (c["lightStatus/laser"] == 1) & c["spot/present"]
+        x = c["spot/sum"][keep & (c["lightStatus/xray"] == 1)]
+        assert mean[ON, k] == pytest.approx(x.mean(), rel=1e-12)
+        assert error[ON, k] == pytest.approx(x.std(ddof=1) / np.sqrt(x.size), rel=1e-5)
 
 
 def test_a_broken_snapshot_is_counted_and_the_last_good_one_stays(live):
