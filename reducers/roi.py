@@ -12,14 +12,14 @@ from ffb.reducers.window import Window, count_nan, window
 
 
 class Params(NamedTuple):
-    """Where to look: half-open ranges of ``rows`` and ``cols`` of one segment.
+    """Where to look: ``rows`` and ``cols`` of one segment, half-open, the whole of it if left out.
 
     Pixels of at least ``saturation``, in calibrated units, count as saturated; ``area`` keeps the
     pixels themselves as well.
     """
 
-    rows: tuple[int, int]
-    cols: tuple[int, int]
+    rows: tuple[int, int] | None = None
+    cols: tuple[int, int] | None = None
     segment: int = 0
     saturation: float = np.inf
     area: bool = False
@@ -80,9 +80,11 @@ class Statistics(NamedTuple):
 class roi:  # noqa: N801
     """Statistics of a rectangle of one segment.
 
-    All are over the pixels that are valid in this shot: good in the mask and calibrated. The
-    centre of mass is weighted with the calibrated values as they are, negative ones included, and
-    counts from the corner of the rectangle.
+    All are over the pixels that are valid in this shot: good in the mask and calibrated. Sums are
+    float64, exact for whole numbers up to 2^53; pixels themselves are float32, exact for whole
+    numbers up to 2^24. The centre of mass is weighted with the values as they are, negative ones
+    included, and counts pixels from the corner of the rectangle. Saturation is judged on the
+    calibrated value, as in smalldata_tools; unlike there, the mean is over valid pixels only.
     """
 
     @staticmethod

@@ -23,11 +23,11 @@ def member(name: str, reducer: Any, params: Any, area: Area) -> Member:
     return Member(name, reducer, columns, constants, ("image",))
 
 
-def reduce(members: list[Member], area: Area, images: Any) -> dict[str, Any]:
-    """Columns over the ``images``, each (segments, rows, columns) float32."""
+def reduce(members: list[Member], area: Area, images: Any, dtype: str = "<f4") -> dict[str, Any]:
+    """Columns over the ``images``, each (segments, rows, columns) of ``dtype``."""
     schema = Schema(tuple(c for m in members for c in m.all_columns))
     batch = Batch(schema, len(images))
-    run = AreaPass(members, Uncalibrated(area.mask, "<f4"), area, schema, len(images))
+    run = AreaPass(members, Uncalibrated(area.mask, dtype), area, schema, len(images))
     active = np.full(len(members), RUN, np.uint8)
     with np.errstate(all="ignore"):
         for row, image in enumerate(images):

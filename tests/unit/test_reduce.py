@@ -76,6 +76,63 @@ def test_roi_equals_brute_force(shape, kind):
     assert got["spot/area"].dtype == np.float32
 
 
+def full_range(dtype, shape):
+    """Frames that use all that a dtype has, up to what float32 holds exactly."""
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return [RNG.normal(0, 1e4, shape).astype(kind), np.full(shape, -2.5, kind)]
+    most = min(np.iinfo(kind).max, 2**24)
+    least = max(np.iinfo(kind).min, -(2**24))
+    ends = RNG.choice(np.array([least, 0, most]), shape)
+    return [RNG.integers(least, most, shape, endpoint=True).astype(kind), ends.astype(kind)]
+
+
+@pytest.mark.parametrize("dtype", ["|u1", "<i2", "<i4", "<f4"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 101), (3, 7, 13), (1, 31, 1)], ids=str)
+def test_cameras_of_every_dtype_and_odd_shape_equal_brute_force(dtype, shape):
+    mask = RNG.random(shape) > 0.2
+    images = full_range(dtype, shape)
+    area = detector(shape, mask)
+    level = float(np.median(images[0]))
+    members = [
+        member("spot", roi.roi, roi.Params(segment=shape[0] - 1, saturation=level), area),
+        member("p", projection.projection, projection.Params(0, segment=0), area),
+        member("h", histogram.histogram, histogram.Params(-100.0, 300.0, 7), area),
+    ]
+    got = reduce(members, area, images, dtype)
+    for k, image in enumerate(images):
+        exact = image.astype(np.float32).astype(np.float64)
+        good = exact[-1][mask[-1]]
+        for f, value in (
+            ("sum", good.sum()),
+            ("max", good.max() if good.size else np.nan),
+            ("npix", good.size),
+            ("nsat", (good >= np.float32(level)).sum()),
+        ):
+            if np.dtype(dtype).kind != "f" or f != "sum":
+                np.testing.assert_array_equal(got[f"spot/{f}"][k], value, err_msg=f)
+            else:
+                np.testing.assert_allclose(got[f"spot/{f}"][k], value, rtol=1e-12, atol=1e-9)
+        first = np.where(mask[0], exact[0], 0)
+        np.testing.assert_allclose(got["p/sum"][k], first.sum(0), rtol=1e-12, atol=1e-9)
+        counts, _ = np.histogram(exact[mask], 7, (-100.0, 300.0))
+        np.testing.assert_array_equal(got["h/counts"][k], counts)
+
+
+def test_sums_of_whole_numbers_are_exact():
+    shape = (1, 64, 1024)
+    image = np.full(shape, 2**24 - 1, np.float32)
+    image[0, 0, 0] = 1
+    area = detector(shape)
+    made = [
+        member("spot", roi.roi, roi.Params(), area),
+        member("p", projection.projection, projection.Params(1), area),
+    ]
+    got = reduce(made, area, [image])
+    assert got["spot/sum"][0] == (2**24 - 1) * (2**16 - 1) + 1
+    assert got["p/sum"][0][1] == (2**24 - 1) * 1024
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("kind", MASKS)
 def test_projection_equals_brute_force(shape, kind):
