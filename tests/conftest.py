@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ffb.testing.guard import no_network
-from ffb.testing.shmem_server import clean
+from ffb.testing.shmem_server import clean, sweep
 from ffb.testing.truth import RunSpec
 
 os.environ["PS_PARALLEL"] = "none"
@@ -59,8 +59,9 @@ def experiment_dir(run_spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def tag() -> Iterator[str]:
-    """Name for shared memory, and nothing left of it afterwards."""
-    name = f"ffb{uuid.uuid4().hex[:12]}"
+    """Name for shared memory, and nothing left of it afterwards; nor of runs that were killed."""
+    sweep()
+    name = f"ffb{os.getpid()}x{uuid.uuid4().hex[:8]}"
     yield name
     clean(name)
 

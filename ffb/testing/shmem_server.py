@@ -18,6 +18,7 @@ import contextlib
 import importlib.util
 import mmap
 import os
+import re
 import select
 import signal
 import socket
@@ -59,6 +60,20 @@ def clean(tag: str) -> list[str]:
     with contextlib.suppress(FileNotFoundError):
         _segment(tag).unlink()
         gone.append(str(_segment(tag)))
+    return gone
+
+
+def sweep() -> list[str]:
+    """Remove what processes that are no more left behind, if their tag tells their number.
+
+    A process that is killed cannot clean. Such tags are ``ffb<pid>`` and ``ffb<pid>x<anything>``.
+    """
+    gone = []
+    for path in _segment("").parent.glob(f"{_segment('ffb').name}*"):
+        tag = path.name.removeprefix(_segment("").name)
+        m = re.fullmatch(r"ffb(\d{1,7})(x\w*)?", tag)
+        if m and not Path(f"/proc/{m[1]}").exists():
+            gone += clean(tag)
     return gone
 
 

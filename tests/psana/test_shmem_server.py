@@ -21,7 +21,7 @@ from ffb.sources.xtc2_specs import Service
 from ffb.testing import mqueue, playback
 from ffb.testing.fabricate import write_run
 from ffb.testing.mqueue import Queue
-from ffb.testing.shmem_server import ShmemServer, clean, real_server
+from ffb.testing.shmem_server import ShmemServer, clean, real_server, sweep
 from ffb.testing.truth import RunSpec
 
 Serve = Callable[..., "subprocess.Popen[str]"]
@@ -290,6 +290,16 @@ def test_clean_removes_everything(tag: str) -> None:
     assert clean(tag) == [*names, str(segment)]
     assert not segment.exists()
     assert not mqueue.unlink(names[0])
+
+
+def test_what_a_process_left_that_is_no_more_is_swept_away(tag: str) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    mine, left = f"ffb{os.getpid()}x", f"ffb{dead.pid}x"
+    for name in (mine, left):
+        Path(f"/dev/shm/PdsMonitorSharedMemory_{name}").write_bytes(b"")
+    swept = sweep()
+    assert [f"/dev/shm/PdsMonitorSharedMemory_{left}" in swept, bool(clean(mine))] == [True, True]
 
 
 @pytest.mark.psana
