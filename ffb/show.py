@@ -99,22 +99,33 @@ def _plain(text: str) -> str:
 
 
 def _default(value: Any) -> str:
-    if value is None:
-        return "none"
-    return layers.value(str(value) if isinstance(value, Path) else value)
+    return "may be left out" if value is None else layers.value(_toml(value))
+
+
+def _toml(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 def example(found: Any) -> str:
-    """A ``[reducers]`` table for the reducer, with every parameter that is needed."""
-    given: dict[str, Any] = {
-        "use": found.name,
-        "inputs": {k: f"name of an input: {FRAMES[r]}" for k, r in found.inputs.items()},
-    }
+    """A table of a reducer at work, whose parameters work on a detector of their own.
+
+    They are those of the ``example()`` of its module, or, without one, all that are needed.
+    """
+    inputs = {k: f"name of an input: {FRAMES[r]}" for k, r in found.inputs.items()}
+    given: dict[str, Any] = {"use": found.name, "inputs": inputs}
     if found.params is not None:
-        hints = get_type_hints(found.params)
-        needed = [k for k in found.params._fields if k not in found.params._field_defaults]
-        given["params"] = {k: _sample(hints[k]) for k in needed}
-    return layers.dump({"reducers": {found.name: given}})
+        given["params"] = {k: _toml(v) for k, v in _example_parameters(found).items()}
+    lines = [f"{k} = {layers.value(v)}" for k, v in given.items()]
+    return "\n".join([f"[reducers.my_{found.name}]", *lines, ""])
+
+
+def _example_parameters(found: Any) -> dict[str, Any]:
+    defaults = found.params._field_defaults
+    if made := getattr(sys.modules.get(found.module), "example", None):
+        shown = made()[0]._asdict()
+        return {k: v for k, v in shown.items() if k not in defaults or v != defaults[k]}
+    hints = get_type_hints(found.params)
+    return {k: _sample(hints[k]) for k in found.params._fields if k not in defaults}
 
 
 def _sample(hint: Any) -> Any:

@@ -15,7 +15,7 @@ class Params(NamedTuple):
     """What to sum over what.
 
     ``axis`` is the one that is summed over: 0 leaves a value per column, 1 a value per row.
-    ``rows`` and ``cols`` are half-open; without them the rectangle takes the whole segment.
+    ``rows`` and ``cols``, half-open, choose a rectangle of ``segment``, all of it if left out.
     """
 
     axis: int

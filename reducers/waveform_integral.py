@@ -12,10 +12,11 @@ from ffb.shot import Input
 
 
 class Params(NamedTuple):
-    """Gates in samples, half-open; ``dt`` in ns per sample.
+    """Gates are half-open ranges of samples.
 
-    ``baseline`` is the gate whose mean is subtracted, nothing without it; ``sign`` is -1 for
-    pulses that go down.
+    ``gate`` holds the pulse; ``dt`` [ns] is the distance of samples; ``baseline`` is the gate
+    whose mean is subtracted, nothing is if it is left out; ``sign`` is -1 for pulses that go down,
+    which then count as positive.
     """
 
     gate: tuple[int, int]

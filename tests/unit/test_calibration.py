@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ffb.bind import Binder
+from ffb.config import parse
 from ffb.reducers import calibration as cal
 from ffb.reducers.constants import from_files, uncalibrated
 from ffb.settings import CalibrationConfig
 from ffb.shot import Input
 from ffb.source import Constants
+from ffb.sources.choose import source_of
 
 JF = (2, 5, 130)
 EPIX = (2, 6, 70)
@@ -426,3 +429,25 @@ def test_pixels_left_alone_must_fit(tmp_path, shape, dtype, words):
 def test_nothing_to_calibrate_takes_no_constants():
     with pytest.raises(ValueError, match="leave out pedestals, status"):
         CalibrationConfig(constants="none", pedestals="a.npy", status="b.npy")
+
+
+def test_a_table_can_mask_pixels_that_stay_as_they_are(tmp_path):
+    np.save(tmp_path / "mask.npy", np.random.default_rng(4).random((2, 64, 128)) > 0.1)
+    table = {"constants": "none", "mask": "mask.npy", "edges": 2}
+    config = parse(
+        {
+            "source": {"kind": "synthetic"},
+            "inputs": {"area": {"detector": "area", "field": "raw"}},
+            "reducers": {"spot": {"use": "roi", "inputs": "area"}},
+            "calibration": {"area": table},
+        }
+    )
+    config._path = tmp_path / "here.toml"
+    bound = Binder(config, next(source_of(config).runs())).bind()
+    area, ids = bound.detectors["area"].area, bound.detectors["area"].ids
+    inside = np.zeros((2, 64, 128), bool)
+    inside[:, 2:-2, 2:-2] = True
+    np.testing.assert_array_equal(area.mask, np.load(tmp_path / "mask.npy") & inside)
+    assert area.unit == "ADU"
+    assert ids["origin"] == "none"
+    assert ids["mask"].startswith("mask.npy sha256:")

@@ -13,7 +13,7 @@ import pytest
 import ffb.reader
 from ffb import cli, processes, show
 from ffb.batch import Batch
-from ffb.config import parse
+from ffb.config import parameters, parse
 from ffb.resolve import installed, reducer
 from ffb.schema import CORE, Column, Schema
 from ffb.sink import Counts, Provenance
@@ -122,9 +122,7 @@ def test_every_problem_of_a_configuration_is_a_line(run, file):
         "",
         "ffb: batch.shots: must be greater than or equal to 1, got 0 (in --set batch.shots=0)\n"
         "ffb: reducers.spot.params[0].rwos: unknown key; did you mean 'rows'?\n"
-        "ffb: reducers.spot.params[0].rows: missing: a list of 2 integers\n"
         "ffb: reducers.spot.params[1].rwos: unknown key; did you mean 'rows'?\n"
-        "ffb: reducers.spot.params[1].rows: missing: a list of 2 integers\n",
     )
 
 
@@ -265,7 +263,9 @@ def test_a_reducer_is_shown_whole_with_a_table_to_start_from(run, name):
         for rank in found.inputs.values()
     }
     config = parse({"source": {"kind": "synthetic"}, "inputs": inputs, **tomllib.loads(given)})
-    assert config.reducers[name].use == name
+    assert config.reducers[f"my_{name}"].use == name
+    given_params = config.reducers[f"my_{name}"].params_for(1)
+    assert found.params is None or parameters(found.params, given_params)
 
 
 def test_a_unit_that_is_the_inputs_says_so(run):
