@@ -41,6 +41,9 @@ PULSE, CODES = "pulseId", "sequenceValues"
 #: Most asics of one segment that are segments of an area: (asics, rows, columns) is then a frame.
 ASICS = 16
 
+#: What is added to a segment's number when there is one of that number already.
+SECOND = 1 << 32
+
 #: Why an array whose length changes is refused.
 RAGGED_SENTENCE = "its length changes from shot to shot; only fields of one shape can be inputs"
 
@@ -54,7 +57,10 @@ class Catalogue:
         for stream, configure in enumerate(configures):
             for names in configure.names.values():
                 parts = self._segments.setdefault((names.detector, names.alg), {})
-                parts[names.segment] = Segment(stream, names)
+                number = names.segment
+                while number in parts:  # archivers of slow values do not always count themselves
+                    number += SECOND
+                parts[number] = Segment(stream, names)
         #: Detectors whose values come with SlowUpdates, and those that describe steps.
         self.slow, self.scans = self._of_type(EPICS), self._of_type(SCAN)
         self.fields = {f: self._word(f) for f in self._all() if f.detector not in self.scans}
@@ -127,7 +133,7 @@ class Catalogue:
         self, field: Field, kind: FieldType, n: int, dettype: str, shape: tuple[int, ...] | None
     ) -> tuple[int, ...]:
         """Shape of one segment as the datagram has it: stated, known, or -1 for each axis."""
-        if shape is not None and kind.rank:
+        if shape and kind.rank:
             inner = shape[1:] if shape[0] == n else shape
             asics = (shape[0] // n, *shape[1:]) if shape[0] % n == 0 else shape
             for dims in (inner, asics, (1, *inner), shape):
@@ -202,7 +208,7 @@ class Catalogue:
     def step_streams(self) -> set[int]:
         """Numbers of the streams that describe steps."""
         of = (p.values() for (d, _), p in self._segments.items() if d in self.scans)
-        return {segment.stream for parts in of for segment in parts}
+        return {part.stream for parts in of for part in parts}
 
     def _of_type(self, dettype: str) -> set[str]:
         """Names of the detectors of a type; the DAQ calls them by their type."""

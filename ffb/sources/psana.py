@@ -147,6 +147,7 @@ class Meaning:
             **arrays,
             config=config,
             xyz=xyz,
+            corner=None if xyz is None else _corner(det),
             origin="; ".join([*origins, origin]) or "none",
             ids=_ids(found, geometry),
             segments=(*map(int, det._segment_numbers),),
@@ -240,6 +241,12 @@ def _coordinates(det: Any, path: str, stored: bool) -> tuple[NDArray[np.float64]
         return None, "no geometry"
     xyz = np.stack([np.asarray(a, np.float64) for a in found])
     return np.ascontiguousarray(xyz.reshape(3, -1, *xyz.shape[-2:])), origin
+
+
+def _corner(det: Any) -> tuple[float, float]:
+    """Least x and y of all pixels of the geometry, whatever segments are read out."""
+    x, y, _ = det._det_geo().get_pixel_coords(do_tilt=True, cframe=0)
+    return float(np.min(x)), float(np.min(y))
 
 
 def _config_bits(det: Any) -> NDArray[np.uint8] | None:

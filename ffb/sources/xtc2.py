@@ -189,10 +189,11 @@ class Configure:
         Raises :class:`Xtc2Error`.
         """
         view = memoryview(dgram)
-        return {
-            (b.names.detector, b.names.alg, b.names.segment): dict(_values(view, b))
-            for b in self.blocks(dgram)
-        }
+        out: dict[tuple[str, str, int], dict[str, Any]] = {}
+        for b in self.blocks(dgram):
+            key = b.names.detector, b.names.alg, b.names.segment
+            out.setdefault(key, {}).update(_values(view, b))
+        return out
 
     def shapes(self, dgram: Buffer, block: int) -> dict[str, tuple[int, ...]] | None:
         """Shapes of the fields of one block, ``None`` where ``dgram`` has no such block.

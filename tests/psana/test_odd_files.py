@@ -29,6 +29,7 @@ MANY = {
 }  # fmt: skip
 SCAN = {"lens": ("f8", 0), "count": ("i4", 0), "note": ("str", 1), "step_docstring": ("str", 1)}
 PVS = {"temp": ("f8", 0), "spectrum": ("f4", 1), "label": ("str", 1)}
+CHUNK_INFO = {"filename": ("str", 1), "chunkid": ("u4", 0)}
 ALIAS = {"keys": ("str", 1), "temp": ("str", 1)}
 SEGMENTS = (7, 3, 11)
 T0 = 1_000_000_000 << 32
@@ -41,8 +42,10 @@ def stream(node, k=0, runinfo=True):
     parts = [names(base + 10 + s, "cam", "raw", CAM, s, "camera", (2, 0, 1)) for s in of_cam]
     if runinfo:
         parts.insert(0, names(base + 1, "runinfo", "runinfo", INFO, version=(0, 0, 1)))
+    parts.append(names(base + 60, "chunkinfo", "chunkinfo", CHUNK_INFO, version=(0, 0, 1)))
     if node == 0:
         parts += [
+            names(44, "epics", "raw", {"late": ("f8", 0)}, version=(2, 0, 0)),
             names(2, "xpm", "raw", TIME, dettype="ts", version=(2, 0, 0)),
             names(3, "bare", "raw", BARE, dettype="ts", version=(2, 1, 0)),
             names(4, "asics", "raw", ASICS, 2, "epixm320", (0, 1, 0)),
@@ -92,10 +95,18 @@ def damaged(block, bits):
 
 def pvs(i, spectrum=(1, 2)):
     values = {"temp": i / 4, "spectrum": spectrum, "label": f"L{i}"}
-    return data(40, PVS, values), data(42, PVS, values | {"temp": -i})
+    late = data(44, {"late": ("f8", 0)}, {"late": i + 0.5})
+    return data(40, PVS, values), late, data(42, PVS, values | {"temp": -i})
 
 
-def run_dgrams(node, shots=14, runnum=5, at=T0, end=True):
+def turn_of(node, i):
+    """What an Enable says of the next file: the streams turn at different steps."""
+    name = f"tstx00117-r0005-s{node:03d}-c001.xtc2"
+    block = data((node << 8) + 60, CHUNK_INFO, {"filename": name, "chunkid": 1})
+    return (block,) if i == 7 * (1 - node) else ()
+
+
+def run_dgrams(node, shots=14, runnum=5, at=T0, end=True, turns=False):
     """All datagrams of a run: shots missing, damaged, of service 11, with keepraw bits."""
     base = node << 8
     yield dgram(4, at + 1, data(base + 1, INFO, {"expt": "tstx00117", "runnum": runnum}))
@@ -106,7 +117,7 @@ def run_dgrams(node, shots=14, runnum=5, at=T0, end=True):
         if i % 7 == 0:
             step = {"lens": i / 2, "count": i, "note": f"n{i}", "step_docstring": "x"}
             yield dgram(6, stamp - 30, *here(data(9, SCAN, step)))
-            yield dgram(8, stamp - 20)
+            yield dgram(8, stamp - 20, *(turn_of(node, i) if turns else ()))
         if i == 9:
             slow += 1
             yield dgram(10, stamp - 10, *here(*pvs(slow)))
@@ -134,8 +145,18 @@ def run_dgrams(node, shots=14, runnum=5, at=T0, end=True):
         yield dgram(5, at + 100 * (shots + 2))
 
 
+def is_turn(d):
+    return d[11] & 15 == 8 and len(d) > 24
+
+
 def write(path, node=0, **more):
-    path.write_bytes(stream(node)[0] + b"".join(run_dgrams(node, **more)))
+    files = [[stream(node)[0]]]
+    for d in run_dgrams(node, **more):
+        files[-1].append(d)
+        if is_turn(d):
+            files.append([])
+    for number, content in enumerate(files):
+        path.with_name(path.name.replace("c000", f"c{number:03d}")).write_bytes(b"".join(content))
     return path
 
 
@@ -205,37 +226,38 @@ def test_oddities_in_one_file_are_what_psana_reads(tmp_path):
     assert ours.counts["many"] == {"misfit": 0, "missing": 2, "damaged": 1}
 
 
-def smalldata(folder, path, node):
+def smalldata(folder, path, node, **more):
     """The index that psana wants beside a stream."""
-    config, offsets = stream(node)[0], []
+    config = stream(node)[0]
     info = {"intOffset": ("u8", 0), "intDgramSize": ("u8", 0)}
     extra = names(
         (node << 8) + 254, "smdinfo", "offsetAlg", info, dettype="offset", version=(0, 0, 0)
     )
     size = len(config) - 12 + len(extra)
     out, at = config[:20] + struct.pack("<I", size) + config[24:] + extra, len(config)
-    for d in run_dgrams(node):
+    for d in run_dgrams(node, **more):
         where = {"intOffset": at, "intDgramSize": len(d)}
         small = dgram(
             d[11] & 15, int.from_bytes(d[:8], "little"), data((node << 8) + 254, info, where)
         )
         out += small if d[11] & 15 in (11, 12) else d
-        offsets.append(at)
-        at += len(d)
+        at = 0 if is_turn(d) else at + len(d)
     (folder / "smalldata").mkdir(exist_ok=True)
     (folder / "smalldata" / path.name.replace(".xtc2", ".smd.xtc2")).write_bytes(out)
 
 
-def experiment(folder):
+def experiment(folder, **more):
     paths = [folder / f"tstx00117-r0005-s{node:03d}-c000.xtc2" for node in (0, 1)]
     for node, path in enumerate(paths):
-        smalldata(folder, write(path, node), node)
+        smalldata(folder, write(path, node, **more), node, **more)
     (folder / "tstx00117-r0005-s000-c000.xtc2.md5").write_text("no data")
     return paths
 
 
-def test_a_detector_over_several_streams_is_what_psana_reads(tmp_path, monkeypatch):
-    experiment(tmp_path)
+@pytest.mark.parametrize("turns", [False, True])
+def test_a_detector_over_several_streams_is_what_psana_reads(tmp_path, monkeypatch, turns):
+    experiment(tmp_path, turns=turns)
+    assert len(list(tmp_path.glob("*-c001.xtc2"))) == 2 * turns
     base = import_psana("psana.psexp.ds_base").DataSourceBase
     monkeypatch.setattr(base, "_get_file_info_from_db", lambda self, run: {})
     theirs = psana_run(exp="tstx00117", run=5, dir=str(tmp_path))
@@ -292,12 +314,14 @@ def test_slow_values_of_any_name_and_shape(tmp_path):
         "t": Field("epics", "raw", "MFX:TEMP:01"),
         "u": Field("beckhoff", "raw", "temp"),
         "s": Field("epics", "raw", "spectrum"),
+        "late": Field("epics", "raw", "late"),
     }
     run = next(FilesSource([path]).runs())
     t = take(run, fields)
     assert [float(row.values["t"]) for row in t.rows] == [0.0] * 9 + [0.25] * 5
     assert [float(row.values["u"]) for row in t.rows] == [0.0] * 9 + [-1.0] * 5
     assert t.rows[0].values["s"].tolist() == [1, 2]
+    assert [float(row.values["late"]) for row in t.rows] == [0.5] * 9 + [1.5] * 5
     theirs = psana_run(files=str(path))
     det = theirs.Detector("temp")
     assert [det(e) for e in theirs.events()] == [0.0] * 9 + [0.25] * 5

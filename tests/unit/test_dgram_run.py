@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ffb.shot import BeginStep, Field, FrameBlock, Idle
-from ffb.sources import learn
+from ffb.sources import agree, learn
 from ffb.sources.agree import CHECKED
 from ffb.sources.dgram_run import DgramRun
 from ffb.sources.dgram_shot import Moment
@@ -261,6 +261,40 @@ def test_the_first_shots_are_read_both_ways():
     assert Asked.last.decoded == list(range(10, 10 + CHECKED))
     assert Asked.last.who == ("tstx00001", 9)
     assert run.notes == []
+
+
+@pytest.mark.parametrize(("part", "compared"), [(1e-12, 1), (1e12, CHECKED)])
+def test_where_shots_cannot_wait_comparing_takes_a_part_of_the_time(monkeypatch, part, compared):
+    monkeypatch.setattr(agree, "PART", part)
+    moments = stream([shot(t) for t in range(10, 30)])
+    run = DgramRun([CONFIG], [BEGIN], moments, Asked, hurried=True)
+    inputs, _ = run.bind(FIELDS, SHAPES)
+    assert (Asked.last.who, Asked.last.decoded) == (("tstx00001", 9), []), "asked before shots wait"
+    assert len(read(run, inputs)) == 20
+    assert Asked.last.decoded == list(range(10, 10 + compared))
+
+
+def test_what_goes_wrong_is_counted_by_detector():
+    bad = dgram(
+        12, 12, data(3, DET, {"x": 1.0, "wave": [1]}, damage=2), data(4, CAM, {"image": [[1]]})
+    )
+    run = run_of(shot(10), shot(11, image=False), bad, shot(13, damage=CORRUPTED))
+    read(run, run.bind(FIELDS, SHAPES)[0])
+    assert run.counts == {
+        "det": {"misfit": 1, "missing": 1, "damaged": 1},
+        "cam": {"misfit": 1, "missing": 2, "damaged": 0},
+        "epics": {"misfit": 0, "missing": 0, "damaged": 0},
+    }
+    assert "det: 1 times marked as damaged by the DAQ, taken all the same" in run.notes
+
+
+def test_a_begin_run_that_cannot_be_read_is_no_end():
+    broken = bytearray(BEGIN)
+    broken[32:36] = b"\xff\xff\xff\x7f"
+    run = DgramRun([CONFIG], [bytes(broken)], stream([shot(10)]))
+    assert (run.info.exp, run.info.run, run.info.began) == ("", 0, 2)
+    assert any("BeginRun was malformed" in n for n in run.notes)
+    assert len(read(run, run.bind({}, {})[0])) == 1
 
 
 SPOILS = {
