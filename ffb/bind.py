@@ -6,6 +6,7 @@ Everything that can be wrong is found here, before the first shot, and told at o
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,17 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import resolve
+from ffb.compile import in_short, uncompiled
 from ffb.config import Config, ConfigError, parameters
-from ffb.fuse import RUN, Member, compile_one, plain
-from ffb.reduce import Area, Calibration, Reducer, TileReducer, located
-from ffb.schema import Column, Schema
+from ffb.fuse import Member, compile_one, plain
+from ffb.reduce import Area, Calibration, Reducer, Tile, TileReducer, located
+from ffb.schema import Column
 from ffb.settings import CalibrationConfig
 from ffb.shot import Input
 from ffb.source import Run
-from ffb.stages import AreaPass
 
 _RANKS = {0: "a value", 1: "a waveform", 2: "an image", 3: "an area detector"}
 
+
+#: Seconds for a frame of the dry run of a tile reducer.
+DRY_S = 0.1
 
 #: Axes of a reducer as plain data, ``{dim: {"values": [...], "unit": ...}}``.
 Coords = dict[str, dict[str, Any]]
@@ -170,24 +174,39 @@ class Binder:
         columns = columns_of(name, r, params, features, detector.area.unit)
         member = Member(name, r, columns, constants, inputs)
         self.coords[name] = coords_of(member, params, detector.area.unit)
-        self._dry_pass(member, detector)
+        with np.errstate(all="ignore"):
+            self._dry_pass(member, detector.area)
         self.used[name] = params
         return member
 
-    def _dry_pass(self, member: Member, detector: Detector) -> None:
-        """Run a tile reducer with bounds checks on made-up raw frames."""
-        schema, run = Schema(member.all_columns), np.full(1, RUN, np.uint8)
-        buffer = np.zeros(schema.offsets(1)[-1], np.uint8)
-        segments, rows, columns = detector.area.shape
-        segment = Input("value", detector.calibration.dtype, (segments, rows * columns))
+    def _dry_pass(self, member: Member, area: Area) -> None:
+        """Run a tile reducer in plain Python, which checks bounds, on made-up frames.
+
+        Rows come in order, as many as there is time for, spread evenly over those that take time.
+        """
+        assert isinstance(member.reducer, TileReducer)
+        functions = {f: uncompiled(fn) for f, fn in member.reducer.functions.items()}
+        state, rng = member.reducer.allocate(member.constants), np.random.default_rng(20)
+        rows, columns = area.shape[0] * area.shape[1], area.shape[2]
+        valid = area.mask.reshape(rows, columns).astype(np.uint8)
         try:
-            checked = AreaPass(
-                (member,), detector.calibration, detector.area, schema, 1, checked=True
-            )
-            for (frame,) in _made_up([segment]):
-                checked(tuple(frame), 0, buffer, run)
+            for noise, holes in ((0, False), (50, False), (50, True)):
+                functions["start"](member.constants, state)
+                began = time.perf_counter()
+                for number in range(rows):
+                    spent = time.perf_counter() - began
+                    if number < rows - 1 and spent * rows > DRY_S * (number + 1):
+                        continue
+                    values = rng.normal(2 * noise, noise, columns).astype(np.float32)
+                    if holes:
+                        values[::7] = np.nan
+                    values[valid[number] == 0] = 0
+                    bad = int(np.isnan(values).sum())
+                    tile = Tile(values, valid[number], bad, number, number * columns)
+                    functions["accumulate"](tile, member.constants, state)
+                functions["finish"](member.constants, state)
         except Exception as e:  # whatever it is, it is better told now than at every shot
-            self.problems.append(f"reducers.{member.name}: {_short(e)}")
+            self.problems.append(f"reducers.{member.name}: {in_short(e)}")
 
     def _shot_member(
         self,
@@ -224,7 +243,7 @@ class Binder:
             except Exception as e:  # frames are made up: a reducer may well refuse them
                 last = e
         if features is None:
-            self.problems.append(f"reducers.{member.name}: {_short(last)}")
+            self.problems.append(f"reducers.{member.name}: {in_short(last)}")
         return features
 
     def _detector(self, name: str) -> Detector | None:
@@ -254,7 +273,7 @@ class Binder:
         calibrations = importlib.import_module("ffb.reducers.calibration")
         made = calibrations.make(constants, table, locate, given)
         self.notes += made.notes
-        area = Area(source, shape, made.mask, constants.xyz, made.unit)
+        area = Area(source, shape, made.mask, constants.xyz, made.unit, constants.corner)
         return Detector(name, made, area, {"origin": made.origin, **made.ids})
 
     def _uncalibrated(
@@ -263,10 +282,10 @@ class Binder:
         """A detector whose pixels stay as they are; its geometry, where that is to be had."""
         s, rows, columns = given.shape
         shape, segments = (s, rows, columns), tuple[int, ...]()
-        xyz = None
+        xyz = corner = None
         try:
             known = self.run.constants(source, geometry, store=not geometry)
-            xyz, segments = known.xyz, known.segments
+            xyz, corner, segments = known.xyz, known.corner, known.segments
         except LookupError as e:
             if geometry:
                 raise
@@ -276,7 +295,7 @@ class Binder:
             xyz = None
         constants = importlib.import_module("ffb.reducers.constants")
         plain, ids = constants.uncalibrated(source, table, self.config.locate, given, segments)
-        area = Area(source, shape, plain.mask, xyz, plain.unit)
+        area = Area(source, shape, plain.mask, xyz, plain.unit, corner)
         return Detector(name, plain, area, {"origin": "none", **ids})
 
 
@@ -294,13 +313,6 @@ def _made_up(inputs: list[Input]) -> Iterator[tuple[Any, ...]]:
                 frame = np.asarray(rng.normal(100, 50, i.shape) * noise).astype(dtype)
             out.append(np.asarray(frame) if i.shape else np.asarray(frame)[()])
         yield tuple(out)
-
-
-def _short(error: BaseException | None) -> str:
-    """What a compiler's page-long error says first and last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if len(lines) < 3 else " ... ".join((lines[0], lines[-1]))
-    return f"{type(error).__name__}: {text}"
 
 
 def columns_of(

@@ -9,6 +9,7 @@ switches. numba's own cache alone does not notice an edited callee.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import hashlib
 import inspect
 import os
@@ -16,7 +17,8 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -83,6 +85,14 @@ def cache_folder() -> Path:
             return folder
     except OSError:
         return _temporary()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process compiles what belongs at ``path``; then find it there."""
+    with open(path.with_suffix(".lock"), "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
 
 
 def _names(code: CodeType) -> set[str]:
@@ -156,4 +166,22 @@ def build(
     if numba.config.DISABLE_JIT:
         return fn
     more = {"boundscheck": True} if checked else {}
-    return numba.njit(types, cache=True, **OPTIONS, **more)(fn)
+    with _alone(path):
+        return numba.njit(types, cache=True, **OPTIONS, **more)(fn)
+
+
+def uncompiled(fn: Any) -> Callable[..., Any]:
+    """``fn`` in plain Python, as are the compiled functions that it names: numpy checks bounds."""
+    fn = getattr(fn, "py_func", fn)
+    scope = dict(fn.__globals__)
+    for name in _names(fn.__code__) & scope.keys():
+        inner = getattr(scope[name], "py_func", fn)
+        scope[name] = scope[name] if inner is fn else uncompiled(inner)
+    return FunctionType(fn.__code__, scope, fn.__name__, fn.__defaults__, fn.__closure__)
+
+
+def in_short(error: BaseException | None) -> str:
+    """What a compiler's page-long error says first and last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if len(lines) < 3 else " ... ".join((lines[0], lines[-1]))
+    return f"{type(error).__name__}: {text}"

@@ -255,8 +255,6 @@ def compile_area(
     calibration: Calibration,
     segments: int,
     example: tuple[Any, ...],
-    *,
-    checked: bool = False,
 ) -> Any:
     """Compile the pass over an area detector; ``example`` are the arguments after ``raw``.
 
@@ -268,12 +266,12 @@ def compile_area(
     for tag, m in enumerate(members):
         assert isinstance(m.reducer, TileReducer)
         for f in ("start", "accumulate", "finish"):
-            scope[f"{f}_{tag}"] = kernel(m.reducer.functions[f], checked)
+            scope[f"{f}_{tag}"] = kernel(m.reducer.functions[f])
     pixel = numba.from_dtype(np.dtype(calibration.dtype))
     raw = numba.types.Array(pixel, 1, "C", readonly=True, aligned=False)
     types = (numba.types.UniTuple(raw, segments), *(numba.typeof(a) for a in example))
     source = _area(members, calibration.constants, states, scope)
-    return build(source, scope, types, checked=checked)
+    return build(source, scope, types)
 
 
 def compile_one(member: Member, frames: tuple[Any, ...]) -> Any:

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.batch import Batch
+from ffb.compile import in_short
 from ffb.fuse import Member, compile_area, compile_shots, plain, table_of
 from ffb.guard import Guard
+from ffb.problems import ConfigError
 from ffb.reduce import Area, Calibration, TileReducer
 from ffb.schema import Schema
 from ffb.shot import FrameBlock, Shot
@@ -30,8 +32,6 @@ class AreaPass:
         area: Area,
         schema: Schema,
         capacity: int,
-        *,
-        checked: bool = False,
     ) -> None:
         segments, rows, columns = area.shape
         mask = np.ascontiguousarray(area.mask, np.uint8).ravel()
@@ -42,7 +42,7 @@ class AreaPass:
         buffer = np.zeros(schema.offsets(capacity)[-1], np.uint8)
         active: Switches = np.zeros(len(members), np.uint8)
         example = self._arguments(active, 0, buffer)
-        self._call = compile_area(members, states, calibration, segments, example, checked=checked)
+        self._call = compile_area(members, states, calibration, segments, example)
 
     def _arguments(self, active: Switches, row: int, buffer: NDArray[np.uint8]) -> tuple[Any, ...]:
         return (*self._first, active, *self._members, row, buffer, self._table)
@@ -57,6 +57,25 @@ class AreaPass:
 def _tile(m: Member) -> TileReducer:
     assert isinstance(m.reducer, TileReducer)
     return m.reducer
+
+
+def _passing(members: Sequence[Member], *given: Any) -> AreaPass:
+    """Compile a pass; if that fails, find out whose fault it is.
+
+    Raises :class:`ffb.problems.ConfigError` with a line for each reducer that does not compile.
+    """
+    try:
+        return AreaPass(members, *given)
+    except Exception as error:
+        wrong = []
+        for m in members:
+            try:
+                AreaPass((m,), *given)
+            except Exception as e:  # the compiler's, or that of a function it calls
+                wrong.append(f"reducers.{m.name}: {in_short(e)}")
+        if wrong:
+            raise ConfigError(wrong) from error
+        raise
 
 
 class AreaStage:
@@ -76,7 +95,7 @@ class AreaStage:
         self._present, self._index = block.present, block.index[name]
         self._guard = guards([m.name for m in members])
         self._columns = [(c.name, c.missing) for m in members for c in m.all_columns]
-        self._pass = AreaPass(members, calibration, area, schema, block.capacity)
+        self._pass = _passing(members, calibration, area, schema, block.capacity)
 
     def take(self, shot: Shot, row: int, batch: Batch) -> None:
         """Reduce the detector's frame of ``shot`` into ``row``, or mark it missing."""
