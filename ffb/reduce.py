@@ -114,7 +114,8 @@ class Area(NamedTuple):
 
     ``shape`` is (segments, rows, columns); ``mask`` (*shape) bool is true for good pixels: status,
     user and edges together; ``xyz`` (3, *shape) are pixel centres in micrometres, ``None`` without
-    a geometry; ``unit`` is that of a calibrated pixel.
+    a geometry; ``unit`` is that of a calibrated pixel; ``corner`` the least x and y of the whole
+    detector, where only a part of it is read out.
     """
 
     detector: str
@@ -122,6 +123,7 @@ class Area(NamedTuple):
     mask: NDArray[np.bool_]
     xyz: NDArray[np.float64] | None
     unit: str
+    corner: tuple[float, float] | None = None
 
 
 class Calibration(Protocol):

@@ -28,7 +28,8 @@ class Constants:
     gain and offset (gain ranges, segments, rows, columns) float32, gain in ADU/keV; status the
     same, an integer, nonzero is bad; config (segments, rows, columns) uint8, the pixel
     configuration bits of an epix10ka; xyz (3, segments, rows, columns) float64, pixel centres in
-    micrometres in the laboratory frame of psana's geometry. ``ids`` names each constant so that
+    micrometres in the laboratory frame of psana's geometry; corner the least x and y of the whole
+    detector's, whatever part of it is read out. ``ids`` names each constant so that
     it can be found again; ``origin`` says where they come from; ``segments`` are the DAQ's numbers
     of the segments read out, in the order of the arrays.
     """
@@ -42,6 +43,7 @@ class Constants:
     status: NDArray[Any] | None = None
     config: NDArray[Any] | None = None
     xyz: NDArray[Any] | None = None
+    corner: tuple[float, float] | None = None
     origin: str = "none"
     ids: Mapping[str, str] = field(default_factory=dict)
     segments: tuple[int, ...] = ()

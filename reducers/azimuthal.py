@@ -283,7 +283,10 @@ def _by_poni(
     """Read the geometry and place the pixels; ``ValueError`` names the file."""
     try:
         file = poni.read(path)
-        positions = file.flat(area.shape) if area.xyz is None else file.assembled(area.xyz)
+        if area.xyz is None:
+            positions = file.flat(area.shape)
+        else:
+            positions = file.assembled(area.xyz, area.corner)
     except OSError as e:
         raise ValueError(f"poni: cannot read {path}: {e.strerror or e}") from e
     except ValueError as e:

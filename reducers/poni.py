@@ -72,23 +72,34 @@ class Poni(NamedTuple):
         positions = np.stack([rows * self.pixel[0], cols * self.pixel[1], np.zeros(shape[1:])])
         return self._oriented(positions[:, None], shape[1:])
 
-    def assembled(self, xyz: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Positions [m] of psana's ``xyz`` [um] from the corner of the image it assembles."""
+    def assembled(
+        self, xyz: NDArray[np.float64], corner: tuple[float, float] | None = None
+    ) -> NDArray[np.float64]:
+        """Positions [m] of psana's ``xyz`` [um] from the corner of the image it assembles.
+
+        That image shows the whole detector; ``corner`` [um] is its least x and y, where ``xyz``
+        are of a part. Raises ``ValueError`` for an orientation that needs the image's size, where
+        the file does not tell it.
+        """
         positions = on_detector(xyz)
         for axis in (0, 1):
-            positions[axis] += self.pixel[axis] / 2 - positions[axis].min()
-        extent = (round(float(positions[i].max()) / self.pixel[i] + 0.5) for i in (0, 1))
-        return self._oriented(positions, (*extent,))
+            first = positions[axis].min() if corner is None else corner[axis] * 1e-6
+            positions[axis] += self.pixel[axis] / 2 - first
+        if self.orientation != 3 and self.shape is None:
+            raise ValueError(
+                f"orientation {self.orientation} counts from the far side of an image of unknown"
+                " size; give its max_shape in Detector_config"
+            )
+        return self._oriented(positions, self.shape or ())
 
     def _oriented(
         self, positions: NDArray[np.float64], image: tuple[int, ...]
     ) -> NDArray[np.float64]:
         """Count from the other side along the axes that the orientation turns round."""
-        rows, cols = self.shape or image
         if self.orientation in (1, 2):
-            positions[0] = rows * self.pixel[0] - positions[0]
+            positions[0] = image[0] * self.pixel[0] - positions[0]
         if self.orientation in (1, 4):
-            positions[1] = cols * self.pixel[1] - positions[1]
+            positions[1] = image[1] * self.pixel[1] - positions[1]
         return positions
 
 

@@ -202,6 +202,7 @@ def test_positions_are_those_of_psanas_geometry(camera, file, tmp_path, monkeypa
         made = Meaning([configure(path)], "mfxx49820", 7).constants("cam", given)
         np.testing.assert_array_equal(made.xyz, truth)
         assert made.shape == truth.shape[1:]
+        assert made.corner == (whole[0].min(), whole[1].min())
 
 
 def test_positions_of_sixteen_segments_need_a_geometry_that_has_them(tmp_path, monkeypatch):

@@ -222,10 +222,31 @@ def test_the_corner_is_that_of_the_image_psana_assembles(tmp_path):
     x, y = rows * pixel[0] * 1e6 - 3000, cols * pixel[1] * 1e6 + 500
     xyz = np.stack([x, y, np.full(shape, -1e5)])[:, None]
     for orientation in (1, 2, 3, 4):
-        config = f'{{"pixel1": 7.5e-5, "pixel2": 8e-5, "orientation": {orientation}}}'
-        file = poni.read(by_hand(tmp_path, config=config))
+        config = f'{{"pixel1": 7.5e-5, "pixel2": 8e-5, "orientation": {orientation}'
+        file = poni.read(by_hand(tmp_path, config=config + ', "max_shape": [60, 70]}'))
+        if orientation != 3:
+            with pytest.raises(ValueError, match="max_shape"):
+                poni.read(by_hand(tmp_path, config=config + "}")).assembled(xyz)
         flat, assembled = file.flat((1, *shape)), file.assembled(xyz)
         np.testing.assert_allclose(assembled, flat, rtol=0, atol=1e-15)
+
+
+def test_a_part_of_a_detector_counts_from_the_corner_of_the_whole(tmp_path):
+    rows, cols = np.indices((8, 9), float)
+    xyz = np.stack([rows * 75 - 300, cols * 75 + 50, 0 * rows])[:, None]
+    xyz = np.concatenate([xyz, xyz + np.reshape([800, 900, 0], (3, 1, 1, 1))], axis=1)
+    config = '{"pixel1": 7.5e-5, "pixel2": 7.5e-5, "max_shape": [18, 21]}'
+    for orientation in (1, 2, 3, 4):
+        more = config.replace("{", f'{{"orientation": {orientation}, ')
+        path = by_hand(tmp_path, config=more, Wavelength=1e-10)
+        whole = poni.read(path).assembled(xyz)
+        part = poni.read(path).assembled(xyz[:, 1:], (-300.0, 50.0))
+        np.testing.assert_allclose(part, whole[:, 1:], rtol=0, atol=1e-15)
+    mask = np.ones((1, 8, 9), bool)
+    area = Area("det", mask.shape, mask, xyz[:, 1:], "keV", (-300.0, 50.0))
+    whole_area = Area("det", (2, 8, 9), np.stack([~mask[0], mask[0]]), xyz, "keV")
+    a, b = (azimuthal.prepare(Params(poni=path, bins=5), d) for d in (area, whole_area))
+    np.testing.assert_allclose(a.q, b.q, rtol=1e-12)
 
 
 def area_of(tmp_path, wavelength=None, **change):
