@@ -45,7 +45,7 @@ class Page:
         self._contents: list[Overview | Gallery] = [overview]
         titles = ["overview"]
         for title, members, make, cap, across in (
-            ("features", scalars, _both, 12, 6),
+            ("features", scalars, _both, 6, 4),
             ("curves", curves, _line, 6, 3),
             ("images", images, _image, 6, 3),
         ):

@@ -11,9 +11,9 @@ from bokeh.model import DataModel
 from bokeh.models.callbacks import CustomJS
 
 #: An update that is not acknowledged for so long is taken for lost.
-LOST_S = 5.0
+LOST_S = 10.0
 
-#: Once drawn an update is acknowledged; when none comes for five seconds the page says so itself,
+#: Once drawn an update is acknowledged; when none comes for 15 s the page says so itself,
 #: because whoever would say so is gone.
 DRAWN = """
 const root = document.documentElement.style
@@ -22,7 +22,7 @@ clearTimeout(window.ffb_silence)
 window.ffb_silence = setTimeout(() => {
   root.filter = "grayscale(1) opacity(0.4)"
   document.title = "NO CONNECTION · ffb"
-}, 5000)
+}, 15000)
 const sent = beat.sent
 requestAnimationFrame(() => setTimeout(() => { beat.drawn = sent }, 0))
 """

@@ -56,7 +56,7 @@ def histogram(column: Column, height: int = 200, *, log: bool = False) -> View:
         ends = {"left": edges[lo:hi], "right": edges[lo + 1 : hi + 1]}
         source.data = {**ends, **dict(zip(tops, shown, strict=True))}
         outside = int(counts.sum() - counts[:, lo:hi].sum())
-        what = f"{column.name} histogram"
-        caption(fig, f"{what}, {outside} outside" if outside else what, int(counts.sum()), snapshot)
+        fig.xaxis.axis_label = f"{unit(column)} {outside} outside" if outside else unit(column)
+        caption(fig, column.name, int(counts.sum()), snapshot)
 
     return View(fig, refresh)

@@ -6,7 +6,7 @@ from bokeh.layouts import column as stack
 from bokeh.models import ColumnDataSource
 
 from ffb.dashboards.model import COLOURS, NAMES, OFF, ON, SHOWN, UNKNOWN, Snapshot
-from ffb.dashboards.views.view import View, caption, label, legend, panel
+from ffb.dashboards.views.view import View, caption, label, legend, panel, shade
 from ffb.schema import Column
 
 
@@ -34,6 +34,7 @@ def line(column: Column, height: int = 230) -> View:
         below.xaxis.axis_label = axis
         apart = {"apart": mean[ON] - mean[OFF]}
         source.data = {"x": x, **dict(zip(ys, mean, strict=True)), **apart}
+        shade(below, snapshot)
         caption(fig, column.name, sum(rows), snapshot)
 
     return View(stack(fig, below, sizing_mode="stretch_width"), refresh)

@@ -12,7 +12,7 @@ from bokeh.models.annotations import Span, Whisker
 from numpy.typing import NDArray
 
 from ffb.dashboards.model import COLOURS, NAMES, OFF, ON, SHOWN, UNKNOWN, Snapshot
-from ffb.dashboards.views.view import FRESH, View, caption, choice, legend, panel
+from ffb.dashboards.views.view import FRESH, View, caption, choice, legend, panel, shade
 from ffb.schema import Column
 
 FIELDS = ("x", "y", "error", "upper", "lower", "n", "below", "above", "fill")
@@ -65,6 +65,8 @@ def scan(
         fig.yaxis.axis_label = _label(scalars, name, norm)
         bars.xaxis.axis_label = _label(snapshot.scalars, f"scan/{motor}", "").removeprefix("scan/")
         over = f" ÷ {norm}" if norm else ""
+        for each in (apart, bars):
+            shade(each, snapshot)
         caption(fig, f"{name}{over} ± SEM against {motor}", int(n.sum()), snapshot)
 
     controls = (y_choice, by_choice, x_choice)

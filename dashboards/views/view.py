@@ -88,4 +88,9 @@ def caption(fig: Any, what: str, n: int, snapshot: Snapshot) -> None:
     """Write name, N and local time of the newest row over a panel; grey it when stale."""
     word = "STALE   " if snapshot.stale else ""
     fig.title.text = f"{word}{what}   N {n:,}   {snapshot.clock}"
+    shade(fig, snapshot)
+
+
+def shade(fig: Any, snapshot: Snapshot) -> None:
+    """Grey a panel whose data are stale."""
     fig.background_fill_color = STALE if snapshot.stale else FRESH

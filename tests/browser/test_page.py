@@ -35,7 +35,7 @@ STATE = """(() => {
   const out = {};
   for (const model of Bokeh.documents[0]._all_models.values()) {
     if (model.type !== "Figure" || !model.title || !model.title.text) continue;
-    const name = model.title.text.split("   ")[0];
+    const name = model.title.text.replace(/^STALE +/, "").split("   ")[0];
     out[name] = model.renderers.map(r => {
       const data = r.data_source.data, key = data.image ? "image" : data.y ? "y" : "top";
       return Array.from(key === "image" ? data.image[0] : data[key] || []);
@@ -49,11 +49,11 @@ STATE = """(() => {
 class Aggregator(threading.Thread):
     """Stands in for the aggregator: commits 20 rows each time it is told to."""
 
-    def __init__(self, address):
+    def __init__(self, address, run=7):
         super().__init__(daemon=True)
         self.publisher = Publisher(address)
         self.live = Live()
-        self.live.begin_run(RunInfo("tstx00001", 7), SCHEMA, PROVENANCE)
+        self.live.begin_run(RunInfo("tstx00001", run), SCHEMA, PROVENANCE)
         for step in range(12):
             self.live.step(step, {"lxt": -1 + 0.5 * step, "step_value": float(step)}, "")
         self.rows = 0
@@ -97,6 +97,18 @@ def serve_while(dashboard, coroutine):
         return looked.result()
 
 
+#: Of every card of the bar: its right and bottom edge, and whether its text fits.
+CARDS = """(() => {
+  const under = n => [...(n.shadowRoot ? [n.shadowRoot] : []), ...n.children]
+  const deep = n => [n, ...under(n).flatMap(deep)]
+  return deep(document.documentElement).filter(n => n.classList && n.classList.contains("card"))
+    .map(n => [n.getBoundingClientRect().right, n.getBoundingClientRect().bottom,
+               n.scrollWidth <= n.clientWidth])
+})()"""
+
+TABS = "[...Bokeh.documents[0]._all_models.values()].find(m => m.type === 'Tabs')"
+
+
 async def look(aggregator, dashboard):
     ARTEFACTS.mkdir(exist_ok=True)
     async with Chrome() as chrome:
@@ -129,3 +141,50 @@ def test_the_scan_curve_and_the_image_move_with_the_commits(service):
     assert "run 7 recording" in text
     assert model.rejected == 0
     assert os.path.getsize(ARTEFACTS / "overview.png") > 20_000
+
+
+async def restart(address, dashboard):
+    """Two sessions on different tabs and screens, while one aggregator follows another."""
+    ARTEFACTS.mkdir(exist_ok=True)
+    first = Aggregator(address)
+    first.start()
+    async with Chrome((1366, 768)) as chrome:
+        one, two = await chrome.open(dashboard.url), await chrome.open(dashboard.url)
+        await chrome.until(one, f"{STATE}.includes('N 51 ')")
+        await chrome.evaluate(two, f"{TABS}.active = 1")
+        await chrome.until(two, f"{STATE}.includes('gas/energy')")
+        assert not await chrome.evaluate(one, f"{STATE}.includes('gas/energy')")
+        before = dashboard.model.generation
+        first.stopped.set()
+        first.join(10)
+        second = Aggregator(address, run=8)
+        second.start()
+        for page in (one, two):
+            await chrome.until(page, "document.title.includes('run 8')")
+            await chrome.until(page, f"{STATE}.includes('N 51 ')")
+        assert dashboard.model.generation > before
+        await chrome.evaluate(one, "window.scrollTo(0, 1e6)")
+        cards = await chrome.evaluate(one, CARDS)
+        await chrome.picture(one, ARTEFACTS / "small.png")
+        loaded = await chrome.evaluate(
+            one, "performance.getEntriesByType('resource').map(e => new URL(e.name).host)"
+        )
+        scrolled = await chrome.evaluate(one, "window.scrollY")
+        drawn = dashboard.model.document.percentiles(50)[0]
+    second.stopped.set()
+    second.join(10)
+    return cards, loaded, scrolled, drawn
+
+
+def test_the_bar_stays_in_sight_and_nothing_comes_from_outside(tmp_path):
+    address = f"ipc://{tmp_path}/views"
+    dashboard = Dashboard(address)
+    cards, loaded, scrolled, _ = serve_while(dashboard, restart(address, dashboard))
+    assert scrolled > 100
+    assert len(cards) == 10
+    for right, bottom, fits in cards:
+        assert fits
+        assert right <= 1366
+        assert 0 < bottom <= 140
+    assert loaded
+    assert set(loaded) == {dashboard.url.split("/")[2]}

@@ -57,7 +57,7 @@ def test_every_feature_has_a_plot_and_the_document_is_sound(shot):
         assert len(page.views) == views
         page.refresh(shot)
         for view in page.views:
-            assert "   N " in figures(view)[0].title.text
+            assert any("   N " in f.title.text for f in figures(view))
     document.validate()
 
 
@@ -74,12 +74,14 @@ def test_of_hundreds_of_features_only_those_asked_for_are_made():
     features = page._contents[1]
     assert features.views == []
     page.tabs.active = 1
-    assert len(page.views) == 24
+    assert len(page.views) == 12
     features.group.value = "r7"
-    assert len(page.views) == 20
+    assert len(page.views) == 12
     features.word.value = "F7"
     features.group.value = "all reducers"
-    assert len(page.views) == 22  # f7, f70 to f79
+    names = [v.layout.title.text.split("   ")[0] for v in page.views[::2]]
+    assert names == ["r0/f7", *(f"r7/f{i}" for i in range(70, 75))]
+    assert "showing 6 of 11" in features._said.text  # f7, f70 to f79
     features.word.value = "no such thing"
     assert page.views == []
 
@@ -123,7 +125,7 @@ def test_nothing_is_sent_before_the_browser_has_drawn_what_it_got(monkeypatch):
     model.push(live.snapshot(STATUS))
     session.tick()
     now = session._pace._sent_at
-    monkeypatch.setattr("ffb.dashboards.pace.time.monotonic", lambda: now + 6.0)
+    monkeypatch.setattr("ffb.dashboards.pace.time.monotonic", lambda: now + 11.0)
     session.tick()
     assert beat.sent == 4  # an acknowledgement that never comes does not freeze the page
 
