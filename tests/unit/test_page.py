@@ -79,7 +79,7 @@ def test_of_hundreds_of_features_only_those_asked_for_are_made():
     assert len(page.views) == 12
     features.word.value = "F7"
     features.group.value = "all reducers"
-    names = [v.layout.title.text.split("   ")[0] for v in page.views[::2]]
+    names = [v.layout.title.text.split("   ")[1] for v in page.views[::2]]  # no data: STALE first
     assert names == ["r0/f7", *(f"r7/f{i}" for i in range(70, 75))]
     assert "showing 6 of 11" in features._said.text  # f7, f70 to f79
     features.word.value = "no such thing"
