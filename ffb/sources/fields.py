@@ -83,7 +83,7 @@ class Catalogue:
     ) -> dict[Field, Any]:
         """Values of ``detectors`` in a transition, all segments in all streams together.
 
-        Of a field that is there several times the first counts, as in psana. Raises
+        Of a field in several segments the first counts. Raises
         :class:`ffb.sources.xtc2.Xtc2Error`.
         """
         out: dict[Field, Any] = {}

@@ -28,8 +28,9 @@ MANY = {
     "e": ("f8", 0), "modes": ("u2", 1), "f": ("u1", 0), "g": ("i2", 2),
 }  # fmt: skip
 SCAN = {"lens": ("f8", 0), "count": ("i4", 0), "note": ("str", 1), "step_docstring": ("str", 1)}
-PVS = {"temp": ("f8", 0), "spectrum": ("f4", 1), "label": ("str", 1)}
+PVS = {"temp": ("f8", 0), "stale": ("f8", 0), "spectrum": ("f4", 1), "label": ("str", 1)}
 CHUNK_INFO = {"filename": ("str", 1), "chunkid": ("u4", 0)}
+MORE = {"stale": ("f8", 0), "late": ("f8", 0)}
 ALIAS = {"keys": ("str", 1), "temp": ("str", 1)}
 SEGMENTS = (7, 3, 11)
 T0 = 1_000_000_000 << 32
@@ -45,7 +46,7 @@ def stream(node, k=0, runinfo=True):
     parts.append(names(base + 60, "chunkinfo", "chunkinfo", CHUNK_INFO, version=(0, 0, 1)))
     if node == 0:
         parts += [
-            names(44, "epics", "raw", {"late": ("f8", 0)}, version=(2, 0, 0)),
+            names(44, "epics", "raw", MORE, version=(2, 0, 0)),
             names(2, "xpm", "raw", TIME, dettype="ts", version=(2, 0, 0)),
             names(3, "bare", "raw", BARE, dettype="ts", version=(2, 1, 0)),
             names(4, "asics", "raw", ASICS, 2, "epixm320", (0, 1, 0)),
@@ -94,8 +95,8 @@ def damaged(block, bits):
 
 
 def pvs(i, spectrum=(1, 2)):
-    values = {"temp": i / 4, "spectrum": spectrum, "label": f"L{i}"}
-    late = data(44, {"late": ("f8", 0)}, {"late": i + 0.5})
+    values = {"temp": i / 4, "stale": 1.0, "spectrum": spectrum, "label": f"L{i}"}
+    late = data(44, MORE, {"stale": 2.0, "late": i + 0.5})
     return data(40, PVS, values), late, data(42, PVS, values | {"temp": -i})
 
 
@@ -315,12 +316,14 @@ def test_slow_values_of_any_name_and_shape(tmp_path):
         "u": Field("beckhoff", "raw", "temp"),
         "s": Field("epics", "raw", "spectrum"),
         "late": Field("epics", "raw", "late"),
+        "stale": Field("epics", "raw", "stale"),
     }
     run = next(FilesSource([path]).runs())
     t = take(run, fields)
     assert [float(row.values["t"]) for row in t.rows] == [0.0] * 9 + [0.25] * 5
     assert [float(row.values["u"]) for row in t.rows] == [0.0] * 9 + [-1.0] * 5
     assert t.rows[0].values["s"].tolist() == [1, 2]
+    assert {float(row.values["stale"]) for row in t.rows} == {2.0}, "one value of two"
     assert [float(row.values["late"]) for row in t.rows] == [0.5] * 9 + [1.5] * 5
     theirs = psana_run(files=str(path))
     det = theirs.Detector("temp")
@@ -402,14 +405,16 @@ def test_a_datagram_larger_than_any_read(tmp_path):
 
 @pytest.mark.parametrize("producers", [2, 3])
 def test_producers_read_their_shots_and_headers_of_others(tmp_path, producers, monkeypatch):
-    monkeypatch.setattr("ffb.sources.streams.LARGE", 0)
-    experiment(tmp_path)
-    whole = take(next(FilesSource(folder=tmp_path, exp="tstx00117").runs()), {"x": X, "a": AUX})
+    for name, size in {"LARGE": 0, "CHUNK": 64, "PAGE": 32}.items():
+        monkeypatch.setattr(f"ffb.sources.streams.{name}", size)
+    experiment(tmp_path, shots=60)  # more than one read takes in
+    fields = {"x": X, "e": Field("many", "raw", "e")}
+    whole = take(next(FilesSource(folder=tmp_path, exp="tstx00117").runs()), fields)
     rows = []
     for k in range(producers):
         source = FilesSource(folder=tmp_path, exp="tstx00117", producer=k, producers=producers)
-        t = take(next(source.runs()), {"x": X, "a": AUX})
-        assert (len(t.steps), t.ended) == (2, "end of run")
+        t = take(next(source.runs()), fields)
+        assert (t.steps, t.ended) == (whole.steps, "end of run")
         rows += t.rows
     assert len(rows) == len(whole.rows)
     for got, want in zip(sorted(rows), whole.rows, strict=True):
