@@ -159,7 +159,8 @@ async def restart(address, dashboard):
         first.join(10)
         second = Aggregator(address, run=8)
         second.start()
-        for page in (one, two):
+        for page in (two, one):
+            await chrome.command("Page.bringToFront", page)  # a hidden page draws nothing
             await chrome.until(page, "document.title.includes('run 8')")
             await chrome.until(page, f"{STATE}.includes('N 51 ')")
         assert dashboard.model.generation > before
