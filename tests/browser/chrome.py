@@ -64,6 +64,8 @@ class Chrome:
 
     async def __aexit__(self, *failure):
         self._socket.close()
+        while await asyncio.wait_for(self._socket.read_message(), 10) is not None:
+            pass  # until the socket is closed, so that nothing is left to the collector
         self._process.terminate()
         self._process.wait(10)
         shutil.rmtree(self._profile, ignore_errors=True)
