@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
-import os
 import signal
 import tempfile
 import time
@@ -27,9 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Set for the children of `ffb run`, which must not outlive it.
-SUPERVISED = "FFB_SUPERVISED"
-
 #: Seconds that a process which was told to stop has to drain, and all of them to be gone.
 GRACE_S, STOP_S = 2.5, 5.0
 
@@ -39,9 +34,7 @@ LINE_S = 2.0
 
 @contextlib.contextmanager
 def stoppable(stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` on SIGTERM and SIGINT; die with the supervisor that started us."""
-    if os.environ.get(SUPERVISED):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    """Call ``stop`` on SIGTERM and SIGINT."""
     before = {s: signal.signal(s, lambda *_: stop()) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
@@ -150,7 +143,6 @@ def run(
     when every process ended well, which for the aggregator includes balanced books.
     """
     logs = Path(tempfile.mkdtemp(prefix="ffb-logs-"))
-    os.environ[SUPERVISED] = "1"
     page = page and config.run.dashboard
     supervisor = Supervisor([*first(logs), *children(config, logs, page=page, once=once)])
     stopped: list[bool] = []

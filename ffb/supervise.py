@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import signal
 import subprocess
@@ -24,6 +25,14 @@ REFUSED = 2
 
 #: After this many deaths in a row a process is left alone, loudly.
 GIVE_UP = 8
+
+
+_LIBC = ctypes.CDLL(None)
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the supervisor dies, even of kill -9 (PR_SET_PDEATHSIG)."""
+    _LIBC.prctl(1, signal.SIGTERM)
 
 
 @dataclass
@@ -61,6 +70,7 @@ class Child:
                 stdout=told,
                 stderr=said,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         self.started = time.monotonic()
 

@@ -124,6 +124,19 @@ def test_a_configuration_that_cannot_work_ends_the_service_at_once(tmp_path, sta
 
 
 @pytest.mark.psana
+def test_a_service_whose_supervisor_is_killed_drains_closes_and_goes(tmp_path, start):
+    process = start("demo", "--seconds", 60, "--rate", 20, "--no-page", "--out", tmp_path)
+    path = tmp_path / "hdf5" / "smalldata" / "mfxx49820_Run0007.h5"
+    wait_for(process, lambda: committed(path) > 20)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    assert not psutil.wait_procs(children, timeout=60)[1]
+    with ffb.open(path) as run:
+        assert run.complete
+        assert run.counts.read == run.counts.written == run.committed > 20
+
+
+@pytest.mark.psana
 def test_the_demo_accounts_for_every_shot(tmp_path, start):
     process = start("demo", "--seconds", 3, "--rate", 40, "--no-page", "--out", tmp_path)
     said, _ = process.communicate(timeout=240)
