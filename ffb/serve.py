@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ffb.aggregate import NS, Aggregator
-from ffb.batch import Batch
+from ffb.beside import Contained, Delays
 from ffb.config import Config
 from ffb.health import Latency, Rate
 from ffb.live import Live
-from ffb.sink import Counts, Sink
+from ffb.sink import Sink
 from ffb.source import RunInfo
 from ffb.transport import Delivery, Hub, Publisher
 from ffb.wire import Decoder, Frame, Header, WireError
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 #: At most this often a snapshot goes out, and at least every second.
 PUBLISH_NS, REPEAT_NS = NS // 10, NS
+
+#: Making snapshots takes at most one part in so many of the aggregator's time.
+SHARE = 10
 
 #: A producer that has said nothing for so long is shown as not alive.
 SILENT_NS = 3 * NS
@@ -51,75 +55,6 @@ class Recorder(Protocol):
         ...
 
 
-class _Delays:
-    """A sink that turns times of reading into latencies when their rows are committed."""
-
-    def __init__(self, latency: Latency) -> None:
-        self._latency = latency
-        self._waiting: list[Batch] = []
-
-    def begin_run(self, *_: Any) -> None:
-        """Nothing to prepare."""
-
-    def append(self, batch: Batch) -> None:
-        """Hold the times of reading until the commit."""
-        self._waiting.append(batch)
-
-    def commit(self, counts: Counts) -> None:
-        """The rows are committed now."""
-        now = time.time_ns()
-        for batch in self._waiting:
-            self._latency.add(now - batch.read)
-        self._waiting = []
-
-    def step(self, *_: Any) -> None:
-        """Nothing to note."""
-
-    def end_run(self, counts: Counts) -> None:
-        """Nothing to close."""
-
-
-class _Contained:
-    """A sink whose failure costs what it shows and nothing else: rows go on being written."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self.fault = ""
-
-    def begin_run(self, *args: Any) -> None:
-        """Pass on."""
-        self._try(self._sink.begin_run, *args)
-
-    def append(self, batch: Batch) -> None:
-        """Pass on."""
-        self._try(self._sink.append, batch)
-
-    def commit(self, counts: Counts) -> None:
-        """Pass on."""
-        self._try(self._sink.commit, counts)
-
-    def step(self, *args: Any) -> None:
-        """Pass on."""
-        self._try(self._sink.step, *args)
-
-    def end_run(self, counts: Counts) -> None:
-        """Pass on."""
-        self._try(self._sink.end_run, counts)
-
-    def _try(self, call: Callable[..., None], *args: Any) -> None:
-        if self.fault:
-            return
-        try:
-            call(*args)
-        except Exception as e:
-            self.fail(e)
-
-    def fail(self, e: Exception) -> None:
-        """Note the failure, to be told as an alarm, and leave the sink alone from now on."""
-        self.fault = f"the page shows no more rows of this run: {type(e).__name__}: {e}"
-        log.exception("the live model failed")
-
-
 class Service:
     """Owns the sockets and the runs being written; ``loop`` until told to stop.
 
@@ -145,13 +80,13 @@ class Service:
         self.stopping = False
         self._writer: Writer | None = None
         self._live = Live()
-        self._shown = _Contained(self._live)
+        self._shown = Contained(self._live)
         self._latency = Latency()
         self._rates = Rate(), Rate()
         self._decode = Decoder()
         self._producers: dict[str, dict[str, Any]] = {}
         self._heard: dict[str, int] = {}
-        self._published = self._commit = 0
+        self._published = self._commit = self._making = 0
         endpoints = config.endpoints()
         key = config.key(secret=True)
         self.hub = Hub(endpoints.aggregator, key=key)
@@ -160,8 +95,8 @@ class Service:
     def _sinks(self, info: RunInfo) -> Sequence[Sink]:
         self._writer, self._live = self._make_writer(self.config, info), Live()
         self._latency = Latency()
-        self._shown = _Contained(self._live)
-        return [self._writer, _Delays(self._latency), self._shown]
+        self._shown = Contained(self._live)
+        return [self._writer, Delays(self._latency), self._shown]
 
     def stop(self) -> None:
         """Take what is there, end the runs, and return from :meth:`loop`."""
@@ -242,10 +177,11 @@ class Service:
 
     def _publish(self, now: int) -> None:
         commit = self._live.counts.commit
-        due = PUBLISH_NS if commit != self._commit else REPEAT_NS
+        due = max(PUBLISH_NS, SHARE * self._making) if commit != self._commit else REPEAT_NS
         if now - self._published >= due:
             self._published, self._commit = now, commit
             self.publisher.send(self._snapshot(now))
+            self._making = time.monotonic_ns() - now
 
     def _snapshot(self, now: int) -> bytes:
         try:
@@ -257,12 +193,23 @@ class Service:
             self._live = blank
             return blank.snapshot(self._status(now))
 
+    def _file(self, now: int) -> dict[str, Any]:
+        """The file being written: path, size, growth, and bytes free beside it."""
+        path = self._writer.path if self._writer else None
+        if path is None or not path.exists():
+            return {"path": str(path or ""), "bytes": 0, "bytes_hz": 0.0}
+        size = path.stat().st_size
+        return {
+            "path": str(path),
+            "bytes": size,
+            "bytes_hz": self._rates[1](size, now),
+            "free": shutil.disk_usage(path.parent).free,
+        }
+
     def _status(self, now: int) -> dict[str, Any]:
         """How the processes are, for page and terminal."""
-        written, size = self._live.counts.written, 0
-        path = self._writer.path if self._writer else None
-        if path is not None and path.exists():
-            size = path.stat().st_size
+        written = self._live.counts.written
+        file = self._file(now)
         faults = self.aggregator.fault, self._shown.fault, self._not_recorded
         alarms = [a for a in faults if a]
         alarms += [f"{n:,} rows refused: {why}" for why, n in self.aggregator.refused.items() if n]
@@ -277,11 +224,7 @@ class Service:
             },
             "written_hz": self._rates[0](written, now),
             "latency_ms": self._latency.percentiles(50, 95),
-            "file": {
-                "path": str(path or ""),
-                "bytes": size,
-                "bytes_hz": self._rates[1](size, now),
-            },
+            "file": file,
             "pending": self.aggregator.pending,
             "alarms": alarms,
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -22,6 +23,8 @@ from ffb.sources.gather import Dgrams, Gather, Wanted
 from ffb.sources.learn import Ahead
 from ffb.sources.xtc2 import Buffer, Configure, Xtc2Error, timestamp
 from ffb.sources.xtc2_specs import SHOTS, Service
+
+log = logging.getLogger(__name__)
 
 #: Steps that are remembered for shots which come after the next step has begun.
 STEPS_KEPT = 64
@@ -178,7 +181,7 @@ class DgramRun:
         for name, shape in shapes.items():
             field, w = unknown[name]
             self._bound[name] = field, (learnt := wanted(field, w.segments, w.type, shape))
-            self._notes.append(f"input {name}: shape {list(learnt.input.shape)} learnt")
+            log.info("input=%s shape=%s learnt", name, list(learnt.input.shape))
         for name, sentence in why.items():
             del self._bound[name]
             problems.append(f"input {name}: {sentence}")

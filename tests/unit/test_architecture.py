@@ -31,7 +31,7 @@ LAYERS = (
     {"light", "problems", "window", "fuse", "accumulate"},
     {"resolve", "config", "guard", "ledger", "merge", "transport"},
     {"stages", "bind"},
-    {"plan", "aggregate", "live", "reader"},
+    {"plan", "aggregate", "live", "reader", "beside"},
     {"ffb", "produce", "serve"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
     {"supervise", "table", "check", "show", "replay"},

@@ -122,7 +122,7 @@ def test_every_problem_of_a_configuration_is_a_line(run, file):
         "",
         "ffb: batch.shots: must be greater than or equal to 1, got 0 (in --set batch.shots=0)\n"
         "ffb: reducers.spot.params[0].rwos: unknown key; did you mean 'rows'?\n"
-        "ffb: reducers.spot.params[1].rwos: unknown key; did you mean 'rows'?\n"
+        "ffb: reducers.spot.params[1].rwos: unknown key; did you mean 'rows'?\n",
     )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ffb.serve import _Contained
+from ffb.beside import Contained
 from ffb.sink import Counts
 from tests.unit.producers import RUN, SCHEMA, Memory, batch
 
@@ -12,7 +12,7 @@ def test_a_live_model_that_fails_is_left_alone_and_the_fault_is_told(caplog):
         def commit(self, counts):
             raise ZeroDivisionError("no shots")
 
-    shown = _Contained(sink := Broken())
+    shown = Contained(sink := Broken())
     shown.begin_run(RUN, SCHEMA, None)
     shown.append(batch([1, 2]))
     assert shown.fault == ""
@@ -27,7 +27,7 @@ def test_a_live_model_that_fails_is_left_alone_and_the_fault_is_told(caplog):
 def test_whatever_call_fails(failing, caplog):
     sink = Memory()
     sink.failing.add(failing)
-    shown = _Contained(sink)
+    shown = Contained(sink)
     shown.begin_run(RUN, SCHEMA, None)
     shown.append(batch([1]))
     assert "no space left" in shown.fault
