@@ -107,7 +107,7 @@ def dashboard(config: Config, *, port: int | None = None) -> int:
     with stoppable(page.stop):
         page.run(lambda url: print(url, flush=True))  # noqa: T201  for who started us
     p50, p95 = page.model.document.percentiles(50, 95)
-    log.info("shot to document p50_ms=%.0f p95_ms=%.0f", p50, p95)
+    log.info("shot to page p50_ms=%.0f p95_ms=%.0f", p50, p95)
     return 0
 
 
