@@ -64,7 +64,14 @@ def _fabricate(out: Path, steps: int, per_step: int, rate: float, console: Conso
             f"{out}: the run of this demo needs {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are"
             " free; shorten it with --seconds, or choose another folder with --out"
         )
-    spec = RunSpec(steps=steps, shots_per_step=per_step, rate=rate, tt_missing=29, area_missing=97)
+    spec = RunSpec(
+        steps=steps,
+        shots_per_step=per_step,
+        rate=rate,
+        gap=0.05,
+        tt_missing=29,
+        area_missing=97,
+    )
     what = f"fabricating {spec.exp} run {spec.run}: {spec.shots:,} shots, {need / 1e9:.1f} GB"
     began = time.monotonic()
     with Status(what, console=console):
