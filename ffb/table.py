@@ -22,9 +22,10 @@ def rows(meta: dict[str, Any]) -> list[tuple[str, str]]:
     p50, p95 = status.get("latency_ms", (float("nan"),) * 2)
     file = status.get("file", {})
     state = "ended" if meta["ended"] else "recording"
+    step = f", step {meta['step']}" if meta["step"] >= 0 else ""
     alarms = status.get("alarms") or []
     return [
-        ("run", f"{meta['exp']} run {meta['run']} {state}, step {meta['step'] + 1}"),
+        ("run", f"{meta['exp']} run {meta['run']} {state}{step}"),
         ("rates", f"read {read:.0f}  reduced {reduced:.0f}  written {status['written_hz']:.0f} Hz"),
         ("shots", f"read {meta['read']:,}  written {meta['written']:,}  in flight {flight:,}"),
         ("lost", f"{lost:,}" + (f" ({why})" if why else "")),
