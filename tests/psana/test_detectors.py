@@ -13,7 +13,7 @@ from ffb.sources.psana import Meaning
 from ffb.sources.standins import import_psana
 from ffb.sources.xtc2_specs import SPECS, Service
 from ffb.sources.xtc2_writer import Xtc2Writer
-from tests.unit.test_calibration import expected
+from tests.unit.calibrations import expected
 
 pytestmark = pytest.mark.psana
 
