@@ -1,0 +1,233 @@
+"""Reducers of area detectors equal float64 brute force; fused equals separate."""
+
+import numpy as np
+import pytest
+
+from ffb.reducers import histogram, projection, roi
+from tests.unit.passes import detector, member, reduce
+
+SHAPES = [(1, 1, 1), (1, 1, 37), (2, 9, 23), (1, 16, 64), (3, 5, 130)]
+MASKS = ["good", "some", "none"]
+RNG = np.random.default_rng(7)
+
+
+def frames(shape, mask_kind):
+    """A mask, and frames: noise, noise with NaN and -0.0, negative, saturated, all NaN, zeros."""
+    mask = {
+        "good": np.ones(shape, np.bool_),
+        "some": RNG.random(shape) > 0.3,
+        "none": np.zeros(shape, np.bool_),
+    }[mask_kind]
+    noise = RNG.normal(20, 30, shape)
+    holes = np.where(RNG.random(shape) < 0.2, np.nan, noise)
+    holes[..., :1] = -0.0
+    images = [noise, holes, -np.abs(noise) - 1, np.full(shape, 1e6), np.full(shape, np.nan)]
+    return mask, [i.astype(np.float32) for i in [*images, np.zeros(shape)]]
+
+
+def cut(image, mask, window):
+    segment, rows, cols = window
+    box = (segment, slice(*rows), slice(*cols))
+    return np.where(mask[box], image[box].astype(np.float64), np.nan)
+
+
+def windows(shape):
+    s, r, c = shape
+    yield s - 1, (0, r), (0, c)
+    yield 0, (r - 1, r), (0, c)
+    yield s // 2, (0, (r + 1) // 2), (c // 3, c)
+    yield 0, (0, r), (c - 1, c)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", MASKS)
+def test_roi_equals_brute_force(shape, kind):
+    mask, images = frames(shape, kind)
+    area = detector(shape, mask)
+    for w in windows(shape):
+        params = roi.Params(w[1], w[2], w[0], saturation=40.0, area=True)
+        got = reduce([member("spot", roi.roi, params, area)], area, images)
+        for k, image in enumerate(images):
+            box = cut(image, mask, w)
+            good = box[~np.isnan(box)]
+            total, rows, cols = good.sum(), *np.indices(box.shape)
+            expected = {
+                "sum": total,
+                "mean": total / good.size if good.size else np.nan,
+                "max": good.max() if good.size else np.nan,
+                "com_row": np.nansum(box * rows) / total if total else np.nan,
+                "com_col": np.nansum(box * cols) / total if total else np.nan,
+                "npix": good.size,
+                "nsat": (good >= 40.0).sum(),
+                "area": box,
+            }
+            for f, value in expected.items():
+                np.testing.assert_allclose(
+                    got[f"spot/{f}"][k], value, rtol=1e-9, atol=1e-9, err_msg=f"{f} {w} {k}"
+                )
+    assert got["spot/area"].dtype == np.float32
+
+
+def full_range(dtype, shape):
+    """Frames that use all that a dtype has, up to what float32 holds exactly."""
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return [RNG.normal(0, 1e4, shape).astype(kind), np.full(shape, -2.5, kind)]
+    most = min(np.iinfo(kind).max, 2**24)
+    least = max(np.iinfo(kind).min, -(2**24))
+    ends = RNG.choice(np.array([least, 0, most]), shape)
+    return [RNG.integers(least, most, shape, endpoint=True).astype(kind), ends.astype(kind)]
+
+
+@pytest.mark.parametrize("dtype", ["|u1", "<i2", "<i4", "<f4"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 101), (3, 7, 13), (1, 31, 1)], ids=str)
+def test_cameras_of_every_dtype_and_odd_shape_equal_brute_force(dtype, shape):
+    mask = RNG.random(shape) > 0.2
+    images = full_range(dtype, shape)
+    area = detector(shape, mask)
+    level = float(np.median(images[0]))
+    members = [
+        member("spot", roi.roi, roi.Params(segment=shape[0] - 1, saturation=level), area),
+        member("p", projection.projection, projection.Params(0, segment=0), area),
+        member("h", histogram.histogram, histogram.Params(-100.0, 300.0, 7), area),
+    ]
+    got = reduce(members, area, images, dtype)
+    for k, image in enumerate(images):
+        exact = image.astype(np.float32).astype(np.float64)
+        good = exact[-1][mask[-1]]
+        for f, value in (
+            ("sum", good.sum()),
+            ("max", good.max() if good.size else np.nan),
+            ("npix", good.size),
+            ("nsat", (good >= np.float32(level)).sum()),
+        ):
+            if np.dtype(dtype).kind != "f" or f != "sum":
+                np.testing.assert_array_equal(got[f"spot/{f}"][k], value, err_msg=f)
+            else:
+                np.testing.assert_allclose(got[f"spot/{f}"][k], value, rtol=1e-12, atol=1e-9)
+        first = np.where(mask[0], exact[0], 0)
+        np.testing.assert_allclose(got["p/sum"][k], first.sum(0), rtol=1e-12, atol=1e-9)
+        counts, _ = np.histogram(exact[mask], 7, (-100.0, 300.0))
+        np.testing.assert_array_equal(got["h/counts"][k], counts)
+
+
+def test_sums_of_whole_numbers_are_exact():
+    shape = (1, 64, 1024)
+    image = np.full(shape, 2**24 - 1, np.float32)
+    image[0, 0, 0] = 1
+    area = detector(shape)
+    made = [
+        member("spot", roi.roi, roi.Params(), area),
+        member("p", projection.projection, projection.Params(1), area),
+    ]
+    got = reduce(made, area, [image])
+    assert got["spot/sum"][0] == (2**24 - 1) * (2**16 - 1) + 1
+    assert got["p/sum"][0][1] == (2**24 - 1) * 1024
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", MASKS)
+def test_projection_equals_brute_force(shape, kind):
+    mask, images = frames(shape, kind)
+    area = detector(shape, mask)
+    for w in windows(shape):
+        for axis in (0, 1):
+            params = projection.Params(axis, w[0], w[1], w[2])
+            got = reduce([member("p", projection.projection, params, area)], area, images)
+            for k, image in enumerate(images):
+                box = cut(image, mask, w)
+                np.testing.assert_allclose(got["p/sum"][k], np.nansum(box, axis), rtol=1e-9)
+                np.testing.assert_array_equal(got["p/npix"][k], (~np.isnan(box)).sum(axis))
+
+
+def test_projection_without_rows_and_columns_takes_the_segment():
+    area = detector((2, 9, 23))
+    constants = projection.projection.prepare(projection.Params(0, segment=1), area)
+    assert constants.window == (9, 18, 0, 23)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize(
+    "bins",
+    [(-10.0, 50.0, 60), (0.0, 49.0, 128), (0.0, 75.0, 144), (0.0, 0.7, 7), (-3.3, 41.9, 1)],
+    ids=str,
+)
+def test_histogram_equals_numpy(shape, kind, bins):
+    mask, images = frames(shape, kind)
+    lo, hi, nbins = bins
+    edges = np.linspace(lo, hi, nbins + 1)
+    on_edges = np.resize(np.concatenate([edges, np.nextafter(edges, -1e9)]), shape)
+    images += [np.rint(images[0]), on_edges.astype(np.float32)]
+    area = detector(shape, mask)
+    for place in (None, (shape[0] - 1, (0, shape[1]), (shape[2] // 2, shape[2]))):
+        given = place or (None, None, None)
+        params = histogram.Params(lo, hi, nbins, *given)
+        got = reduce([member("h", histogram.histogram, params, area)], area, images)
+        for k, image in enumerate(images):
+            box = cut(image, mask, place) if place else np.where(mask, image.astype(float), np.nan)
+            good = box[~np.isnan(box)]
+            counts, _ = np.histogram(good, nbins, (lo, hi))
+            np.testing.assert_array_equal(got["h/counts"][k], counts, err_msg=f"{place} {k}")
+            assert got["h/underflow"][k] == (good < lo).sum()
+            assert got["h/overflow"][k] == (good > hi).sum()
+
+
+def test_histogram_counts_infinite_pixels_outside():
+    area = detector((1, 1, 4))
+    image = np.array([[[np.inf, -np.inf, 0.5, np.nan]]], np.float32)
+    made = member("h", histogram.histogram, histogram.Params(0.0, 1.0, 2), area)
+    got = reduce([made], area, [image])
+    assert got["h/counts"][0].tolist() == [0, 1]
+    assert (got["h/underflow"][0], got["h/overflow"][0]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("reducer_", "params", "problems"),
+    [
+        (
+            roi.roi,
+            roi.Params((10, 900), (5, 5), segment=4),
+            ["rows: [10, 900] is off the detector; det has rows 0..9", "cols: [5, 5] is empty",
+             "segment: there is no 4; det has 2 segments, 0..1"],
+        ),
+        (
+            projection.projection,
+            projection.Params(2, rows=(-1, 4)),
+            ["axis: there is no 2", "rows: [-1, 4]"],
+        ),
+        (
+            histogram.histogram,
+            histogram.Params(1.0, 1.0, 0, rows=(0, 2)),
+            ["bins: 0 is too few", "hi: 1.0 must be a number above lo", "segment: rows and cols"],
+        ),
+        (
+            histogram.histogram,
+            histogram.Params(0.0, np.inf, 3, 0, (0, 99)),
+            ["hi: inf", "rows: [0, 99]"],
+        ),
+    ],
+)  # fmt: skip
+def test_parameters_off_the_detector_are_told_all_at_once(reducer_, params, problems):
+    with pytest.raises(ValueError, match=":") as e:
+        reducer_.prepare(params, detector((2, 9, 23)))
+    lines = str(e.value).splitlines()
+    assert len(lines) == len(problems)
+    for line, problem in zip(lines, problems, strict=True):
+        assert line.startswith(problem)
+
+
+def test_fused_equals_separate_bit_for_bit():
+    mask, images = frames((2, 9, 23), "some")
+    area = detector((2, 9, 23), mask)
+    members = [
+        member("spot", roi.roi, roi.Params((2, 7), (3, 18), 1, area=True), area),
+        member("dark", roi.roi, roi.Params((0, 2), (0, 23)), area),
+        member("p", projection.projection, projection.Params(1), area),
+        member("h", histogram.histogram, histogram.Params(0.0, 50.0, 20), area),
+    ]
+    together = reduce(members, area, images)
+    for m in members:
+        for name, column in reduce([m], area, images).items():
+            np.testing.assert_array_equal(together[name], column, err_msg=name)
+    assert "dark/area" not in together
