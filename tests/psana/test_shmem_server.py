@@ -160,12 +160,14 @@ def test_no_shot_crosses_a_transition(
     lazy: float, small: tuple[RunSpec, Path], tag: str, shmem_server: Serve
 ) -> None:
     """Whatever a client prefers, all but slow control comes in the order of the file."""
-    _, path = small
+    spec, path = small
     shmem_server(path, "--clients", 2)
-    for client in [Client(tag, lazy=lazy), Client(tag, lazy=lazy)]:
+    clients = [Client(tag, lazy=lazy), Client(tag, lazy=lazy)]
+    for client in clients:
         client.finish()
         assert strict(client) == sorted(strict(client))
-        assert client.shots
+    # a client slow to give a transition back gets none of the shots after it, and may get none
+    assert sum(len(client.shots) for client in clients) == spec.shots
 
 
 @pytest.mark.psana
