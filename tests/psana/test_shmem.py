@@ -126,7 +126,7 @@ def test_two_clients_share_every_shot(small, tag, shmem_server):
     shmem_server(small, "--clients", 2, "--buffers", 4)
     readers = [Background(lambda: take_runs(tag, 1)) for _ in range(2)]
     parts = [check(r.result()[0], SMALL) for r in readers]
-    assert all(part == sorted(part) and part for part in parts)
+    assert all(part == sorted(part) for part in parts)
     assert sorted(i for part in parts for i in part) == list(range(SMALL.shots))
     for r in readers:
         assert [s.values["lxt"] for s in r.value[0].steps] == [SMALL.motor(s) for s in range(3)]
