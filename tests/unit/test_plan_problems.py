@@ -1,5 +1,6 @@
 """A plan refuses what does not fit, all at once."""
 
+import numba
 import pytest
 
 from ffb import Waveform, reducer
