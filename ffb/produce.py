@@ -33,7 +33,6 @@ class Producer:
 
     def __init__(self, config: Config, source: Source, link: Link, name: str) -> None:
         self.config, self.source, self.link, self.name = config, source, link, name
-        self.live = bool(getattr(source, "live", False))
         self.read = self.reduced = 0
         self.lost: Counter[str] = Counter()
         self.runs = 0
@@ -125,7 +124,7 @@ class Producer:
 
     def _wait(self) -> bool:
         """Wait for room where shots can wait; False when this one has to be given up."""
-        if self.live:
+        if self.source.live:
             self.link.pump()
         else:
             while not (self.link.room or self.stopping):

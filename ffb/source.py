@@ -108,6 +108,11 @@ class Run(Protocol):
 class Source(Protocol):
     """A stream of runs. ``stop`` may be called from a signal handler or another thread."""
 
+    @property
+    def live(self) -> bool:
+        """Whether shots that are not taken in time are lost to us; files wait."""
+        ...
+
     def runs(self) -> Iterator[Run]:
         """Yield one run after the other; wait for the first; return when the stream is over."""
         ...
