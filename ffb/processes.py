@@ -58,8 +58,11 @@ def reduce(
     worker = Producer(config, source, link, producer)
     try:
         with stoppable(worker.stop):
-            runs = worker.loop(1 if once else None)
-            drained = link.drain(GRACE_S if worker.stopping else config.aggregate.end_timeout_s)
+            try:
+                runs = worker.loop(1 if once else None)
+            finally:  # a run that failed has sent what it took, and that must arrive
+                patience = GRACE_S if worker.stopping else config.aggregate.end_timeout_s
+                drained = link.drain(patience)
     finally:
         source.close()
         link.close()
