@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -25,10 +26,20 @@ def _no_network() -> Iterator[None]:
         yield
 
 
+def missing(what: str, consequence: str) -> None:
+    """Skip loudly without ``what``; in CI, which has to have it, fail."""
+    sentence = f"{what} IS MISSING: {consequence}"
+    if os.environ.get("CI"):
+        pytest.fail(sentence)
+    pytest.skip(sentence)
+
+
 @pytest.fixture(autouse=True)
-def _psana_or_skip(request: pytest.FixtureRequest) -> None:
+def _psana_and_browser(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("psana") and not importlib.util.find_spec("psana"):
-        pytest.skip("PSANA IS MISSING: nothing that reads xtc2 is tested")
+        missing("PSANA", "nothing that reads xtc2 is tested")
+    if request.node.get_closest_marker("browser") and not shutil.which("chromium"):
+        missing("CHROMIUM", "the page is tested in no browser; it needs root to be installed")
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +52,7 @@ def run_spec() -> RunSpec:
 def run_file(run_spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run as one event-built xtc2 file."""
     if not importlib.util.find_spec("psana"):
-        pytest.skip("PSANA IS MISSING: it writes the xtc2 files of the tests")
+        missing("PSANA", "it writes the xtc2 files of the tests")
     from ffb.testing.fabricate import write_run
 
     return write_run(tmp_path_factory.mktemp("run") / "run.xtc2", run_spec)
@@ -51,7 +62,7 @@ def run_file(run_spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def experiment_dir(run_spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run as a directory of four streams with their smalldata."""
     if not importlib.util.find_spec("psana"):
-        pytest.skip("PSANA IS MISSING: it writes the xtc2 files of the tests")
+        missing("PSANA", "it writes the xtc2 files of the tests")
     from ffb.testing.fabricate import write_experiment
 
     return write_experiment(tmp_path_factory.mktemp("exp"), run_spec)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,12 +20,7 @@ from tests.browser.chrome import Chrome
 from tests.unit.live_rows import PROVENANCE, SCHEMA, rows
 from tests.unit.test_live import STATUS
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        shutil.which("chromium") is None, reason="Chromium is not installed and needs root to be"
-    ),
-]
+pytestmark = pytest.mark.browser
 
 ARTEFACTS = Path(__file__).parent / "artefacts"
 
