@@ -24,6 +24,9 @@ class Delays:
     def begin_run(self, *_: Any) -> None:
         """Nothing to prepare."""
 
+    def begin_epoch(self, *_: Any) -> None:
+        """Nothing to prepare."""
+
     def append(self, batch: Batch) -> None:
         """Hold the times of reading until the commit."""
         self._waiting.append(batch)
@@ -52,6 +55,10 @@ class Contained:
     def begin_run(self, *args: Any) -> None:
         """Pass on."""
         self._try(self._sink.begin_run, *args)
+
+    def begin_epoch(self, *args: Any) -> None:
+        """Pass on."""
+        self._try(self._sink.begin_epoch, *args)
 
     def append(self, batch: Batch) -> None:
         """Pass on."""

@@ -57,6 +57,11 @@ class Live:
         self.info, self.schema, self.provenance = info, schema, provenance
         self._begin(schema)
 
+    def begin_epoch(self, epoch: int, schema: Schema, provenance: Provenance) -> None:
+        """Start the statistics anew: numbers of other parameters do not belong together."""
+        self.schema, self.provenance = schema, provenance
+        self._begin(schema)
+
     def _begin(self, schema: Schema) -> None:
         core = {c.name for c in CORE}
         shown = [

@@ -20,7 +20,19 @@ from ffb.config import Config, ConfigError
 from ffb.fuse import Member
 from ffb.guard import Guard
 from ffb.light import compile_stamp, masks_of
-from ffb.schema import CORE, Column, Schema
+from ffb.schema import (
+    CORE,
+    EPOCH,
+    KEPT,
+    LASER,
+    LATE,
+    PRODUCER,
+    PULSE_ID,
+    TIMESTAMP,
+    XRAY,
+    Column,
+    Schema,
+)
 from ffb.shot import BeginStep, FrameBlock, Shot
 from ffb.sink import Provenance
 from ffb.source import Run
@@ -63,7 +75,8 @@ class Plan:
             )
             for c, at in zip(self.schema.columns, self.schema.offsets(self.capacity), strict=False)
         }
-        self._stamped = np.array([self._places[c.name][:2] for c in CORE if c.name != "step"])
+        stamped = (TIMESTAMP, PULSE_ID, XRAY, LASER)
+        self._stamped = np.array([self._places[c.name][:2] for c in stamped])
         self._batch: Batch | None = None
         self._n = self._stepped = 0
         guard = self._guard
@@ -128,6 +141,9 @@ class Plan:
             return None
         self._fill_steps()
         self._stamp(*self._stamp_arguments(n, batch))
+        self._column(batch, KEPT.name)[:n] = 1.0
+        for c in (PRODUCER, EPOCH, LATE):  # for the aggregator to fill in
+            self._column(batch, c.name)[:n] = 0
         for name in self.recorded:
             self._record(name, batch, n)
         self._shots.run(n, batch)

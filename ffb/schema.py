@@ -22,7 +22,8 @@ class Column(NamedTuple):
     ``name`` is its path in the file, its key on the wire and its title on the page. ``shape`` is
     that of one row; ``dims`` names its axes; ``dtype`` is a little-endian numpy string; ``unit``
     is ``"1"`` if it has none; ``reducer`` is the configured name it comes from, ``""`` for what
-    ffb itself adds.
+    ffb itself adds. ``codec`` names the compression of its chunks, ``""`` for none, and ``chunk``
+    the rows of a chunk then.
     """
 
     name: str
@@ -32,6 +33,8 @@ class Column(NamedTuple):
     unit: str = "1"
     doc: str = ""
     reducer: str = ""
+    codec: str = ""
+    chunk: int = 0
 
     @property
     def row_bytes(self) -> int:
@@ -50,8 +53,15 @@ STEP = Column("step", "<i4", doc="index of the step within the run, -1 before th
 XRAY = Column("lightStatus/xray", "<i1", doc="1 x-rays on, 0 off, -1 unknown, from event codes")
 LASER = Column("lightStatus/laser", "<i1", doc="1 laser on, 0 off, -1 unknown, from event codes")
 
+#: Filled by the producer; below 1 the shots around this one were shed, by hash of their stamps.
+KEPT = Column("ffb/kept", "<f4", doc="fraction of shots kept where this one was taken")
+#: Filled by the aggregator, which alone knows.
+PRODUCER = Column("ffb/producer", "<u2", doc="index of its producer in ffb/producers")
+EPOCH = Column("ffb/epoch", "<u2", doc="index of its epoch in ffb/epochs: one set of parameters")
+LATE = Column("ffb/late", "|b1", doc="whether it came after newer shots were committed")
+
 #: Every batch begins with these.
-CORE = (TIMESTAMP, PULSE_ID, STEP, XRAY, LASER)
+CORE = (TIMESTAMP, PULSE_ID, STEP, XRAY, LASER, KEPT, PRODUCER, EPOCH, LATE)
 
 
 @dataclass(frozen=True)

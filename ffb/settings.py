@@ -31,6 +31,7 @@ T = TypeVar("T")
 List = Annotated[tuple[T, ...], Strict(False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Codec = Literal["none", "bitshuffle-lz4", "bitshuffle-zstd"]
 Code = Annotated[int, Field(ge=0, lt=16 * shot.CODE_WORDS)]
 
 
@@ -311,7 +312,7 @@ class LightConfig(Table):
 class BatchConfig(Table):
     """When a producer sends what it has."""
 
-    shots: Count = 100
+    shots: Count = 128
     """Shots of a full batch."""
     age_ms: Annotated[float, Field(gt=0)] = 50.0
     """Milliseconds after which a batch goes although it is not full."""
@@ -322,6 +323,8 @@ class AggregationConfig(Table):
 
     horizon_ms: Annotated[float, Field(ge=0)] = 2000.0
     """Milliseconds to wait for slower producers, so that rows come in timestamp order."""
+    horizon_shots: Count = 1 << 20
+    """Rows that may wait so; the oldest go on when there are more."""
     commit_ms: Annotated[float, Field(gt=0)] = 50.0
     """Milliseconds between commits."""
     end_timeout_s: Annotated[float, Field(gt=0)] = 30.0
@@ -344,6 +347,8 @@ class TransportConfig(Table):
     """File with the aggregator's secret CURVE key, needed to be reached from other hosts."""
     window_mb: Annotated[float, Field(gt=0)] = 128.0
     """Megabytes of uncommitted batches a producer keeps before it waits or sheds."""
+    ring: bool = True
+    """Whether producers keep them in /dev/shm as well, so that a killed one loses none of them."""
 
 
 class WriterConfig(Table):
@@ -357,8 +362,16 @@ class WriterConfig(Table):
         "{exp}_Run{run:04d}.h5"
     )
     """Name of a run's file; may use `{exp}`, `{hutch}` and `{run}`."""
-    compression: Literal["none"] = "none"
-    """Compression of the columns."""
+    compression: Codec = "none"
+    """Compression of array columns, done by the producers."""
+    segment_rows: Annotated[int, Field(ge=1024, multiple_of=1024)] = 1 << 20
+    """Rows after which a new file segment begins."""
+    segment_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds after which a new file segment begins."""
+    sync_s: Annotated[float, Field(ge=0)] = 1.0
+    """Seconds of rows that a power failure may cost; 0 syncs every commit before it counts."""
+    merge: bool = True
+    """Whether to make one plain file of a run that has ended."""
 
 
 class DashboardConfig(Table):

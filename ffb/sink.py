@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ffb.batch import Batch
 from ffb.schema import Schema
@@ -24,12 +24,37 @@ class Provenance:
     notes: tuple[str, ...] = ()
 
 
+class Entry(NamedTuple):
+    """A line of the ledger: what became of ``shots`` shots of one producer.
+
+    ``state`` is :data:`WRITTEN`, or the reason for a loss. ``first`` and ``last`` are timestamps
+    in the order in which the producer read them. Between two written ones of an entry the producer
+    read nothing that it lost; between two lost ones of an entry with more shots than one there may
+    be others, with entries of their own. ``row`` is where the first written shot stands, -1 for a
+    loss.
+    """
+
+    producer: int
+    state: str
+    first: int
+    last: int
+    shots: int
+    row: int = -1
+
+
+#: State of shots that have a row.
+WRITTEN = "written"
+
+
 @dataclass(frozen=True)
 class Counts:
     """The books at a commit, over all producers: ``read = written + sum(lost) + in flight``.
 
     ``late`` rows came after newer ones were committed, ``duplicates`` have the timestamp of
-    another row; both are written. ``ended`` says at the end of the run why it ended.
+    another row; both are written. ``ended`` says at the end of the run why it ended. ``epoch`` is
+    that of the newest rows. ``not_seen`` estimates from gaps between pulse ids how many shots the
+    DAQ made that were never offered to us; it is no part of the balance. ``ledger`` holds the
+    entries that this commit adds, everything else is cumulative.
     """
 
     commit: int = 0
@@ -40,6 +65,9 @@ class Counts:
     producers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     ended: str = ""
     duplicates: int = 0
+    epoch: int = 0
+    not_seen: int = 0
+    ledger: tuple[Entry, ...] = ()
 
 
 class Sink(Protocol):
@@ -47,6 +75,10 @@ class Sink(Protocol):
 
     def begin_run(self, info: RunInfo, schema: Schema, provenance: Provenance) -> None:
         """Prepare for a run; called once, before its first rows."""
+        ...
+
+    def begin_epoch(self, epoch: int, schema: Schema, provenance: Provenance) -> None:
+        """Prepare for rows of other columns or parameters; comes right after a commit."""
         ...
 
     def append(self, batch: Batch) -> None:

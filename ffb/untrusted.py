@@ -99,8 +99,9 @@ def parse_schema(frame: Frame) -> Schema:
 def _column(row: Any) -> Column:
     if type(row) is not list or len(row) != len(Column._fields):
         raise WireError(f"a column has the fields {', '.join(Column._fields)}")
-    name, dtype, shape, dims, unit, doc, reducer = row
-    for field, value in (("name", name), ("unit", unit), ("doc", doc), ("reducer", reducer)):
+    name, dtype, shape, dims, unit, doc, reducer, codec, chunk = row
+    texts = {"name": name, "unit": unit, "doc": doc, "reducer": reducer, "codec": codec}
+    for field, value in texts.items():
         typed(field, value, str)
         limit(f"letters of {field}", len(value), 4096 if field == "doc" else MAX_TEXT)
     where = f"column {name[:40]!r}"
@@ -114,4 +115,6 @@ def _column(row: Any) -> Column:
         raise WireError(f"{where}: shape must hold positive whole numbers")
     if not all(type(d) is str and len(d) <= MAX_TEXT for d in dims) or len(dims) > MAX_RANK:
         raise WireError(f"{where}: dims must be names")
-    return Column(name, dtype, tuple(shape), tuple(dims), unit, doc, reducer)
+    if type(chunk) is not int or not 0 <= chunk <= MAX_ROWS:
+        raise WireError(f"{where}: chunk is a number of rows")
+    return Column(name, dtype, tuple(shape), tuple(dims), unit, doc, reducer, codec, chunk)

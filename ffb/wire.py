@@ -68,7 +68,9 @@ class Header(NamedTuple):
     ``seq`` counts its messages from 1; the transport fills in these two and ``producer``. ``n``,
     ``schema`` and ``read`` (int64 ns since 1970 per shot, as bytes) come from the batch, see
     :func:`encode`. ``counts`` is cumulative per producer and run, as of the end of this message:
-    ``{"read": shots, "lost": {reason: shots}}``.
+    ``{"read": shots, "lost": {reason: shots}}``. ``losses`` are those since the message before,
+    each ``[reason, first timestamp, last timestamp, shots]``. ``encoded`` holds for a batch with
+    compressed columns the bytes of each column in the payload (int64, as bytes).
     """
 
     kind: str
@@ -82,6 +84,8 @@ class Header(NamedTuple):
     schema: bytes = b""
     read: bytes = b""
     counts: Mapping[str, Any] = {"read": 0, "lost": {}}
+    losses: Sequence[Sequence[Any]] = ()
+    encoded: bytes = b""
 
 
 class EndRun(NamedTuple):
@@ -192,6 +196,7 @@ class Decoder:
             if (kind_of is int and value < 0) or (kind_of is str and len(value) > MAX_TEXT):
                 raise WireError(f"{name} is out of range")
         _check_counts(got["counts"])
+        _check_losses(got["losses"])
         return Header(**{name: got[name] for name in _HEADER})
 
     def _schema(self, name: bytes, frame: Frame) -> Schema:
@@ -284,6 +289,8 @@ _HEADER: dict[str, type] = {
     "schema": bytes,
     "read": bytes,
     "counts": dict,
+    "losses": list,
+    "encoded": bytes,
 }
 
 
@@ -295,6 +302,15 @@ def _check_counts(counts: dict[str, Any]) -> None:
         raise WireError("counts must be whole numbers")
     if any(len(reason) > MAX_TEXT for reason in lost):
         raise WireError("a reason for a loss is too long")
+
+
+def _check_losses(losses: list[Any]) -> None:
+    limit("losses in one message", len(losses), MAX_COLUMNS)
+    for loss in losses:
+        if type(loss) is not list or [type(v) for v in loss] != [str, int, int, int]:
+            raise WireError("a loss is a reason, two timestamps and a number of shots")
+        if len(loss[0]) > MAX_TEXT or not all(0 <= v < 1 << 63 for v in loss[1:]):
+            raise WireError("a loss is out of range")
 
 
 def _plain_body(body: Body) -> dict[str, Any]:

@@ -150,6 +150,10 @@ class SmallData:
             if "epoch" in p and "seq" in p
         }
 
+    def begin_epoch(self, epoch: int, schema: Schema, provenance: Provenance) -> None:
+        """Refuse: columns cannot change within one file."""
+        raise NotImplementedError
+
     def append(self, batch: Batch) -> None:
         """Take rows in timestamp order; the batch must stay as it is until committed.
 

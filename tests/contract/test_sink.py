@@ -26,6 +26,9 @@ class ListSink:
     def begin_run(self, info: RunInfo, schema: Schema, provenance: Provenance) -> None:
         self.rows, self._waiting = 0, 0
 
+    def begin_epoch(self, epoch: int, schema: Schema, provenance: Provenance) -> None:
+        pass
+
     def append(self, batch: Batch) -> None:
         self._waiting += batch.n
 

@@ -26,13 +26,13 @@ BOUNDARIES = {
 #: Layers of the engine, lowest first; a module imports only from its own layer or lower ones.
 LAYERS = (
     {"shot", "source", "schema", "batch", "sink", "health", "runs", "layers", "address"},
-    {"reduce", "endpoints", "untrusted"},
+    {"reduce", "endpoints", "untrusted", "contents", "codec", "losses"},
     {"settings", "compile", "wire", "uncalibrated"},
-    {"light", "problems", "window", "fuse", "accumulate"},
+    {"light", "problems", "window", "fuse", "accumulate", "shed", "unseen", "ring"},
     {"resolve", "config", "guard", "ledger", "merge", "transport"},
     {"stages", "bind"},
     {"plan", "aggregate", "live", "reader", "beside"},
-    {"ffb", "produce", "serve"},
+    {"ffb", "audit", "verify", "produce", "serve"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
     {"supervise", "table", "check", "show", "replay"},
     {"processes"},

@@ -1,0 +1,72 @@
+"""What a small-data file holds beside the columns: names and element types, for writer and reader.
+
+A run in the making is a chain of *file segments*, each an HDF5 file of its own in the folder
+``<name>.parts`` beside ``<name>.h5``, the *master*: virtual datasets over all segments, with
+relative paths. A segment holds rows of one epoch; it is written as ``seg0000.live.h5`` and becomes
+``seg0000.h5`` when it is closed. The journal beside them (``journal``) is the durable truth on what
+was committed. A run that has ended is merged into one plain file of the master's name, with the
+same names in it, and the folder goes.
+
+Rows, offsets into the log and the counter ``ffb/committed`` count over the whole run, in whichever
+segment they stand. Rows count only up to ``ffb/committed``, however long a column is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+#: Version of this layout; a reader refuses what is newer than itself.
+LAYOUT = 2
+
+GROUP = "ffb"
+#: (1,) int64: rows of the run that are whole and committed.
+COMMITTED = "ffb/committed"
+#: (1,) int64: 1 once the run has ended and nothing follows.
+COMPLETE = "ffb/complete"
+#: JSON text, in a master only: the segments in order, each a map of ``SEGMENT_KEYS``.
+SEGMENTS = "ffb/segments"
+
+#: One line a commit.
+COMMITS = "ffb/commits"
+#: What became of every shot: :class:`ffb.sink.Entry`, with the commit that brought it.
+LEDGER = "ffb/ledger"
+#: Processes that took part.
+PRODUCERS = "ffb/producers"
+#: Sets of columns and parameters; columns and provenance stand in the log.
+EPOCHS = "ffb/epochs"
+#: Steps of the scan; ``row`` is the first row of the step.
+STEPS = "ffb/steps"
+#: JSON lines as bytes: the details of every commit, epoch and step, at the offsets they give.
+LOG = "ffb/log"
+
+#: Of a segment: its file's name, the run's row at which it begins, its committed rows (-1 while it
+#: is being written), its epoch, its number of lines in each table before its own first one.
+SEGMENT_KEYS = ("file", "first", "rows", "epoch", "tables")
+
+_LOG = [("log", "<i8"), ("size", "<i8")]
+COMMIT_DTYPE = np.dtype(
+    [(k, "<i8") for k in ("commit", "rows", "time", "read", "written", "lost", "late", "not_seen")]
+    + _LOG
+)
+LEDGER_DTYPE = np.dtype(
+    [("producer", "<u2"), ("state", "S30"), ("first", "<u8"), ("last", "<u8")]
+    + [(k, "<i8") for k in ("shots", "row", "commit")]
+)
+PRODUCER_DTYPE = np.dtype([("producer", "<u2"), ("name", "S70"), ("process", "<i8")])
+EPOCH_DTYPE = np.dtype([("epoch", "<i8"), ("row", "<i8"), ("commit", "<i8"), *_LOG])
+STEP_DTYPE = np.dtype([("step", "<i8"), ("row", "<i8"), *_LOG])
+
+#: Tables that grow beside the columns: element type, and rows in a chunk.
+TABLES: dict[str, tuple[np.dtype[np.void] | np.dtype[np.uint8], int]] = {
+    COMMITS: (COMMIT_DTYPE, 128),
+    LEDGER: (LEDGER_DTYPE, 128),
+    PRODUCERS: (PRODUCER_DTYPE, 16),
+    EPOCHS: (EPOCH_DTYPE, 16),
+    STEPS: (STEP_DTYPE, 128),
+    LOG: (np.dtype(np.uint8), 16384),
+}
+
+
+def state_bytes(state: str) -> bytes:
+    """State of an entry as the ledger holds it."""
+    return state.encode()[: LEDGER_DTYPE["state"].itemsize]
