@@ -293,11 +293,11 @@ class RunFile:
 
     @property
     def counts(self) -> Counts:
-        """The books at the commit shown; by producer what its batches' durable state is."""
+        """The books at the commit shown, without its entries, for which see the ledger."""
         table = self.commits
         if not len(table):
             return Counts()
-        known = {f.name for f in fields(Counts)}
+        known = {f.name for f in fields(Counts)} - {"ledger"}
         return Counts(**{k: v for k, v in json.loads(self._log(table[-1])).items() if k in known})
 
     @property

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ffb import reader
-from ffb.schema import Column, Schema
+from ffb.schema import CORE, Column, Schema
 from ffb.sink import Counts, Provenance
 from ffb.writers.small_data import SmallData
 from tests.unit.small_data_truth import (
@@ -130,7 +130,7 @@ def test_repr_is_a_table(run):
     assert (
         lines[0] == f"{NAME}: mfxx49820 run 42, 300 rows, {len(SCHEMA.columns)} columns, complete"
     )
-    assert lines[1 + 5].split() == ["spot/sum", "f8", "keV", "all", "of", "it"]
+    assert lines[1 + len(CORE)].split() == ["spot/sum", "f8", "keV", "all", "of", "it"]
     assert len(lines) == 1 + len(SCHEMA.columns)
 
 
@@ -213,7 +213,7 @@ def test_xarray_has_coordinates_and_units(run):
 def test_two_reducers_with_axes_of_one_name_keep_them_apart(tmp_path):
     schema = Schema(
         (
-            *SCHEMA.columns[:5],
+            *CORE,
             Column("a/I", "<f4", (3,), ("q",), reducer="a"),
             Column("b/I", "<f4", (3,), ("q",), reducer="b"),
             Column("b/n", "<f4", (3,), ("q",), reducer="b"),
