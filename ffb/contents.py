@@ -36,6 +36,9 @@ PRODUCERS = "ffb/producers"
 EPOCHS = "ffb/epochs"
 #: Steps of the scan; ``row`` is the first row of the step.
 STEPS = "ffb/steps"
+#: Only in a merged file whose rows were moved: where they stood in the order of their commits, a
+#: line for rows that stayed together. Commit K holds the rows with a ``place`` below its ``rows``.
+ORDER = "ffb/order"
 #: JSON lines as bytes: the details of every commit, epoch and step, at the offsets they give.
 LOG = "ffb/log"
 
@@ -55,6 +58,7 @@ LEDGER_DTYPE = np.dtype(
 PRODUCER_DTYPE = np.dtype([("producer", "<u2"), ("name", "S70"), ("process", "<i8")])
 EPOCH_DTYPE = np.dtype([("epoch", "<i8"), ("row", "<i8"), ("commit", "<i8"), *_LOG])
 STEP_DTYPE = np.dtype([("step", "<i8"), ("row", "<i8"), *_LOG])
+ORDER_DTYPE = np.dtype([("row", "<i8"), ("place", "<i8"), ("rows", "<i8")])
 
 #: Tables that grow beside the columns: element type, and rows in a chunk.
 TABLES: dict[str, tuple[np.dtype[np.void] | np.dtype[np.uint8], int]] = {
