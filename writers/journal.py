@@ -1,0 +1,141 @@
+"""The journal of a run: an append-only record of every commit and of where its chunks lie.
+
+A record is ``<u32 length, u32 crc32>``, the CRC over the length and the body, then the body: a
+msgpack map with the key ``kind``. What follows a torn or damaged record does not count. A record
+that :meth:`Journal.sync` has returned for outlives a power failure; where the rows that it tells of
+were synced before it, they can be found again whatever became of the rest of their file.
+
+Kinds and their fields:
+
+======= ==========================================================================================
+run     layout, exp, run, began
+segment number, file, live, first (the run's row it begins at), epoch, schema (``Schema.packed``),
+        provenance (a map of plain data), tables (for each table, lines before this segment's first)
+commit  commit, segment, rows (of the run), tables (lines of the run), counts (``Counts`` without
+        its ledger), chunks (records of ``CHUNK``, for chunks that are new or moved)
+closed  segment, rows (of the segment)
+ended   counts
+======= ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgpack
+import numpy as np
+
+#: Where a chunk lies: its dataset (the columns in order of the schema, then ``contents.TABLES``),
+#: its number within the segment, its bytes in the file, and which filters it was *not* put through.
+CHUNK = np.dtype(
+    [("dataset", "<u2"), ("chunk", "<u4"), ("address", "<u8"), ("size", "<u4"), ("mask", "<u4")]
+)
+
+_HEAD = struct.Struct("<II")
+
+
+class Journal:
+    """A journal open for appending: created, or continued after cutting off a torn end.
+
+    Every method raises ``OSError`` when the disk refuses; what is queued stays queued then, so
+    that :meth:`write` can be repeated.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        new = not os.path.exists(self.path)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
+        self._queue: list[bytes] = []
+        try:
+            self._size = 0 if new else scan(self.path).end
+            os.ftruncate(self._fd, self._size)
+            if new:
+                sync_folder(os.path.dirname(self.path) or ".")
+        except BaseException:
+            self.close()
+            raise
+
+    def add(self, kind: str, **fields: Any) -> None:
+        """Queue a record of plain data; numpy's scalars and mappings are taken too."""
+        body = bytes(msgpack.packb({"kind": kind, **fields}, default=_plain))
+        size = len(body).to_bytes(4, "little")
+        self._queue.append(_HEAD.pack(len(body), zlib.crc32(body, zlib.crc32(size))) + body)
+
+    def write(self) -> None:
+        """Hand all that is queued to the operating system at once, or nothing of it."""
+        data = b"".join(self._queue)
+        try:
+            # Not by O_APPEND: after a failure the next attempt overwrites what was torn.
+            done = os.pwrite(self._fd, data, self._size)
+            if done < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+        except OSError:
+            os.ftruncate(self._fd, self._size)
+            raise
+        self._size += len(data)
+        self._queue.clear()
+
+    def sync(self) -> None:
+        """Return when all that was written would outlive a power failure."""
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        """Close it; what was queued and not written is gone."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+
+class Scan(NamedTuple):
+    """How far a journal is whole: records, the byte after the last of them, and the file's size."""
+
+    records: int
+    end: int
+    size: int
+
+
+def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """All records up to the first that is torn or damaged; ``FileNotFoundError`` without a file."""
+    for _, record in _walk(path):
+        yield record
+
+
+def scan(path: str | os.PathLike[str]) -> Scan:
+    """Tell how far the journal is whole."""
+    ends = [0, *(end for end, _ in _walk(path))]
+    return Scan(len(ends) - 1, ends[-1], os.stat(path).st_size)
+
+
+def _walk(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    with open(path, "rb") as f:
+        size = os.fstat(f.fileno()).st_size
+        while len(head := f.read(_HEAD.size)) == _HEAD.size:
+            length, crc = _HEAD.unpack(head)
+            if not 0 < length <= size - f.tell():
+                return
+            body = f.read(length)
+            if len(body) < length or zlib.crc32(body, zlib.crc32(head[:4])) != crc:
+                return
+            yield f.tell(), msgpack.unpackb(body, strict_map_key=False)
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Return when the names in ``folder`` would outlive a power failure."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is no plain data: {value!r}")
