@@ -8,6 +8,7 @@ foreign or too large raises :class:`WireError`, and nothing else.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,15 +27,19 @@ from ffb.untrusted import (
     DTYPES,
     MAX_COLUMNS,
     MAX_HEADER,
+    MAX_INT,
     MAX_PAYLOAD,
     MAX_RANK,
     MAX_ROWS,
     MAX_SCHEMA,
+    MAX_STAMP,
+    MAX_STATUS,
     MAX_TEXT,
     MAX_VALUES,
     UNTRUSTED,
     Frame,
     WireError,
+    check_coords,
     limit,
     packed,
     parse_schema,
@@ -57,7 +62,7 @@ __all__ = [
     "unpack",
 ]
 
-VERSION = 1
+VERSION = 2
 KINDS = ("begin_run", "shots", "step", "end_run", "status")
 
 
@@ -167,8 +172,11 @@ class Decoder:
             if header.n or header.read:
                 raise WireError(f"{header.kind} carries no rows, yet n = {header.n}")
             items = MAX_VALUES if header.kind == "begin_run" else MAX_COLUMNS
-            plain = unpacked("body", body, MAX_SCHEMA, items)
-            return Message(header, schema, _BODIES[header.kind](plain))
+            most = MAX_STATUS if header.kind == "status" else MAX_SCHEMA
+            plain = _BODIES[header.kind](unpacked("body", body, most, items))
+            if isinstance(plain, Provenance) and schema is not None:
+                check_coords(schema, plain.reducers)
+            return Message(header, schema, plain)
         assert schema is not None
         limit("rows", header.n, MAX_ROWS)
         limit("bytes of payload", len(body), MAX_PAYLOAD)
@@ -193,8 +201,10 @@ class Decoder:
             raise WireError(f"{kind}: header fields {missing} are missing")
         for name, kind_of in _HEADER.items():
             value = typed(name, got[name], kind_of)
-            if (kind_of is int and value < 0) or (kind_of is str and len(value) > MAX_TEXT):
+            if kind_of is int and not 0 <= value <= (MAX_STAMP if name == "began" else MAX_INT):
                 raise WireError(f"{name} is out of range")
+            if kind_of is str and (len(value) > MAX_TEXT or not _FILE_NAME.fullmatch(value)):
+                raise WireError(f"{name} {value[:40]!r} could not be the name of a file")
         _check_counts(got["counts"])
         _check_losses(got["losses"])
         return Header(**{name: got[name] for name in _HEADER})
@@ -277,6 +287,7 @@ def _unpack_snapshot(view: memoryview) -> tuple[dict[str, Any], dict[str, NDArra
 
 
 _PREFIX, _MAGIC = struct.Struct("<4sII"), b"ffbS"
+_FILE_NAME = re.compile(r"([A-Za-z0-9_:-][A-Za-z0-9_.:-]*)?")  # of an experiment or a producer
 _HEADER: dict[str, type] = {
     "kind": str,
     "exp": str,
@@ -298,7 +309,7 @@ def _check_counts(counts: dict[str, Any]) -> None:
     if counts.keys() != {"read", "lost"}:
         raise WireError("counts must hold read and lost")
     lost = typed("lost", counts["lost"], dict)
-    if not all(type(c) is int and c >= 0 for c in (counts["read"], *lost.values())):
+    if not all(type(c) is int and 0 <= c <= MAX_INT for c in (counts["read"], *lost.values())):
         raise WireError("counts must be whole numbers")
     if any(len(reason) > MAX_TEXT for reason in lost):
         raise WireError("a reason for a loss is too long")
@@ -350,6 +361,8 @@ def _provenance(raw: Any) -> Provenance:
 def _step(raw: Any) -> BeginStep:
     kinds = {"step": int, "values": dict, "docstring": str, "timestamp": int}
     got = _exactly("step", raw, kinds)
+    if not (0 <= got["step"] < 1 << 31 and 0 <= got["timestamp"] <= MAX_STAMP):
+        raise WireError("step: its number or timestamp is out of range")
     return BeginStep(**{**got, "values": _numbers("step.values", got["values"])})
 
 
