@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import struct
+from math import prod
 from typing import Any, TypeAlias
 
 import msgpack
 
+from ffb.contents import GROUP
 from ffb.schema import CORE, Column, Schema
 
 MAX_HEADER = 1 << 20
 MAX_SCHEMA = 4 << 20
+MAX_STATUS = 1 << 17  # one is kept of every producer, and all of them go into each snapshot
 MAX_PAYLOAD = 1 << 30
 MAX_COLUMNS = 20_000
 MAX_VALUES = 1 << 17  # in one list: the coordinates of a long axis
+MAX_CELLS = 1 << 24  # in one row, over all columns: an image of 16 Mpx and not much more
 MAX_ROWS = 100_000  # their read times, eight bytes each, must fit into the header
 MAX_RANK = 4
+MAX_INT = (1 << 63) - 1  # what a table of the file holds
+MAX_STAMP = (1 << 64) - 1
 MAX_TEXT = 255
 MAX_NEST = 16
 
@@ -76,12 +82,14 @@ def _check_plain(value: Any, depth: int) -> None:
     if depth == 0:
         raise WireError(f"data nested deeper than {MAX_NEST}")
     if isinstance(value, dict):
-        if not all(type(k) is str for k in value):
+        if not all(type(k) is str and "\0" not in k for k in value):
             raise WireError("keys must be text")
         value = list(value.values())
     if isinstance(value, list):
         for v in value:
             _check_plain(v, depth - 1)
+    elif isinstance(value, str) and "\0" in value:
+        raise WireError("a zero byte in a text: no file could hold it")
     elif not isinstance(value, str | bytes | int | float | None):
         raise WireError(f"{type(value).__name__} is not plain data")
 
@@ -92,8 +100,36 @@ def parse_schema(frame: Frame) -> Schema:
     schema = Schema(tuple(_column(row) for row in rows))
     if [c[:3] for c in schema.columns[: len(CORE)]] != [c[:3] for c in CORE]:
         raise WireError(f"a schema begins with {', '.join(c.name for c in CORE)}")
-    limit("bytes in a row", sum(c.row_bytes for c in schema.columns), MAX_PAYLOAD)
+    limit("values in a row", sum(prod(c.shape) for c in schema.columns), MAX_CELLS)
+    _check_places({c.name for c in schema.columns})
     return schema
+
+
+def _check_places(names: set[str]) -> None:
+    """Refuse columns that would stand where a file has something else."""
+    ours = {c.name for c in CORE}
+    for name in names:
+        parts = name.split("/")
+        if parts[0] == GROUP and name not in ours:
+            raise WireError(f"column {name[:40]!r}: {GROUP}/ is kept for what ffb itself writes")
+        for k in range(1, len(parts)):
+            if (above := "/".join(parts[:k])) in names:
+                raise WireError(f"column {name[:40]!r} lies below another, {above[:40]!r}")
+
+
+def check_coords(schema: Schema, reducers: dict[str, Any]) -> None:
+    """Refuse axes of reducers that are no numbers, or have no place in the file."""
+    taken = {c.name for c in schema.columns}
+    known = {c.reducer for c in schema.columns} - {"", GROUP} - taken
+    for name, facts in reducers.items():
+        coords = facts.get("coords", {}) if isinstance(facts, dict) else {}
+        for dim, axis in typed(f"coords of {name}", coords, dict).items():
+            where = f"axis {dim[:40]!r} of {name[:40]!r}"
+            if name not in known or not dim.isidentifier():
+                raise WireError(f"{where} belongs to no column")
+            values = typed(where, axis, dict).get("values")
+            if type(values) is not list or not all(type(v) in {int, float} for v in values):
+                raise WireError(f"{where}: values must be numbers")
 
 
 def _column(row: Any) -> Column:
@@ -113,8 +149,8 @@ def _column(row: Any) -> Column:
         raise WireError(f"{where}: at most {MAX_RANK} axes")
     if not all(type(s) is int and 0 < s <= MAX_PAYLOAD for s in shape):
         raise WireError(f"{where}: shape must hold positive whole numbers")
-    if not all(type(d) is str and len(d) <= MAX_TEXT for d in dims) or len(dims) > MAX_RANK:
-        raise WireError(f"{where}: dims must be names")
+    if not all(type(d) is str and len(d) <= MAX_TEXT for d in dims) or len(dims) > len(shape):
+        raise WireError(f"{where}: dims must be names of its axes")
     if type(chunk) is not int or not 0 <= chunk <= MAX_ROWS:
         raise WireError(f"{where}: chunk is a number of rows")
     return Column(name, dtype, tuple(shape), tuple(dims), unit, doc, reducer, codec, chunk)
