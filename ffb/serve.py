@@ -145,6 +145,7 @@ class Service:
     def _take(self, delivery: Delivery, now: int) -> None:
         try:
             message = self._decode(delivery.frames)
+            _check_sender(message.header, delivery, self.config.exp)
         except WireError as e:
             self.hub.reject(delivery.producer)
             log.warning("producer=%s sent what cannot be read: %s", delivery.producer, e)
@@ -152,11 +153,6 @@ class Service:
                 self.aggregator.skip(delivery.producer, delivery.epoch, delivery.seq)
             return
         header = message.header
-        if not _honest(header, delivery):
-            self.hub.reject(delivery.producer)
-            if delivery.seq:
-                self.aggregator.skip(delivery.producer, delivery.epoch, delivery.seq)
-            return
         self._record(delivery.frames)
         self._heard[delivery.producer] = now
         if header.kind == "status" and isinstance(message.body, dict):
@@ -230,10 +226,14 @@ class Service:
         }
 
 
-def _honest(header: Header, delivery: Delivery) -> bool:
-    """Whether a message says of itself what its envelope says of it."""
+def _check_sender(header: Header, delivery: Delivery, exp: str) -> None:
+    """Refuse a message that says of itself what its envelope does not, or of no concern here."""
     if (header.producer, header.epoch) != (delivery.producer, delivery.epoch):
-        return False
+        raise WireError(f"it gives itself another name, {header.producer!r}")
     if delivery.seq == 0:  # a reminder of a run, or a status: nothing that counts
-        return header.kind in {"begin_run", "status"}
-    return header.seq == delivery.seq
+        if header.kind not in {"begin_run", "status"}:
+            raise WireError(f"{header.kind} without a number")
+    elif header.seq != delivery.seq or header.kind == "status":
+        raise WireError("its number is not that of its envelope")
+    if header.kind != "status" and exp not in {"", header.exp}:
+        raise WireError(f"it is of experiment {header.exp!r}, and this aggregator of {exp!r}")
