@@ -28,10 +28,11 @@ class Entry(NamedTuple):
     """A line of the ledger: what became of ``shots`` shots of one producer.
 
     ``state`` is :data:`WRITTEN`, or the reason for a loss. ``first`` and ``last`` are timestamps
-    in the order in which the producer read them. Between two written ones of an entry the producer
-    read nothing that it lost; between two lost ones of an entry with more shots than one there may
-    be others, with entries of their own. ``row`` is where the first written shot stands, -1 for a
-    loss.
+    in the order in which the producer read them, 0 where they are not known. Those of written shots
+    ascend, so a producer whose timestamps go back has entries that overlap. Between two written
+    ones of an entry the producer read nothing that it lost, unless both lie within one loss of
+    several shots; between two lost ones of an entry with more shots than one there may be others,
+    with entries of their own. ``row`` is where the first written shot stands, -1 for a loss.
     """
 
     producer: int
@@ -54,7 +55,8 @@ class Counts:
     another row; both are written. ``ended`` says at the end of the run why it ended. ``epoch`` is
     that of the newest rows. ``not_seen`` estimates from gaps between pulse ids how many shots the
     DAQ made that were never offered to us; it is no part of the balance. ``ledger`` holds the
-    entries that this commit adds, everything else is cumulative.
+    entries that this commit adds, everything else is cumulative. ``state`` is what the aggregator
+    goes on from after a restart, plain data.
     """
 
     commit: int = 0
@@ -68,6 +70,7 @@ class Counts:
     epoch: int = 0
     not_seen: int = 0
     ledger: tuple[Entry, ...] = ()
+    state: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Sink(Protocol):
