@@ -13,7 +13,12 @@ segment they stand. Rows count only up to ``ffb/committed``, however long a colu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import numpy as np
+
+from ffb.schema import Column, Schema
 
 #: Version of this layout; a reader refuses what is newer than itself.
 LAYOUT = 2
@@ -74,3 +79,36 @@ TABLES: dict[str, tuple[np.dtype[np.void] | np.dtype[np.uint8], int]] = {
 def state_bytes(state: str) -> bytes:
     """State of an entry as the ledger holds it."""
     return state.encode()[: LEDGER_DTYPE["state"].itemsize]
+
+
+class Shown(NamedTuple):
+    """A column of a run: ``source`` is its name in the file segments of ``epochs``, which have it.
+
+    ``column`` is as the newest of them says, under the name by which the run shows it.
+    """
+
+    column: Column
+    source: str
+    epochs: tuple[int, ...]
+
+
+def union(schemas: Mapping[int, Schema]) -> dict[str, Shown]:
+    """Columns of a run whose epochs (by number) have ``schemas``, in the order of the newest one.
+
+    A column that changed its dtype or shape has its plain name in the newest form, and
+    ``<name>_e<epoch>`` in every older one, of the newest epoch with that form. Where an epoch does
+    not have a column, its rows show the missing value.
+    """
+    forms: dict[tuple[str, str, tuple[int, ...]], list[int]] = {}
+    for epoch in sorted(schemas, reverse=True):
+        for c in schemas[epoch].columns:
+            forms.setdefault((c.name, c.dtype, c.shape), []).append(epoch)
+    out: dict[str, Shown] = {}
+    plain = {name for name, _, _ in forms}
+    for (source, _, _), epochs in forms.items():
+        name = source
+        while name in out or (name != source and name in plain):
+            name += f"_e{epochs[0]}"
+        column = schemas[epochs[0]].by_name[source]._replace(name=name)
+        out[name] = Shown(column, source, tuple(sorted(epochs)))
+    return out
