@@ -17,8 +17,12 @@ from numpy.typing import NDArray
 LIGHTS = ("unknown", "off", "on", "no x-rays")
 N_LIGHTS = len(LIGHTS)
 
-#: No histogram reaches further than this; doubling a range must not overflow.
-FAR = 1e200
+#: No histogram reaches further than this, nor tells apart what is nearer to zero than this: exact
+#: arithmetic on its edges must neither overflow nor underflow.
+FAR, NEAR = 1e200, 1e-100
+
+#: No bin is narrower than this part of a value in it, so that its number is exact.
+FINEST = 2.0**-50
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -163,16 +167,23 @@ class Moments:
 class Histograms:
     """Histograms of scalar columns by light, whose range grows as the values ask for.
 
-    A range doubles by adding neighbouring bins, so counts are never lost and never guessed;
-    values that are not finite, or absurdly far out, are counted apart.
+    A bin is a power of two wide and its edges are multiples of that, so that arithmetic on them is
+    exact: which bin a value is in depends on the range alone, never on how the range grew. A range
+    doubles by adding neighbouring bins, so counts are never lost and never guessed. What is not
+    finite, or absurdly far out, is counted apart; what is absurdly near to zero is zero.
     """
 
     def __init__(self, columns: int, bins: int = 128) -> None:
         self.bins = bins
-        self.low: Floats = np.full(columns, np.nan)
         self.width: Floats = np.full(columns, np.nan)
         self.counts: NDArray[np.int64] = np.zeros((columns, N_LIGHTS, bins), np.int64)
         self.not_finite: NDArray[np.int64] = np.zeros(columns, np.int64)
+        self._first: Floats = np.full(columns, np.nan)  # number of the first bin; 0 begins at zero
+
+    @property
+    def low(self) -> Floats:
+        """Lower edge of the first bin of every column; NaN before its first value."""
+        return self._first * self.width
 
     def add(self, light: Ints, values: Floats) -> None:
         """Add rows ``values`` (n, columns) with their ``light`` (n,)."""
@@ -181,27 +192,38 @@ class Histograms:
         for c in range(values.shape[1]):
             x, state = values[finite[:, c], c], light[finite[:, c]]
             if x.size:
+                x = np.where(np.abs(x) < NEAR, 0.0, x)
                 self._reach(c, float(x.min()), float(x.max()))
-                at = ((x - self.low[c]) / self.width[c]).astype(np.int64)
-                flat = state * self.bins + np.clip(at, 0, self.bins - 1)
+                at = (np.floor(x / self.width[c]) - self._first[c]).astype(np.int64)
+                flat = state * self.bins + at
                 self.counts[c] += np.bincount(flat, minlength=N_LIGHTS * self.bins).reshape(
                     N_LIGHTS, self.bins
                 )
 
     def _reach(self, c: int, low: float, high: float) -> None:
         """Widen the range of column ``c`` until it holds ``low`` and ``high``."""
-        if np.isnan(self.low[c]):
+        if np.isnan(self.width[c]):
             span = (high - low) or max(abs(low) * 1e-3, 1e-12)
-            self.low[c], self.width[c] = low - span / 2, 2 * span / self.bins
-        half = self.bins // 2
-        while not self.low[c] <= low <= high < self.low[c] + self.bins * self.width[c]:
-            merged = self.counts[c].reshape(N_LIGHTS, half, 2).sum(2)
-            downward = low < self.low[c]
-            if downward:
-                self.low[c] -= self.bins * self.width[c]
-            self.counts[c] = 0
-            self.counts[c][:, half if downward else 0 :][:, :half] = merged
-            self.width[c] *= 2
+            least = max(NEAR, abs(low) * FINEST, abs(high) * FINEST)
+            self.width[c] = 2.0 ** np.ceil(np.log2(max(2 * span / self.bins, least)))
+            middle = (low / 2 + high / 2) / self.width[c]
+            self._first[c] = np.floor(middle) - self.bins // 2
+        while True:
+            first, last = np.floor(np.array([low, high]) / self.width[c]) - self._first[c]
+            if first >= 0 and last < self.bins:
+                return
+            self._double(c, downward=bool(first < 0))
+
+    def _double(self, c: int, *, downward: bool) -> None:
+        """Make the bins of column ``c`` twice as wide; those there were end up at one end."""
+        half, odd = self.bins // 2, int(self._first[c] % 2)
+        pairs = np.zeros((N_LIGHTS, self.bins + 2), np.int64)
+        pairs[:, odd : odd + self.bins] = self.counts[c]
+        at = half - 1 if downward else 0
+        self.counts[c] = 0
+        self.counts[c][:, at : at + half + 1] = pairs.reshape(N_LIGHTS, half + 1, 2).sum(2)
+        self._first[c] = np.floor(self._first[c] / 2) - at
+        self.width[c] *= 2
 
 
 class Means:

@@ -45,24 +45,36 @@ MOTOR, PRESENT = "scan/", "/present"
 
 
 class Live:
-    """A sink that keeps what the page shows: strips, histograms, scan curves, means."""
+    """A sink that keeps what the page shows: strips, histograms, scan curves, means.
+
+    Its statistics are those of rows ``first`` to ``first + shown`` of the run, in the order of
+    their commits. While it is ``filling``, rows come from the file alone, through :meth:`fill`.
+    """
 
     def __init__(self) -> None:
-        self.info = RunInfo("", 0)
-        self.schema = Schema(())
-        self._begin(Schema(()))
+        self.begin_run(RunInfo("", 0), Schema(()), Provenance())
 
     def begin_run(self, info: RunInfo, schema: Schema, provenance: Provenance) -> None:
         """Forget the last run and take up this one."""
-        self.info, self.schema, self.provenance = info, schema, provenance
+        self.info, self.provenance = info, provenance
+        self.counts, self.ended = Counts(), False
+        self.steps: dict[int, dict[str, float]] = {}
+        self._waiting: list[Batch] = []
         self._begin(schema)
 
     def begin_epoch(self, epoch: int, schema: Schema, provenance: Provenance) -> None:
         """Start the statistics anew: numbers of other parameters do not belong together."""
-        self.schema, self.provenance = schema, provenance
-        self._begin(schema)
+        first = self.counts.written if self.filling else self.first + self.shown
+        self.provenance = provenance
+        self._begin(schema, first, epoch)
 
-    def _begin(self, schema: Schema) -> None:
+    def begin_again(self, first: int, epoch: int) -> None:
+        """Forget all rows, to be filled from row ``first`` of the run, where ``epoch`` began."""
+        self._begin(self.schema, first, epoch)
+        self.filling = True
+
+    def _begin(self, schema: Schema, first: int = 0, epoch: int = 0) -> None:
+        self.schema, self.first, self.epoch, self.filling = schema, first, epoch, False
         core = {c.name for c in CORE}
         shown = [
             c
@@ -79,19 +91,21 @@ class Live:
         self.means = {c.name: Means(c.shape) for c in self.arrays}
         self.present: dict[str, Presence] = {}
         self.light: NDArray[np.int64] = np.zeros(N_LIGHTS, np.int64)
-        self.counts, self.ended = Counts(), False
-        self.steps: dict[int, dict[str, float]] = {}
         self.newest = self.newest_read = 0
-        self._waiting: list[Batch] = []
 
     def append(self, batch: Batch) -> None:
         """Hold rows back until they are committed."""
         self._waiting.append(batch)
 
+    @property
+    def shown(self) -> int:
+        """Rows in the statistics."""
+        return int(self.light.sum())
+
     def commit(self, counts: Counts) -> None:
         """Add the rows of this commit to the statistics."""
-        for batch in self._waiting:
-            self._add(batch)
+        for batch in () if self.filling else self._waiting:
+            self.fill(batch)
         self._waiting, self.counts = [], counts
 
     def step(self, step: int, values: Mapping[str, float], docstring: str) -> None:
@@ -102,7 +116,8 @@ class Live:
         """Keep showing the run, marked as ended."""
         self.counts, self.ended = counts, True
 
-    def _add(self, batch: Batch) -> None:
+    def fill(self, batch: Batch) -> None:
+        """Add rows that are committed."""
         columns, light = batch.columns, light_of(batch.columns)
         self.light += np.bincount(light, minlength=N_LIGHTS)
         stamp, step = columns[TIMESTAMP.name], columns[STEP.name].astype(np.int64)
@@ -188,10 +203,16 @@ class Live:
             "exp": self.info.exp,
             "run": self.info.run,
             "commit": counts.commit,
+            "epoch": self.epoch,
+            "span": [self.first, self.first + self.shown],
+            "filling": self.filling,
             "read": counts.read,
             "written": counts.written,
             "lost": dict(counts.lost),
             "late": counts.late,
+            "duplicates": counts.duplicates,
+            "not_seen": counts.not_seen,
+            "balance": _balance(counts),
             "ended": self.ended,
             "reason": counts.ended,
             "newest": self.newest,
@@ -199,7 +220,7 @@ class Live:
             "published": time.time_ns(),
             "light": dict(zip(LIGHTS, self.light.tolist(), strict=True)),
             "present": {name: p.counts for name, p in self.present.items()},
-            "shown": int(self.light.sum()),
+            "shown": self.shown,
             "rows": {name: m.rows[:N_SHOWN].tolist() for name, m in self.means.items()},
             "scalars": [list(c) for c in self.scalars],
             "arrays": [list(c) for c in self.arrays],
@@ -209,7 +230,7 @@ class Live:
             "now": self.steps[max(self.steps)] if self.steps else {},
             "steps_forgotten": self.scan.forgotten,
             "normaliser": "" if self.norm is None else self.scalars[self.norm].name,
-            "coords": _coords(getattr(self, "provenance", Provenance())),
+            "coords": _coords(self.provenance),
             "status": dict(status),
         }
 
@@ -220,40 +241,27 @@ def light_of(columns: Mapping[str, NDArray[Any]]) -> Ints:
     return np.where(columns[XRAY.name] == 0, N_LIGHTS - 1, laser)
 
 
-def recompute(
-    columns: Mapping[str, NDArray[Any]], name: str, normaliser: str = ""
-) -> tuple[Ints, Ints, NDArray[np.float64], NDArray[np.float64]]:
-    """Scan curve from rows alone: what a snapshot shows, computed again from a file.
-
-    Give the first rows of a file up to a commit, ``run.to_numpy(rows=slice(0, k))``. Returns steps
-    (k,), then N, value and standard error of ``name``, each (lights, k): the mean, or with
-    ``normaliser`` the ratio of sums, whose error is that of its residuals (the delta method).
-    """
-    steps, light = np.unique(columns[STEP.name]).astype(np.int64), light_of(columns)
-    n = np.zeros((N_SHOWN, steps.size), np.int64)
-    y, error = np.full(n.shape, np.nan), np.full(n.shape, np.nan)
-    signal = columns[name].astype(np.float64)
-    flag = columns.get(name.rpartition("/")[0] + PRESENT)
-    signal = signal if flag is None else np.where(flag, signal, np.nan)
-    other = columns[normaliser].astype(np.float64) if normaliser else np.ones(signal.shape)
-    usable = np.isfinite(signal) & np.isfinite(other)
-    for state in range(N_SHOWN):
-        for k, step in enumerate(steps):
-            rows = usable & (light == state) & (columns[STEP.name] == step)
-            s, w = signal[rows], other[rows]
-            n[state, k] = s.size
-            if s.size:
-                y[state, k] = s.sum() / w.sum()
-            if s.size > 1:
-                residual = s - y[state, k] * w
-                error[state, k] = np.std(residual, ddof=1) / np.sqrt(s.size) / abs(w.mean())
-    return steps, n, y, error
-
-
 def _normaliser(scalars: list[Column]) -> int | None:
     """Index of the first recorded pulse energy."""
     found = (i for i, c in enumerate(scalars) if c.unit in ENERGIES and not c.reducer)
     return next(found, None)
+
+
+def _balance(counts: Counts) -> str:
+    """What does not add up in the books, ``""`` when they balance, as at every commit they must."""
+    who = [f"producer {name}" for name, p in counts.producers.items() if _flight(p) < 0]
+    flight = counts.read - counts.written - sum(counts.lost.values())
+    if flight < 0 and not who:
+        who = ["the run"]
+    if who:
+        return f"{who[0]} has more shots written or lost than it read"
+    return f"{flight:,} shots are unaccounted for" if counts.ended and flight else ""
+
+
+def _flight(books: Mapping[str, Any]) -> int:
+    """Shots of a producer that are neither written nor lost."""
+    gone = sum(sum(dict(books.get(k) or {}).values()) for k in ("lost", "refused"))
+    return int(books.get("read", 0)) - int(books.get("written", 0)) - gone
 
 
 def _coords(provenance: Provenance) -> dict[str, Any]:

@@ -16,7 +16,7 @@ LINKED = ("reducers", "writers", "dashboards")
 #: A library and the only places that may import it.
 BOUNDARIES = {
     "psana": ("ffb/sources/",),
-    "zmq": ("ffb/transport.py",),
+    "zmq": ("ffb/sockets.py", "ffb/link.py", "ffb/transport.py"),
     "h5py": ("writers/", "ffb/reader.py"),
     "hdf5plugin": ("writers/", "ffb/reader.py"),
     "bokeh": ("dashboards/",),
@@ -25,13 +25,13 @@ BOUNDARIES = {
 
 #: Layers of the engine, lowest first; a module imports only from its own layer or lower ones.
 LAYERS = (
-    {"shot", "source", "schema", "batch", "sink", "health", "runs", "layers", "address"},
-    {"reduce", "endpoints", "untrusted", "contents", "codec", "losses"},
-    {"settings", "compile", "wire", "uncalibrated"},
+    {"shot", "source", "schema", "codec", "batch", "sink", "health", "runs", "layers", "address"},
+    {"reduce", "endpoints", "untrusted", "contents", "losses"},
+    {"settings", "compile", "wire", "uncalibrated", "sockets"},
     {"light", "problems", "window", "fuse", "accumulate", "shed", "unseen", "ring", "snapshots"},
-    {"resolve", "config", "guard", "ledger", "merge", "transport"},
+    {"resolve", "config", "guard", "ledger", "merge", "link", "transport"},
     {"stages", "bind"},
-    {"plan", "aggregate", "live", "reader", "beside", "refill"},
+    {"plan", "aggregate", "live", "reader", "beside", "refill", "recompute"},
     {"ffb", "audit", "verify", "produce", "serve"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
     {"supervise", "table", "check", "show", "replay"},

@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 
-import ffb
 from ffb.dashboards.model import OFF, ON, LiveModel, Snapshot
-from ffb.live import Live, recompute
+from ffb.live import Live
 from ffb.sink import Counts
 from ffb.source import RunInfo
 from ffb.wire import unpack
-from ffb.writers.small_data import SmallData
 from tests.unit.live_rows import PROVENANCE, SCHEMA, rows
 
 STATUS = {
@@ -97,29 +95,6 @@ def test_a_large_image_is_reduced_before_it_is_sent(live):
     assert shot.arrays["mean:spot/area"].shape == (3, 300, 257)
     assert shot.meta["reduced"] == {"spot/area": 4}
     assert (shot.arrays["mean:spot/area"][ON] == 3.0).all()
-
-
-def test_the_plot_is_the_file(live, tmp_path):
-    writer = SmallData(tmp_path)
-    writer.begin_run(RunInfo("tstx00001", 7), SCHEMA, PROVENANCE)
-    for k in range(6):
-        for sink in (writer, live):
-            sink.append(rows(33 * k, 33))
-            sink.commit(Counts(k + 1, 33 * (k + 1), 33 * (k + 1)))
-        shot = snapshot(live)
-        with ffb.open(writer.path) as run:
-            assert (run.counts.commit, run.committed) == (shot.meta["commit"], shot.meta["written"])
-            columns = run.to_numpy(rows=slice(0, run.committed))
-        for name in ("spot/sum", "spot/nsat", "gas/energy"):
-            for norm in ("", "gas/energy"):
-                steps, n, y, error = recompute(columns, name, norm)
-                at, curve = shot.scan(name, norm, "step")
-                assert at.tolist() == steps.tolist()
-                np.testing.assert_array_equal(curve.n[0], n)
-                ratio, sem = curve.ratio()
-                np.testing.assert_allclose(ratio[0], y, rtol=1e-12)
-                np.testing.assert_allclose(sem[0], error, rtol=1e-4, atol=1e-6)
-    writer.close()
 
 
 def test_steps_at_one_motor_value_are_one_point_in_whatever_order(live):
