@@ -116,6 +116,7 @@ class Moments:
         self._terms = 3 if norm is None else 6
         self._sums: dict[int, Floats] = {}  # key -> (lights, terms, columns)
 
+    @np.errstate(over="ignore")  # a square beyond all numbers is infinite, and shown as such
     def add(self, keys: Ints, light: Ints, values: Floats) -> None:
         """Add rows ``values`` (n, columns) with their ``keys`` (n,) and ``light`` (n,)."""
         self._refer(values)
