@@ -2,36 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.schema import Schema
+from ffb.codec import CODECS, decode, encode
+from ffb.schema import ALIGN, Schema
 
 
 class Batch:
     """Columns for up to ``capacity`` shots, filled in place, then closed with ``n`` rows.
 
     ``columns[name]`` is (capacity, *shape) while it is being filled and (n, *shape) once closed;
-    ``read`` (n,) int64 holds the time [ns since 1970] at which each shot reached us.
+    ``read`` (n,) int64 holds the time [ns since 1970] at which each shot reached us. ``sizes`` is
+    empty, or holds for every column the bytes of its chunk where that stands in the buffer instead
+    of its rows, 0 otherwise.
     """
 
     def __init__(self, schema: Schema, capacity: int) -> None:
         self.schema, self.n = schema, capacity
         self.buffer: NDArray[np.uint8] = np.empty(schema.offsets(capacity)[-1], np.uint8)
         self.read: NDArray[np.int64] = np.zeros(capacity, np.int64)
+        self.sizes: tuple[int, ...] = ()
 
     @cached_property
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Views of all columns, made when first asked for: who only passes on needs none."""
-        s = self.schema
-        layout = zip(s.columns, s.dtypes, s.offsets(self.n), strict=False)
+        """All columns, made when first asked for: who only passes on needs none.
+
+        Views of the buffer; what is encoded is decoded. ``ValueError`` when that fails.
+        """
+        s, n, sizes = self.schema, self.n, self.sizes or (0,) * len(self.schema.columns)
+        rows = zip(s.columns, s.dtypes, self._offsets, sizes, strict=False)
         return {
-            c.name: np.ndarray((self.n, *c.shape), dtype, self.buffer, offset)
-            for c, dtype, offset in layout
+            c.name: decode(memoryview(self.buffer)[at : at + size], dtype, (n, *c.shape), c.codec)
+            if size
+            else np.ndarray((n, *c.shape), dtype, self.buffer, at)
+            for c, dtype, at, size in rows
         }
+
+    @cached_property
+    def encoded(self) -> dict[str, memoryview]:
+        """Chunks, as the filter of the file would write them, of the columns that are encoded."""
+        view, columns = memoryview(self.buffer), self.schema.columns
+        return {
+            c.name: view[at : at + size]
+            for c, at, size in zip(columns, self._offsets, self.sizes, strict=False)
+            if size
+        }
+
+    @property
+    def _offsets(self) -> Sequence[int]:
+        """Byte offset of every column in the buffer, then the buffer's size."""
+        if not self.sizes:
+            return self.schema.offsets(self.n)
+        raw = (self.n * size for size in self.schema.row_bytes)
+        used = (size or rows for size, rows in zip(self.sizes, raw, strict=True))
+        return tuple(accumulate((-(-u // ALIGN) * ALIGN for u in used), initial=0))
 
     def close(self, n: int) -> None:
         """Keep the first ``n`` rows: columns move together in place, so the payload stays whole."""
@@ -46,17 +76,51 @@ class Batch:
         self.__dict__.pop("columns", None)
 
     @classmethod
-    def of(cls, schema: Schema, n: int, payload: Any, read: NDArray[np.int64]) -> Batch:
+    def of(
+        cls,
+        schema: Schema,
+        n: int,
+        payload: Any,
+        read: NDArray[np.int64],
+        sizes: Sequence[int] = (),
+    ) -> Batch:
         """Wrap a received ``payload`` without copying it.
 
-        Raises ``ValueError`` when its size is not what the schema says for ``n`` rows.
+        Raises ``ValueError`` when its size is not what the schema says for ``n`` rows, with
+        ``sizes`` of encoded columns, or when a column cannot be encoded or would not gain by it.
         """
         self = cls.__new__(cls)
         self.schema, self.n, self.read = schema, n, read
         self.buffer = np.frombuffer(payload, np.uint8)
-        if self.buffer.size != schema.offsets(n)[-1]:
+        self.sizes = tuple(sizes) if any(sizes) else ()
+        if self.sizes and len(self.sizes) != len(schema.columns):
+            raise ValueError(f"{len(sizes)} sizes for {len(schema.columns)} columns")
+        for c, size in zip(schema.columns, self.sizes, strict=False):
+            whole = c.codec in CODECS and n == c.chunk and 0 < size < n * c.row_bytes
+            if size and not whole:
+                raise ValueError(f"{c.name}: {n} rows are no chunk of {size} bytes")
+        if self.buffer.size != self._offsets[-1]:
             raise ValueError(
                 f"payload of {self.buffer.size} bytes; {n} rows of this schema are"
-                f" {schema.offsets(n)[-1]}"
+                f" {self._offsets[-1]}"
             )
         return self
+
+
+def compressed(batch: Batch) -> Batch:
+    """``batch`` with those columns encoded that have a codec, when its rows fill their chunks.
+
+    A chunk that does not become smaller stays as it is, and so does a batch without any other.
+    """
+    s, n, at = batch.schema, batch.n, batch.schema.offsets(batch.n)
+    parts: list[Any] = []
+    for c, dtype, begin in zip(s.columns, s.dtypes, at, strict=False):
+        raw = batch.buffer[begin : begin + n * c.row_bytes]
+        chunk = encode(raw.view(dtype), c.codec) if c.codec and n == c.chunk else b""
+        parts.append(chunk if 0 < len(chunk) < raw.size else raw)
+    sizes = [len(p) if isinstance(p, bytes) else 0 for p in parts]
+    if not any(sizes):
+        return batch
+    pad = [bytes(-len(p) % ALIGN) for p in parts]
+    payload = b"".join(x for pair in zip(parts, pad, strict=True) for x in pair)
+    return Batch.of(s, n, payload, batch.read, sizes)

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import msgpack
 
+from ffb.codec import CODECS
 from ffb.contents import GROUP
 from ffb.schema import CORE, Column, Schema
 
@@ -19,6 +20,7 @@ MAX_COLUMNS = 20_000
 MAX_VALUES = 1 << 17  # in one list: the coordinates of a long axis
 MAX_CELLS = 1 << 24  # in one row, over all columns: an image of 16 Mpx and not much more
 MAX_ROWS = 100_000  # their read times, eight bytes each, must fit into the header
+MAX_CHUNK = 1024  # rows that are compressed together
 MAX_RANK = 4
 MAX_INT = (1 << 63) - 1  # what a table of the file holds
 MAX_STAMP = (1 << 64) - 1
@@ -44,6 +46,11 @@ UNTRUSTED = (
 
 class WireError(ValueError):
     """A message that cannot be trusted; count it, name its sender, carry on."""
+
+
+def told(error: BaseException) -> str:
+    """What an exception says, in a few words: some would quote all that they were given."""
+    return f"{type(error).__name__}: {str(error)[:100]}"
 
 
 def typed(name: str, value: Any, kind: type) -> Any:
@@ -151,6 +158,8 @@ def _column(row: Any) -> Column:
         raise WireError(f"{where}: shape must hold positive whole numbers")
     if not all(type(d) is str and len(d) <= MAX_TEXT for d in dims) or len(dims) > len(shape):
         raise WireError(f"{where}: dims must be names of its axes")
-    if type(chunk) is not int or not 0 <= chunk <= MAX_ROWS:
-        raise WireError(f"{where}: chunk is a number of rows")
+    if type(chunk) is not int or not 0 <= chunk <= MAX_CHUNK or chunk & (chunk - 1):
+        raise WireError(f"{where}: a chunk has a power of two of rows, at most {MAX_CHUNK}")
+    if codec and (codec not in CODECS or not shape or not chunk):
+        raise WireError(f"{where}: codec {codec[:40]!r} for {chunk} rows of {shape}")
     return Column(name, dtype, tuple(shape), tuple(dims), unit, doc, reducer, codec, chunk)

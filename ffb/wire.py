@@ -43,6 +43,7 @@ from ffb.untrusted import (
     limit,
     packed,
     parse_schema,
+    told,
     typed,
     unpacked,
 )
@@ -124,7 +125,8 @@ def encode(header: Header, schema: Schema | None, body: Body) -> list[Frame]:
         header = header._replace(schema=schema.id)
     if isinstance(body, Batch):
         read = np.ascontiguousarray(body.read[: body.n], "<i8").tobytes()
-        header = header._replace(n=body.n, read=read)
+        sizes = np.array(body.sizes, "<i8").tobytes()
+        header = header._replace(n=body.n, read=read, encoded=sizes)
         frame: Frame = memoryview(cast("Any", body.buffer))
         limit("rows", body.n, MAX_ROWS)
         limit("bytes of payload", len(frame), MAX_PAYLOAD)
@@ -158,7 +160,7 @@ class Decoder:
         except WireError:
             raise
         except UNTRUSTED as e:
-            raise WireError(f"malformed message: {e!r}") from e
+            raise WireError(f"malformed message: {told(e)}") from e
 
     def _decode(self, frames: Sequence[Frame]) -> Message:
         if len(frames) != 3:
@@ -169,7 +171,7 @@ class Decoder:
         if header.kind in {"shots", "begin_run"} and schema is None:
             raise WireError(f"{header.kind} without its schema")
         if header.kind != "shots":
-            if header.n or header.read:
+            if header.n or header.read or header.encoded:
                 raise WireError(f"{header.kind} carries no rows, yet n = {header.n}")
             items = MAX_VALUES if header.kind == "begin_run" else MAX_COLUMNS
             most = MAX_STATUS if header.kind == "status" else MAX_SCHEMA
@@ -182,9 +184,7 @@ class Decoder:
         limit("bytes of payload", len(body), MAX_PAYLOAD)
         if len(header.read) != 8 * header.n:
             raise WireError(f"{len(header.read)} bytes of read times for {header.n} rows")
-        return Message(
-            header, schema, Batch.of(schema, header.n, body, np.frombuffer(header.read, "<i8"))
-        )
+        return Message(header, schema, _batch(header, schema, body))
 
     def _header(self, raw: Any) -> Header:
         got = typed("header", raw, dict)
@@ -256,7 +256,7 @@ def unpack(frame: Frame) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     except WireError:
         raise
     except UNTRUSTED as e:
-        raise WireError(f"malformed snapshot: {e!r}") from e
+        raise WireError(f"malformed snapshot: {told(e)}") from e
 
 
 def _unpack_snapshot(view: memoryview) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -322,6 +322,16 @@ def _check_losses(losses: list[Any]) -> None:
             raise WireError("a loss is a reason, two timestamps and a number of shots")
         if len(loss[0]) > MAX_TEXT or not all(0 <= v < 1 << 63 for v in loss[1:]):
             raise WireError("a loss is out of range")
+
+
+def _batch(header: Header, schema: Schema, body: Frame) -> Batch:
+    """Rows in ``body``, decoded at once: what does not unpack must not get into a file."""
+    limit("bytes of rows", schema.offsets(header.n)[-1], MAX_PAYLOAD)
+    sizes = np.frombuffer(header.encoded, "<i8").tolist()
+    batch = Batch.of(schema, header.n, body, np.frombuffer(header.read, "<i8"), sizes)
+    if batch.sizes:
+        _ = batch.columns
+    return batch
 
 
 def _plain_body(body: Body) -> dict[str, Any]:

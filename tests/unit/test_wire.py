@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffb.batch import Batch
+from ffb.batch import Batch, compressed
+from ffb.codec import decode
 from ffb.schema import CORE, Column, Schema
 from ffb.shot import BeginStep
 from ffb.sink import Provenance
@@ -34,6 +35,7 @@ headers = st.builds(
     seq=st.integers(0, 2**63 - 1),
     counts=counts,
     losses=st.lists(st.tuples(text, stamps, stamps, st.integers(0, 2**40)).map(list), max_size=4),
+    encoded=st.just(b""),
 )
 numbers = st.one_of(st.integers(-(2**63), 2**63), st.floats(allow_nan=False))
 columns = st.builds(
@@ -45,8 +47,8 @@ columns = st.builds(
     unit=text,
     doc=text,
     reducer=text,
-    codec=st.sampled_from(["", "bitshuffle-lz4"]),
-    chunk=st.integers(0, 128),
+    codec=st.just(""),
+    chunk=st.sampled_from([0, 1, 16]),
 )
 
 
@@ -74,6 +76,85 @@ def test_shots_come_out_as_they_went_in(header: Header, extra: list[Column], n: 
     assert np.array_equal(message.body.read, batch.read)
     for c in schema.columns:
         assert message.body.columns[c.name].tobytes() == batch.columns[c.name].tobytes()
+
+
+PACKED = Schema(
+    (
+        *CORE,
+        Column("a/wave", "<f4", (100,), codec="bitshuffle-lz4", chunk=8),
+        Column("a/noise", "<f8", (40,), codec="bitshuffle-lz4", chunk=8),
+        Column("a/image", "<u2", (9, 11), codec="bitshuffle-zstd", chunk=8),
+        Column("a/plain", "<u2", (7,)),
+    )
+)
+
+
+def packable(n: int) -> Batch:
+    batch, rng = filled(PACKED, n), np.random.default_rng(n)
+    batch.columns["a/wave"][:] = rng.integers(0, 3, (n, 100))
+    batch.columns["a/noise"].view("<u8")[:] = rng.integers(0, 1 << 63, (n, 40))
+    return batch
+
+
+def test_full_batches_travel_encoded_and_arrive_as_they_were() -> None:
+    batch = packable(8)
+    sent = compressed(batch)
+    assert sent.encoded.keys() == {"a/wave", "a/image"}, "noise does not become smaller"
+    assert sent.buffer.size < batch.buffer.size
+    frames = encode(Header("shots"), PACKED, sent)
+    got = Decoder()([bytes(f) for f in frames]).body
+    assert {k: bytes(v) for k, v in got.encoded.items()} == {
+        k: bytes(v) for k, v in sent.encoded.items()
+    }
+    assert np.array_equal(got.read, batch.read)
+    for name, column in batch.columns.items():
+        assert got.columns[name].tobytes() == column.tobytes(), name
+        assert sent.columns[name].tobytes() == column.tobytes(), name
+    chunk = bytes(got.encoded["a/image"])
+    assert decode(chunk, "<u2", (8, 9, 11), "bitshuffle-zstd").tobytes() == (
+        batch.columns["a/image"].tobytes()
+    )
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 9, 16])
+def test_other_batches_than_full_ones_travel_as_they_are(n: int) -> None:
+    batch = packable(n)
+    assert compressed(batch) is batch
+    assert compressed(filled(SCHEMA, 8)).encoded == {}
+
+
+def sized(*sizes: int) -> bytes:
+    return np.array([*[0] * len(CORE), *sizes], "<i8").tobytes()
+
+
+def test_a_message_that_lies_about_its_encoded_columns_is_refused() -> None:
+    frames = [bytes(f) for f in encode(Header("shots"), PACKED, compressed(packable(8)))]
+    sizes = np.frombuffer(msgpack.unpackb(frames[0])["encoded"], "<i8")
+    wave, noise, image, plain = sizes[-4:].tolist()
+    assert noise == plain == 0
+    lies = [
+        b"", b"123", sizes.tobytes()[:-8], sizes.tobytes() + bytes(8),
+        sized(wave + 64, 0, image, 0), sized(wave - 1, 0, image, 0), sized(0, 0, image, 0),
+        sized(wave, 0, 0, 0), sized(wave, 0, image, 9), sized(-wave, 0, image, 0),
+        sized(wave, 0, 1 << 62, 0), sized(image, 0, wave, 0), sized(8 * 400, 0, image, 0),
+    ]  # fmt: skip
+    for lie in lies:
+        with pytest.raises(WireError):
+            Decoder()(reheaded(frames, encoded=lie))
+    core = np.array([1, *sizes[1:]], "<i8").tobytes()
+    for wrong in (reheaded(frames, encoded=core), reheaded(messages()[0], encoded=sized(1))):
+        with pytest.raises(WireError):
+            Decoder()(wrong)
+    for at in range(0, wave, 5):  # what does not unpack is refused when it comes, not later
+        body = bytearray(frames[2])
+        start = PACKED.offsets(8)[len(CORE)] + at
+        body[start : start + 8] = bytes([255]) * 8
+        try:
+            Decoder()([*frames[:2], bytes(body)])
+        except WireError:
+            break
+    else:
+        pytest.fail("damage was never seen")
 
 
 @given(
@@ -205,6 +286,12 @@ def rows(*columns: object) -> bytes:
         rows(["x" * 300, "<f8", [], [], "1", "", "", "", 0]),
         rows(["timestamp", "<u8", [], [], "1", "", "", "", 0]),
         rows(*[[f"c{i}", "<f8", [], [], "1", "", "", "", 0] for i in range(20_001)]),
+        rows(["x", "<f8", [4], [], "1", "", "", "", 3]),
+        rows(["x", "<f8", [4], [], "1", "", "", "", 2048]),
+        rows(["x", "<f8", [4], [], "1", "", "", "", -1]),
+        rows(["x", "<f8", [4], [], "1", "", "", "gzip", 8]),
+        rows(["x", "<f8", [4], [], "1", "", "", "bitshuffle-lz4", 0]),
+        rows(["x", "<f8", [], [], "1", "", "", "bitshuffle-lz4", 8]),
         b"\xdd\xff\xff\xff\xff" * 1000,
     ],
 )
