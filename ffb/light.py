@@ -38,6 +38,20 @@ def masks_of(light: LightConfig) -> tuple[NDArray[np.uint16], NDArray[np.int8]]:
     return masks, np.array([_rule(c) for c in lights], np.int8)
 
 
+def light_of(
+    codes: NDArray[np.uint16],
+    timed: bool,
+    masks: NDArray[np.uint16],
+    otherwise: NDArray[np.int8],
+) -> tuple[int, int]:
+    """State of x-ray and laser of one shot with these ``codes`` (words,), as :func:`stamp`."""
+    if not timed:
+        return -1, -1
+    off, on = (masks & codes).any(axis=2).T
+    xray, laser = np.where(off, 0, np.where(on, 1, otherwise)).tolist()
+    return xray, laser
+
+
 def stamp(
     n: int,
     given: tuple[Any, ...],

@@ -19,7 +19,7 @@ from ffb.bind import Binder, Bound
 from ffb.config import Config, ConfigError
 from ffb.fuse import Member
 from ffb.guard import Guard
-from ffb.light import compile_stamp, masks_of
+from ffb.light import compile_stamp, light_of, masks_of
 from ffb.schema import (
     CORE,
     EPOCH,
@@ -42,7 +42,8 @@ from ffb.stages import AreaStage, ShotStage
 class Plan:
     """What happens to the shots of one run.
 
-    ``take`` each shot, ``step`` at each step, ``close`` a batch when it is full or old enough.
+    ``fill`` in each shot and ``reduce`` it unless it is given up, ``step`` at each step, ``close``
+    a batch when it is full or old enough.
     ``errors`` counts failures by reducer and reason; ``notes`` are sentences for log and file.
     """
 
@@ -78,6 +79,7 @@ class Plan:
         stamped = (TIMESTAMP, PULSE_ID, XRAY, LASER)
         self._stamped = np.array([self._places[c.name][:2] for c in stamped])
         self._batch: Batch | None = None
+        self._kept: NDArray[np.float32] = np.ones(0, np.float32)
         self._n = self._stepped = 0
         guard = self._guard
         self._stamp = compile_stamp(self._stamp_arguments(0, Batch(self.schema, self.capacity)))
@@ -108,12 +110,35 @@ class Plan:
         return out
 
     def take(self, shot: Shot, read: int) -> bool:
-        """Take a shot that reached us at ``read`` [ns since 1970]; true when the batch is full."""
+        """Fill in a shot and reduce it; true when the batch is full."""
+        self.fill(shot)
+        return self.reduce(shot, read)
+
+    def fill(self, shot: Shot) -> None:
+        """Copy what is cheap of a shot: it is now the next one, until another is filled in.
+
+        Raises ``ValueError`` where the shot cannot be read.
+        """
+        shot.fill(self.block, self._n)
+
+    @property
+    def light(self) -> tuple[int, int]:
+        """State of x-ray and laser of the shot filled in last, -1 if unknown."""
+        codes, timed = self.block.codes[self._n], self.block.timed[self._n]
+        return light_of(codes, bool(timed), *self._light)
+
+    def reduce(self, shot: Shot, read: int, kept: float = 1.0) -> bool:
+        """Take the shot filled in last, which reached us at ``read`` [ns since 1970].
+
+        ``kept`` is the fraction of shots kept at this time. True when the batch is full. Raises
+        ``ValueError`` where the shot cannot be read; it is not taken then.
+        """
         if self._batch is None:
             self._batch = Batch(self.schema, self.capacity)
+            self._kept = self._column(self._batch, KEPT.name)
         row = self._n
-        shot.fill(self.block, row)
         self._batch.read[row] = read
+        self._kept[row] = kept
         for area in self._areas:
             area.take(shot, row, self._batch)
         self._n = row + 1
@@ -141,7 +166,6 @@ class Plan:
             return None
         self._fill_steps()
         self._stamp(*self._stamp_arguments(n, batch))
-        self._column(batch, KEPT.name)[:n] = 1.0
         for c in (PRODUCER, EPOCH, LATE):  # for the aggregator to fill in
             self._column(batch, c.name)[:n] = 0
         for name in self.recorded:

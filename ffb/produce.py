@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from ffb.batch import Batch
 from ffb.config import Config, ConfigError
 from ffb.health import SECOND, Rate
+from ffb.losses import Losses
 from ffb.plan import Plan
-from ffb.shot import BeginStep, Idle
+from ffb.shed import Shedder, Stratum
+from ffb.shot import BeginStep, Idle, Shot
 from ffb.wire import EndRun, Header
 
 if TYPE_CHECKING:
+    from ffb.link import Link
     from ffb.source import Run, Source
-    from ffb.transport import Link
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +30,19 @@ class Producer:
     """Takes every shot a source offers to the aggregator, or says why not.
 
     A source whose shots cannot wait (``source.live``) loses whole shots while the window of
-    unacknowledged batches is full; any other waits. Both are counted: ``read = sent + lost``.
+    unacknowledged batches fills; any other waits. All are counted: ``read = sent + lost``.
     """
 
     def __init__(self, config: Config, source: Source, link: Link, name: str) -> None:
         self.config, self.source, self.link, self.name = config, source, link, name
         self.read = self.reduced = 0
-        self.lost: Counter[str] = Counter()
+        self.losses, self.shed = Losses(), Shedder()
         self.runs = 0
         self.stopping = False
+        self._sent: dict[str, Any] = {}  # the books as of the last message
+        self._hand = 0  # timestamp of a shot that is neither in a batch nor lost yet
+        self._opened = self._pumped = self._told = 0
         self._rates = Rate(), Rate()
-        self._pumped = self._told = 0
 
     def stop(self) -> None:
         """Finish the shot in hand, send what is there, and end; safe in a signal handler."""
@@ -56,7 +60,8 @@ class Producer:
 
     def _take(self, run: Run) -> None:
         info = run.info
-        self.read, self.reduced, self.lost = 0, 0, Counter()
+        self.read, self.reduced, self.losses, self.shed = 0, 0, Losses(), Shedder()
+        self._sent, self._opened = self.counts, 0
         self._say(f"preparing run {info.run}")
         try:
             plan = Plan.make(self.config, run)
@@ -67,16 +72,23 @@ class Producer:
             return
         head = Header("begin_run", info.exp, info.run, info.began)
         log.info("run %d begins: %d columns", info.run, len(plan.schema.columns))
+        self._admitted()
         self.link.send(head, plan.schema, plan.provenance())
         ended = ""
         try:
             self._shots(run, plan, head)
             ended = "stopped" if self.stopping and not run.ended else run.ended
         finally:
+            if self._hand:
+                self._lose("producer failed")
             self._flush(plan, head)
             self._send_end(head, ended or "producer failed")
             log.info(
-                "run %d ends (%s): read %d lost %s", info.run, ended, self.read, dict(self.lost)
+                "run %d ends (%s): read %d lost %s",
+                info.run,
+                ended,
+                self.read,
+                dict(self.losses.total),
             )
 
     def _refuse(self, run: Run, error: ConfigError) -> None:
@@ -101,73 +113,110 @@ class Producer:
         self.link.status({"pid": os.getpid(), "doing": doing, **more})
 
     def _shots(self, run: Run, plan: Plan, head: Header) -> None:
-        age, opened = self.config.batch.age_ms * 1_000_000, 0
+        age = self.config.batch.age_ms * 1_000_000
         for item in run:
-            now = time.time_ns()
+            now, full = time.time_ns(), False
             if isinstance(item, BeginStep):
                 plan.step(item)
-                self.link.send(head._replace(kind="step"), None, item)
+                self._admitted()
+                self.link.send(head._replace(kind="step", counts=self._sent), None, item)
             elif not isinstance(item, Idle):
-                self.read += 1
-                if self.link.room or self._wait():
-                    opened = opened or now
-                    if plan.take(item, now):
-                        self._flush(plan, head)
-                        opened = 0
-                else:
-                    self.lost["stopped" if self.stopping else "backpressure"] += 1
-            if opened and now - opened > age:
+                self._opened = self._opened or now
+                full = self._shot(item, plan, now)
+            if full or (self._opened and now - self._opened > age):
                 self._flush(plan, head)
-                opened = 0
             if isinstance(item, Idle) or now - self._pumped > PUMP_NS:
                 self._pump(now, plan)
 
-    def _wait(self) -> bool:
-        """Wait for room where shots can wait; False when this one has to be given up."""
-        if self.source.live:
-            self.link.pump()
-        else:
+    def _shot(self, shot: Shot, plan: Plan, now: int) -> bool:
+        """Take a shot or lose it; true when the batch is full."""
+        self._hand, full = shot.timestamp, False
+        self.read += 1
+        try:
+            plan.fill(shot)
+            if kept := self._kept(plan):
+                full = plan.reduce(shot, now, kept)
+            elif self.stopping and not self.source.live:
+                self._lose("stopped")
+            else:
+                self._lose("disk" if self.link.held else "backpressure")
+        except ValueError as e:
+            self._lose("damaged")
+            times = self.losses.total["damaged"]
+            if times in {1, 10, 100} or times % 1000 == 0:
+                log.warning("shot %d cannot be read (%d so far): %s", shot.timestamp, times, e)
+        self._hand = 0
+        return full
+
+    def _lose(self, reason: str) -> None:
+        self.losses.add(reason, self._hand)
+        self._hand = 0
+
+    def _kept(self, plan: Plan) -> float:
+        """Fraction of shots kept if the one in hand is; 0 where it has to be given up."""
+        if not self.source.live:
             while not (self.link.room or self.stopping):
                 self.link.pump(0.05)
-        return self.link.room
+            return float(self.link.room)
+        if not self.link.room:
+            self.link.pump()
+        stratum = Stratum(*plan.light, plan.step_number)
+        return self.shed.keep(self._hand, stratum, self.link.fill, self.link.room)
+
+    def _admitted(self) -> None:
+        """Wait while so much is under way that even a word would be too much."""
+        while self.link.burst and not self.stopping:
+            self.link.pump(0.05)
 
     def _flush(self, plan: Plan, head: Header) -> None:
+        """Send the rows there are, and the losses; losses alone wait for room."""
         batch = plan.close()
         if batch is None:
-            return
+            if not (self.losses and self.link.room):
+                return
+            batch = Batch(plan.schema, 0)
+        self._opened = 0
         self.reduced += batch.n
-        head = head._replace(kind="shots", counts=self.counts)
+        self._sent = self.counts
+        head = head._replace(kind="shots", counts=self._sent, losses=self.losses.take())
         self.link.send(head, plan.schema, batch)
 
     def _send_end(self, head: Header, ended: str) -> None:
-        head = head._replace(kind="end_run", counts=self.counts)
+        head = head._replace(kind="end_run", counts=self.counts, losses=self.losses.take())
         self.link.send(head, None, EndRun(ended))
         self.link.pump()
 
     @property
     def counts(self) -> dict[str, Any]:
-        """The books of this producer for this run, as sent so far."""
-        return {"read": self.read, "lost": dict(self.lost)}
+        """The books of this producer for this run, up to the shot in hand."""
+        return {"read": self.read, "lost": dict(self.losses.total)}
 
     def _pump(self, now: int, plan: Plan) -> None:
         self._pumped = now
         self.link.pump()
         if now - self._told >= SECOND:
             self._told = now
-            self.link.status(
-                {
-                    "pid": os.getpid(),
-                    "doing": "reducing",
-                    "time": now,
-                    "read": self.read,
-                    "reduced": self.reduced,
-                    "lost": dict(self.lost),
-                    "read_hz": self._rates[0](self.read, now),
-                    "reduced_hz": self._rates[1](self.reduced, now),
-                    "in_flight_bytes": self.link.in_flight_bytes,
-                    "high_water_bytes": self.link.high_water,
-                    "resent": self.link.resent,
-                    "errors": {str(k): v for k, v in plan.errors.items()},
-                    "notes": [*plan.notes],
-                }
-            )
+            self.link.status(self._numbers(now, plan))
+
+    def _numbers(self, now: int, plan: Plan) -> dict[str, Any]:
+        """How we are, once a second; strata are [x-ray, laser, offered, kept]."""
+        numbers = {
+            "pid": os.getpid(),
+            "doing": "reducing",
+            "time": now,
+            "read": self.read,
+            "reduced": self.reduced,
+            "lost": dict(self.losses.total),
+            "read_hz": self._rates[0](self.read, now),
+            "reduced_hz": self._rates[1](self.reduced, now),
+            "errors": {str(k): v for k, v in plan.errors.items()},
+            "notes": [*plan.notes],
+            **self.link.gauges,
+        }
+        if self.source.live:
+            numbers["kept"] = self.shed.fraction(now)
+            numbers["strata"] = [
+                [*light, offered, self.shed.kept.get(light, 0)]
+                for light, offered in self.shed.offered.items()
+            ]
+        return numbers

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from ffb.aggregate import NS, Aggregator
-from ffb.beside import Contained, Delays
+from ffb.beside import Delays
 from ffb.config import Config
 from ffb.health import Latency, Rate
 from ffb.live import Live
+from ffb.report import FileState, Queue, Said
+from ffb.shown import Shown, Writer
 from ffb.sink import Sink
 from ffb.source import RunInfo
 from ffb.transport import Delivery, Hub, Publisher
@@ -27,20 +27,8 @@ PUBLISH_NS, REPEAT_NS = NS // 10, NS
 #: Making snapshots takes at most one part in so many of the aggregator's time.
 SHARE = 10
 
-#: A producer that has said nothing for so long is shown as not alive.
-SILENT_NS = 3 * NS
-
-#: How many messages are taken before the aggregator gets its turn.
-TURN = 256
-
-
-class Writer(Sink, Protocol):
-    """A sink that writes a file."""
-
-    @property
-    def path(self) -> Path | None:
-        """The file being written, or written last."""
-        ...
+#: How many messages are taken before the aggregator gets its turn, and how long it waits [s].
+TURN, IDLE_S = 256, 0.01
 
 
 class Recorder(Protocol):
@@ -78,25 +66,24 @@ class Service:
             producers=config.run.producers,
         )
         self.stopping = False
-        self._writer: Writer | None = None
-        self._live = Live()
-        self._shown = Contained(self._live)
-        self._latency = Latency()
-        self._rates = Rate(), Rate()
+        self._shown: list[Shown] = []
+        self._latency, self._rate = Latency(), Rate()
+        self._file = FileState()
         self._decode = Decoder()
-        self._producers: dict[str, dict[str, Any]] = {}
-        self._heard: dict[str, int] = {}
+        self._said = Said()
         self._published = self._commit = self._making = 0
         endpoints = config.endpoints()
-        key = config.key(secret=True)
-        self.hub = Hub(endpoints.aggregator, key=key)
+        key, window = config.key(secret=True), int(config.transport.window_mb * 1e6)
+        self.hub = Hub(endpoints.aggregator, window_bytes=window, key=key)
+        #: What producers may have in flight, the batch they are at included: nothing is read above.
+        self.most = 2 * window * max(2, config.run.producers)
         self.publisher = Publisher(endpoints.views, key=key)
 
     def _sinks(self, info: RunInfo) -> Sequence[Sink]:
-        self._writer, self._live = self._make_writer(self.config, info), Live()
-        self._latency = Latency()
-        self._shown = Contained(self._live)
-        return [self._writer, Delays(self._latency), self._shown]
+        writer, self._latency = self._make_writer(self.config, info), Latency()
+        self._shown = [s for s in self._shown if not s.live.ended]
+        self._shown.append(Shown(writer))
+        return [writer, Delays(self._latency), self._shown[-1]]
 
     def stop(self) -> None:
         """Take what is there, end the runs, and return from :meth:`loop`."""
@@ -119,19 +106,26 @@ class Service:
                 if now > end:
                     self.aggregator.end("the aggregator was stopped")
             if (self.stopping or (once and seen)) and not self.aggregator.open:
-                self._publish(now + REPEAT_NS)
+                self._finish()
                 return balanced
             if end and now > end + NS:  # a sink cannot finish, and says so in the fault
-                log.error("stopped with rows not committed: %s", self.aggregator.fault)
+                why = self.aggregator.fault or "its sinks do not finish"
+                log.error("stopped with rows not committed: %s", why)
                 return False
 
     def turn(self) -> int:
         """Take what came, commit what is due, acknowledge, publish; returns the time [ns]."""
         now = time.monotonic_ns()
-        for delivery in self.hub.receive(0.01, TURN):
-            self._take(delivery, now)
+        if self.hub.waiting_bytes > self.most:  # the sockets fill up, and producers wait
+            time.sleep(IDLE_S)
+        else:
+            for delivery in self.hub.receive(IDLE_S, TURN):
+                self._take(delivery, now)
         for done in self.aggregator.tick(now):
             self.hub.ack(*done)
+        self.hub.held = bool(self.aggregator.fault)
+        for shown in self._shown:
+            shown.fill()
         self._publish(now)
         return now
 
@@ -152,11 +146,10 @@ class Service:
             if delivery.seq:
                 self.aggregator.skip(delivery.producer, delivery.epoch, delivery.seq)
             return
-        header = message.header
         self._record(delivery.frames)
-        self._heard[delivery.producer] = now
-        if header.kind == "status" and isinstance(message.body, dict):
-            self._producers[delivery.producer] = message.body
+        self._said.hear(delivery.producer, now)
+        if message.header.kind == "status" and isinstance(message.body, dict):
+            self._said.take(delivery.producer, message.body)
         self.aggregator.receive(message, now)
 
     def _record(self, frames: Sequence[Frame]) -> None:
@@ -172,58 +165,52 @@ class Service:
             self._recorder = None
 
     def _publish(self, now: int) -> None:
-        commit = self._live.counts.commit
+        """Send the newest run's snapshot when it is due; keep those of every run that are due."""
+        newest = self._shown[-1].live if self._shown else Live()
+        commit = newest.counts.commit
         due = max(PUBLISH_NS, SHARE * self._making) if commit != self._commit else REPEAT_NS
-        if now - self._published >= due:
-            self._published, self._commit = now, commit
-            self.publisher.send(self._snapshot(now))
-            self._making = time.monotonic_ns() - now
+        if now - self._published < due:
+            return
+        self._published, self._commit = now, commit
+        status = self._status(newest, now)
+        frame = self._shown[-1].frame(status) if self._shown else newest.snapshot(status)
+        self.publisher.send(frame)
+        for shown in self._shown:
+            if shown.keeps(now):
+                shown.keep(frame if shown is self._shown[-1] else shown.frame(status), now)
+        self._making = time.monotonic_ns() - now
 
-    def _snapshot(self, now: int) -> bytes:
-        try:
-            return self._live.snapshot(self._status(now))
-        except Exception as e:
-            self._shown.fail(e)
-            blank = Live()
-            blank.info, blank.counts = self._live.info, self._live.counts
-            self._live = blank
-            return blank.snapshot(self._status(now))
+    def _finish(self) -> None:
+        """Show and keep the last of every run."""
+        for shown in self._shown:
+            while not shown.fill():
+                pass
+        self._publish(time.monotonic_ns() + REPEAT_NS)
 
-    def _file(self, now: int) -> dict[str, Any]:
-        """The file being written: path, size, growth, and bytes free beside it."""
-        path = self._writer.path if self._writer else None
-        if path is None or not path.exists():
-            return {"path": str(path or ""), "bytes": 0, "bytes_hz": 0.0}
-        size = path.stat().st_size
-        return {
-            "path": str(path),
-            "bytes": size,
-            "bytes_hz": self._rates[1](size, now),
-            "free": shutil.disk_usage(path.parent).free,
-        }
-
-    def _status(self, now: int) -> dict[str, Any]:
+    def _status(self, live: Live, now: int) -> dict[str, Any]:
         """How the processes are, for page and terminal."""
-        written = self._live.counts.written
-        file = self._file(now)
-        faults = self.aggregator.fault, self._shown.fault, self._not_recorded
-        alarms = [a for a in faults if a]
-        alarms += [f"{n:,} rows refused: {why}" for why, n in self.aggregator.refused.items() if n]
-        alarms += [
-            f"{n:,} messages not understood from {who}" for who, n in self.hub.rejected.items()
-        ]
-        alarms += sorted({str(s["alarm"]) for s in self._producers.values() if s.get("alarm")})
+        path = self._shown[-1].writer.path if self._shown else None
+        waiting = Queue("aggregator", self.hub.waiting_bytes, self.most, self.hub.high_water)
         return {
-            "producers": {
-                name: {**said, "alive": now - self._heard.get(name, 0) < SILENT_NS}
-                for name, said in self._producers.items()
-            },
-            "written_hz": self._rates[0](written, now),
+            "producers": self._said.producers(now),
+            "children": self._said.children,
+            "written_hz": self._rate(live.counts.written, now),
             "latency_ms": self._latency.percentiles(50, 95),
-            "file": file,
+            "file": self._file(path, now),
             "pending": self.aggregator.pending,
-            "alarms": alarms,
+            "queues": [list(q) for q in (waiting, *self._said.queues)],
+            "full": waiting.bytes > self.most,
+            "alarms": self._alarms(),
         }
+
+    def _alarms(self) -> list[str]:
+        """What is wrong, in sentences."""
+        shown = [s.fault or s.not_kept for s in self._shown[-1:]]
+        faults = [a for a in (self.aggregator.fault, *shown, self._not_recorded) if a]
+        refused = [f"{n:,} rows refused: {k}" for k, n in self.aggregator.refused.items() if n]
+        rejected = self.hub.rejected.items()
+        foreign = [f"{n:,} messages not understood from {who}" for who, n in rejected]
+        return faults + refused + foreign + self._said.alarms
 
 
 def _check_sender(header: Header, delivery: Delivery, exp: str) -> None:

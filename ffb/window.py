@@ -48,6 +48,11 @@ class Window:
         """Whether somebody goes on sending though there is no room: twice the bound."""
         return self.bytes >= 2 * self.most or len(self._sent) >= 2 * MAX_IN_FLIGHT
 
+    @property
+    def fill(self) -> float:
+        """How full it is: 1 when there is no room."""
+        return max(self.bytes / self.most, len(self._sent) / MAX_IN_FLIGHT)
+
     def keep(self, kind: str, frames: list[Frame]) -> Sent:
         """Take the next message, the one numbered ``seq + 1``, into our keeping."""
         self.seq += 1
@@ -61,12 +66,22 @@ class Window:
             self._runs[-1] = (self._runs[-1][0], sent.seq)
         return sent
 
-    def ack(self, seq: int) -> None:
-        """Let go of everything up to ``seq``."""
+    def ack(self, seq: int) -> list[int]:
+        """Let go of everything up to ``seq``; returns the numbers of what is needed no more."""
+        gone = []
         while self._sent and self._sent[0].seq <= seq:
-            self.bytes -= self._sent.popleft().size
+            sent = self._sent.popleft()
+            self.bytes -= sent.size
+            gone.append(sent.seq)
         self.acked = max(self.acked, seq)
-        self._runs = [(begun, end) for begun, end in self._runs if not 0 < end <= self.acked]
+        before, self._runs = self._runs, []
+        for begun, end in before:
+            if not 0 < end <= self.acked:
+                self._runs.append((begun, end))
+                gone = [n for n in gone if n != begun.seq]
+            elif begun.seq not in gone:
+                gone.append(begun.seq)
+        return gone
 
     def reminders(self) -> list[Sent]:
         """Committed begin_runs of runs not wholly committed: who starts afresh needs them."""

@@ -384,3 +384,31 @@ def test_status_passes_by_and_is_not_kept(hub: Hub, address: str) -> None:
 def test_a_producer_needs_a_plain_name(address: str, name: str) -> None:
     with pytest.raises(ValueError, match="letters, digits"):
         Link(address, name)
+
+
+def test_producers_are_told_that_the_disk_holds_up_commits(hub: Hub, address: str) -> None:
+    links = [Link(address, "p0"), Link(address, "p1")]
+    for link in links:
+        meet(hub, link)
+    for held in (True, False):
+        hub.held = held
+        until(
+            lambda held=held: [k.held for k in links] == [held, held],
+            lambda: hub.receive(0.01),
+            *(lambda k=k: k.pump(0.01) for k in links),
+        )
+    for link in links:
+        link.close()
+
+
+def test_what_waits_for_a_commit_is_counted_in_bytes(hub: Hub, address: str) -> None:
+    link = Link(address, "p0")
+    for i in range(3):
+        link.send(SHOTS, SCHEMA, batch(i))
+    take(hub, link, 3)
+    assert hub.waiting_bytes == hub.high_water == link.in_flight_bytes > 3 * batch(0).buffer.nbytes
+    hub.ack("p0", link.epoch, 2)
+    assert 3 * hub.waiting_bytes == hub.high_water
+    hub.ack("p0", link.epoch, 3)
+    assert hub.waiting_bytes == 0
+    link.close()

@@ -30,11 +30,16 @@ class Window:
     def __init__(self, size=1000, acks=False):
         self.size, self.acks = size, acks
         self.sent, self.waiting, self.said = [], 0, []
-        self.in_flight_bytes = self.high_water = self.resent = 0
+        self.gauges = {"in_flight_bytes": 0, "high_water_bytes": 0, "window_bytes": size}
+        self.held = self.burst = False
 
     @property
     def room(self):
         return self.waiting < self.size
+
+    @property
+    def fill(self):
+        return self.waiting / self.size
 
     def send(self, header, schema, body):
         self.sent.append((header, body))
@@ -155,3 +160,98 @@ def test_the_first_run_must_fit_and_a_later_one_may_pass_by(settings, caplog):
     alarms = [s["alarm"] for s in link.said if "alarm" in s]
     assert "run 1 is not reduced: inputs.energy: the run has no gasdet.raw.energy" in alarms[0]
     assert "3 shots passed by" in caplog.text
+
+
+def balanced(link):
+    """Check that every message's losses agree with its counts; returns what was told."""
+    told, so_far = [], {}
+    for header, _ in link.sent:
+        for reason, _, _, n in header.losses:
+            so_far[reason] = so_far.get(reason, 0) + n
+        told += header.losses
+        if header.kind in {"shots", "end_run"}:
+            assert header.counts["lost"] == so_far
+    rows = sum(b.n for _, b in link.batches())
+    assert link.sent[-1][0].counts["read"] == rows + sum(so_far.values())
+    return told
+
+
+def test_every_loss_is_told_with_its_timestamp(settings):
+    link = Window(size=2)
+    Producer(settings, Source(run_of(*shots(30)), live=True), link, "p0").loop()
+    told = balanced(link)
+    written = np.concatenate([b.columns["timestamp"] for _, b in link.batches()]).tolist()
+    assert [loss[0] for loss in told] == ["backpressure"] * 22
+    assert sorted([*written, *(loss[1] for loss in told)]) == [*range(30)]
+
+
+def test_what_is_kept_says_with_how_many_others_it_was(settings):
+    link = Window(size=4)
+    Producer(settings, Source(run_of(*shots(400)), live=True), link, "p0").loop()
+    balanced(link)
+    kept = np.concatenate([b.columns["ffb/kept"] for _, b in link.batches()])
+    assert kept.tolist() == sorted(kept, reverse=True)
+    assert kept[0] == 1.0
+    assert kept[-1] < 0.5
+    assert set(kept) <= {0.5**k for k in range(7)}
+    link = Window()
+    Producer(settings, Source(run_of(*shots(9)), live=False), link, "p0").loop()
+    assert {k for _, b in link.batches() for k in b.columns["ffb/kept"]} == {1.0}
+
+
+def test_what_the_disk_holds_up_is_lost_to_the_disk(settings):
+    link = Window(size=1)
+    link.held = True
+    Producer(settings, Source(run_of(*shots(9)), live=True), link, "p0").loop()
+    balanced(link)
+    assert link.sent[-1][0].counts["lost"] == {"disk": 5}
+
+
+class Torn(ListedShot):
+    def fill(self, block, row):
+        raise ValueError("datagram of 12 bytes, 4096 announced")
+
+
+def test_a_shot_that_cannot_be_read_is_lost_as_damaged_and_told_now_and_then(settings, caplog):
+    items = [*shots(2), *(Torn(2 + k, {}) for k in range(30)), *shots(3, 32)]
+    link = Window()
+    Producer(settings, Source(run_of(*items), live=False), link, "p0").loop()
+    assert balanced(link) == [["damaged", 2 + k, 2 + k, 1] for k in range(30)]
+    written = np.concatenate([b.columns["timestamp"] for _, b in link.batches()])
+    assert written.tolist() == [0, 1, 32, 33, 34]
+    said = [r.message for r in caplog.records if "cannot be read" in r.message]
+    assert said == [
+        "shot 2 cannot be read (1 so far): datagram of 12 bytes, 4096 announced",
+        "shot 11 cannot be read (10 so far): datagram of 12 bytes, 4096 announced",
+    ]
+
+
+def test_losses_alone_travel_when_they_are_old_and_there_is_room(settings):
+    aged = settings.model_copy(update={"batch": settings.batch.model_copy(update={"age_ms": 1e-6})})
+    items = [Torn(1, {}), Idle(), Torn(2, {}), Idle()]
+    link = Window()
+    Producer(aged, Source(run_of(*items), live=False), link, "p0").loop()
+    balanced(link)
+    messages = [(h.kind, h.losses) for h, _ in link.sent[1:]]
+    assert messages == [
+        ("shots", [["damaged", 1, 1, 1]]),
+        ("shots", [["damaged", 2, 2, 1]]),
+        ("end_run", []),
+    ]
+    assert [b.n for _, b in link.batches()] == [0, 0]
+    full = Window(size=0)
+    Producer(aged, Source(run_of(*items), live=True), full, "p0").loop()
+    balanced(full)
+    assert [h.kind for h, _ in full.sent] == ["begin_run", "end_run"]
+
+
+def test_a_shot_in_hand_when_its_producer_fails_is_in_the_books(settings):
+    class Fatal(ListedShot):
+        def fill(self, block, row):
+            raise RuntimeError("not a matter of this shot")
+
+    link = Window()
+    with pytest.raises(RuntimeError):
+        Producer(settings, Source(run_of(*shots(2), Fatal(7, {}))), link, "p0").loop()
+    assert balanced(link) == [["producer failed", 7, 7, 1]]
+    assert link.sent[-1][1] == EndRun("producer failed")

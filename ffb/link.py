@@ -1,0 +1,211 @@
+"""A producer's end of the lossless way.
+
+A producer numbers its messages and keeps each until the aggregator has committed it; after every
+reconnection both say where they stand and the rest is sent again, in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from ffb.batch import Batch
+from ffb.schema import Schema
+from ffb.sockets import (
+    ACK,
+    DATA,
+    HELLO,
+    MAGIC,
+    NAME,
+    PREFIX,
+    REFUSE,
+    REMIND,
+    STATUS,
+    WELCOME,
+    End,
+    ms,
+)
+from ffb.untrusted import Frame
+from ffb.window import Sent, Window
+from ffb.wire import Body, Header, encode
+
+_HANDSHAKE = zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+
+class RefusedError(ConnectionError):
+    """The aggregator does not want us, and says why."""
+
+
+class Link(End):
+    """A producer's end of the lossless way. One thread uses it, and pumps it often.
+
+    ``key`` is the file with the aggregator's public CURVE key, needed for addresses of other
+    hosts. Batches given to :meth:`send` belong to the link: they are kept, not copied, until
+    committed. ``resent`` counts messages sent again after a reconnection, ``connected`` says
+    whether the aggregator is there, ``held`` whether its disk keeps it from committing.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        producer: str,
+        window_bytes: int = 128 << 20,
+        epoch: int | None = None,
+        key: Path | None = None,
+    ) -> None:
+        if not NAME.fullmatch(producer):
+            raise ValueError(f"producer {producer!r}: 1 to 64 letters, digits or _ . : -")
+        super().__init__(zmq.DEALER)
+        self.address, self.producer = address, producer
+        self.epoch = time.time_ns() if epoch is None else epoch
+        self.resent, self.connected, self.held = 0, False, False
+        self._window = Window(window_bytes)
+        self._helloed, self._told = 0.0, 0
+        self._socket.setsockopt(zmq.ROUTING_ID, f"{producer}/{self.epoch}".encode())
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._socket.set_hwm(0)  # the window bounds what waits here
+        self._monitor = self._socket.get_monitor_socket(_HANDSHAKE | zmq.EVENT_DISCONNECTED)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
+        self._connect(address, key)
+
+    @property
+    def room(self) -> bool:
+        """Whether a batch may be begun: fewer bytes and messages in flight than allowed."""
+        return self._window.room
+
+    @property
+    def unacked(self) -> int:
+        """Messages sent and not yet known to be committed."""
+        return len(self._window)
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes sent and not yet known to be committed."""
+        return self._window.bytes
+
+    @property
+    def high_water(self) -> int:
+        """The most bytes ever in flight."""
+        return self._window.high_water
+
+    @property
+    def fill(self) -> float:
+        """How full the window is: 1 when there is no room."""
+        return self._window.fill
+
+    @property
+    def burst(self) -> bool:
+        """Whether even a step or a new run has to wait."""
+        return self._window.burst
+
+    @property
+    def gauges(self) -> dict[str, int]:
+        """Bytes that wait, the most there ever were, and their bounds, for the status."""
+        return {
+            "in_flight_bytes": self.in_flight_bytes,
+            "high_water_bytes": self.high_water,
+            "window_bytes": self._window.most,
+            "resent": self.resent,
+        }
+
+    def send(self, header: Header, schema: Schema | None, body: Body) -> int:
+        """Number a message, keep it and send it; returns its number.
+
+        begin_run, step and end_run are always admitted, and the batch that was begun while there
+        was room. Raises :class:`BufferError` when batches come in spite of a full window.
+        """
+        if isinstance(body, Batch) and self._window.burst:
+            raise BufferError(
+                f"{self.in_flight_bytes} bytes are in flight, twice the window: ask for `room`"
+                " before a batch, and wait or count the shots as lost"
+            )
+        header = header._replace(producer=self.producer, epoch=self.epoch, seq=self._window.seq + 1)
+        sent = self._window.keep(header.kind, encode(header, schema, body))
+        if self.connected:
+            self._data(sent)
+        return sent.seq
+
+    def status(self, numbers: Mapping[str, Any]) -> None:
+        """Say how we are: not numbered, not kept, not sent while nobody listens."""
+        if self.connected:
+            header = Header("status", producer=self.producer, epoch=self.epoch)
+            self._transmit(STATUS, 0, encode(header, None, numbers))
+
+    def pump(self, timeout_s: float = 0.0) -> None:
+        """Take acknowledgements, notice lost and new connections, send again what that asks for.
+
+        Waits for at most ``timeout_s`` for something to happen. Raises :class:`RefusedError`.
+        """
+        ready = dict(self._poller.poll(ms(timeout_s)))
+        if self._monitor in ready:
+            while self._monitor.poll(0):
+                self.connected = False
+                if recv_monitor_message(self._monitor)["event"] == _HANDSHAKE:
+                    self._hello()
+        if not self.connected and time.monotonic() - self._helloed > 0.5:
+            self._hello()
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._take(self._socket.recv_multipart(zmq.NOBLOCK))
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until everything is committed; False when that took longer than ``timeout_s``."""
+        end = time.monotonic() + timeout_s
+        while self.unacked and (left := end - time.monotonic()) > 0:
+            self.pump(min(left, 0.1))
+        return not self.unacked
+
+    def close(self) -> None:
+        """Close the socket; what is not committed is gone."""
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        super().close()
+
+    def _hello(self) -> None:
+        self._helloed = time.monotonic()
+        self._transmit(HELLO, self._window.acked, [self.producer.encode()])
+
+    def _data(self, sent: Sent) -> None:
+        self._told = max(self._told, sent.seq)
+        self._transmit(DATA, sent.seq, sent.frames)
+
+    def _transmit(self, kind: bytes, seq: int, frames: Sequence[Frame]) -> None:
+        prefix = PREFIX.pack(MAGIC, kind, self.epoch, seq)
+        try:
+            self._socket.send_multipart([prefix, *frames], zmq.NOBLOCK, copy=False)
+        except zmq.Again:  # nobody there (IMMEDIATE): it stays in our keeping
+            self.connected = False
+
+    def _take(self, frames: list[bytes]) -> None:
+        if len(frames[0]) != PREFIX.size:
+            return
+        magic, kind, epoch, seq = PREFIX.unpack(frames[0])
+        if magic != MAGIC or epoch != self.epoch:
+            return
+        if kind == REFUSE:
+            raise RefusedError(frames[1].decode())
+        self._window.ack(seq)
+        if kind == ACK:
+            self.held = frames[1:] == [b"\1"]
+        elif kind == WELCOME:
+            self._window.most = min(self._window.most, int.from_bytes(frames[1], "little"))
+            if not self.connected:  # a busy aggregator may answer several Hellos at once
+                self._again()
+
+    def _again(self) -> None:
+        self.connected = True
+        for begun in self._window.reminders():
+            self._transmit(REMIND, begun.seq, begun.frames)
+        for sent in self._window:
+            if not self.connected:
+                return
+            self.resent += sent.seq <= self._told
+            self._data(sent)
