@@ -7,7 +7,7 @@ parts belong to one commit.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,16 +51,20 @@ class Live:
     their commits. While it is ``filling``, rows come from the file alone, through :meth:`fill`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, books: Callable[[], Counts] = Counts) -> None:
+        """Make an empty model; ``books`` tells at the beginning what the file holds already."""
+        self._books: Callable[[], Counts] = Counts
         self.begin_run(RunInfo("", 0), Schema(()), Provenance())
+        self._books = books
 
     def begin_run(self, info: RunInfo, schema: Schema, provenance: Provenance) -> None:
         """Forget the last run and take up this one."""
         self.info, self.provenance = info, provenance
-        self.counts, self.ended = Counts(), False
+        self.counts, self.ended = self._books(), False
         self.steps: dict[int, dict[str, float]] = {}
         self._waiting: list[Batch] = []
         self._begin(schema)
+        self.filling = self.counts.commit > 0
 
     def begin_epoch(self, epoch: int, schema: Schema, provenance: Provenance) -> None:
         """Start the statistics anew: numbers of other parameters do not belong together."""

@@ -73,7 +73,8 @@ def reduce(
 
 def aggregate(config: Config, *, once: bool = False) -> int:
     """Merge, write, publish; 0 when the books of every run that ended balance."""
-    from ffb.serve import Service, Writer
+    from ffb.serve import Service
+    from ffb.shown import Writer
     from ffb.writers.small_data import SmallData
 
     def writer(settings: Config, info: RunInfo) -> Writer:

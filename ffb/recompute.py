@@ -37,7 +37,7 @@ Groups = list[list[NDArray[np.intp]]]  # by light and key: the rows
 
 
 class Part(NamedTuple):
-    """What array ``array`` of a snapshot, or its row ``index``, must be, and how far it may be off.
+    """What array ``array`` of a snapshot, or its row ``at``, must be, and how far it may be off.
 
     ``allowed`` is ``None`` for what must be equal.
     """
@@ -45,7 +45,7 @@ class Part(NamedTuple):
     view: str
     column: str
     array: str
-    index: int | None
+    at: int | None
     want: NDArray[Any]
     allowed: NDArray[Any] | None = None
 
@@ -72,10 +72,15 @@ class Rows:
 
     def column(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
         """Values of a column as it was in this epoch."""
-        older = f"{name}_e{self._epoch}"
-        index = self.index[rows]
-        values = self._run[older if older in self._run else name]
+        index, values = self.index[rows], self._run[self._name(name)]
         return np.asarray(values[index]) if index.size else values[:0]
+
+    def _name(self, name: str) -> str:
+        """Name of a column as it was in this epoch, of the newest epoch that had it so."""
+        older = (k.rpartition("_e") for k in self._run)
+        epochs = (int(k) for stem, _, k in older if stem == name and k.isdigit())
+        epoch = min((k for k in epochs if k >= self._epoch), default=None)
+        return name if epoch is None else f"{name}_e{epoch}"
 
     def present(self, column: Column) -> NDArray[np.bool_]:
         """Where the reducer of ``column`` ran."""
@@ -125,9 +130,8 @@ def scan(
     for motor in motors:
         column = recorded.get(f"{MOTOR}{motor}")
         at = rows.column(column.name)[firsts] if column else np.full(keys.size, np.nan)
-        told = [steps.get(int(k), {}) for k in keys]
-        want = [t.get(motor, v) for t, v in zip(told, at.tolist(), strict=True)]
-        yield Part("scan", motor, f"scan.{motor}", None, np.array(want, np.float64))
+        told = [steps.get(int(k), {}).get(motor, v) for k, v in zip(keys, at, strict=True)]
+        yield Part("scan", motor, f"scan.{motor}", None, np.array(told, np.float64))
     for i, c in enumerate(scalars):
         for field, want, allowed in _moments(groups, rows.scalar(c), None):
             yield Part("scan", c.name, f"scan.{field}", i, want, allowed)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from ffb.aggregate import NS, Aggregator
 from ffb.beside import Delays
 from ffb.config import Config
 from ffb.health import Latency, Rate
-from ffb.live import Live
 from ffb.report import FileState, Queue, Said
 from ffb.shown import Shown, Writer
 from ffb.sink import Sink
@@ -66,7 +66,7 @@ class Service:
             producers=config.run.producers,
         )
         self.stopping = False
-        self._shown: list[Shown] = []
+        self._shown, self._before = Shown(), list[Shown]()
         self._latency, self._rate = Latency(), Rate()
         self._file = FileState()
         self._decode = Decoder()
@@ -81,9 +81,9 @@ class Service:
 
     def _sinks(self, info: RunInfo) -> Sequence[Sink]:
         writer, self._latency = self._make_writer(self.config, info), Latency()
-        self._shown = [s for s in self._shown if not s.live.ended]
-        self._shown.append(Shown(writer))
-        return [writer, Delays(self._latency), self._shown[-1]]
+        self._before = [s for s in (*self._before, self._shown) if not s.live.ended]
+        self._shown = Shown(writer)
+        return [writer, Delays(self._latency), self._shown]
 
     def stop(self) -> None:
         """Take what is there, end the runs, and return from :meth:`loop`."""
@@ -124,7 +124,7 @@ class Service:
         for done in self.aggregator.tick(now):
             self.hub.ack(*done)
         self.hub.held = bool(self.aggregator.fault)
-        for shown in self._shown:
+        for shown in (self._shown, *self._before):
             shown.fill()
         self._publish(now)
         return now
@@ -166,46 +166,46 @@ class Service:
 
     def _publish(self, now: int) -> None:
         """Send the newest run's snapshot when it is due; keep those of every run that are due."""
-        newest = self._shown[-1].live if self._shown else Live()
-        commit = newest.counts.commit
+        commit = self._shown.live.counts.commit
         due = max(PUBLISH_NS, SHARE * self._making) if commit != self._commit else REPEAT_NS
         if now - self._published < due:
             return
         self._published, self._commit = now, commit
-        status = self._status(newest, now)
-        frame = self._shown[-1].frame(status) if self._shown else newest.snapshot(status)
+        frame = self._snapshot(now)
         self.publisher.send(frame)
-        for shown in self._shown:
-            if shown.keeps(now):
-                shown.keep(frame if shown is self._shown[-1] else shown.frame(status), now)
+        self._shown.keep(now, lambda: frame)
+        for shown in self._before:
+            shown.keep(now, partial(shown.frame, {}))
         self._making = time.monotonic_ns() - now
 
     def _finish(self) -> None:
         """Show and keep the last of every run."""
-        for shown in self._shown:
+        for shown in (self._shown, *self._before):
             while not shown.fill():
                 pass
         self._publish(time.monotonic_ns() + REPEAT_NS)
 
-    def _status(self, live: Live, now: int) -> dict[str, Any]:
+    def _snapshot(self, now: int) -> bytes:
+        return self._shown.frame(self._status(now))
+
+    def _status(self, now: int) -> dict[str, Any]:
         """How the processes are, for page and terminal."""
-        path = self._shown[-1].writer.path if self._shown else None
         waiting = Queue("aggregator", self.hub.waiting_bytes, self.most, self.hub.high_water)
         return {
             "producers": self._said.producers(now),
             "children": self._said.children,
-            "written_hz": self._rate(live.counts.written, now),
+            "written_hz": self._rate(self._shown.live.counts.written, now),
             "latency_ms": self._latency.percentiles(50, 95),
-            "file": self._file(path, now),
+            "file": self._file(self._shown.path, now),
             "pending": self.aggregator.pending,
             "queues": [list(q) for q in (waiting, *self._said.queues)],
-            "full": waiting.bytes > self.most,
+            "held": self.aggregator.fault,
             "alarms": self._alarms(),
         }
 
     def _alarms(self) -> list[str]:
         """What is wrong, in sentences."""
-        shown = [s.fault or s.not_kept for s in self._shown[-1:]]
+        shown = (self._shown.fault, self._shown.not_kept)
         faults = [a for a in (self.aggregator.fault, *shown, self._not_recorded) if a]
         refused = [f"{n:,} rows refused: {k}" for k, n in self.aggregator.refused.items() if n]
         rejected = self.hub.rejected.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ffb import reader, recompute, snapshots
-from ffb.live import LIGHTS
+from ffb.accumulate import LIGHTS
 from ffb.recompute import Part, Rows
 from ffb.schema import Column
 from ffb.wire import unpack
@@ -164,12 +164,13 @@ def _checks(
 def _parts(
     run: reader.RunFile, meta: Mapping[str, Any], arrays: Mapping[str, Any], view: str
 ) -> Iterator[tuple[str, Part]]:
-    rows = Rows(run, *meta["span"], meta["epoch"])
+    first, end = meta["span"]
+    rows = Rows(run, first, end, meta["epoch"])
     scalars, columns = ([*map(_column, meta[k])] for k in ("scalars", "arrays"))
     steps = {s.step: s.values for s in run.steps}
     low, width = arrays["histogram.low"], arrays["histogram.width"]
     bins = arrays["histogram.counts"].shape[-1]
-    makers = {
+    makers: dict[str, Callable[[], Iterator[Part]]] = {
         "books": lambda: _books(run, meta["commit"]),
         "light": lambda: recompute.light(rows),
         "presence": lambda: recompute.presence(rows, [*meta["present"]]),
@@ -202,8 +203,8 @@ def _compare(part: Part, got: Mapping[str, Any]) -> Check:
     found = got.get(part.array)
     exact, n = part.allowed is None, max(part.want.size, 1)
     label = (part.view, part.column, part.array)
-    if found is not None and part.index is not None:
-        found = found[part.index] if part.index < len(found) else None
+    if found is not None and part.at is not None:
+        found = found[part.at] if part.at < len(found) else None
     if found is None or np.shape(found) != part.want.shape:
         return Check(*label, n, n, np.inf, exact)
     have: NDArray[Any] = np.asarray(found)

@@ -31,7 +31,7 @@ LAYERS = (
     {"light", "problems", "window", "fuse", "accumulate", "shed", "unseen", "ring", "snapshots"},
     {"resolve", "config", "guard", "ledger", "merge", "link", "transport"},
     {"stages", "bind"},
-    {"plan", "aggregate", "live", "reader", "beside", "refill", "recompute"},
+    {"plan", "aggregate", "live", "reader", "beside", "refill", "recompute", "shown", "report"},
     {"ffb", "audit", "verify", "produce", "serve"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
     {"supervise", "table", "check", "show", "replay"},
