@@ -93,7 +93,7 @@ class Batch:
         self.schema, self.n, self.read = schema, n, read
         self.buffer = np.frombuffer(payload, np.uint8)
         self.sizes = tuple(sizes) if any(sizes) else ()
-        if self.sizes and len(self.sizes) != len(schema.columns):
+        if len(sizes) not in {0, len(schema.columns)}:
             raise ValueError(f"{len(sizes)} sizes for {len(schema.columns)} columns")
         for c, size in zip(schema.columns, self.sizes, strict=False):
             whole = c.codec in CODECS and n == c.chunk and 0 < size < n * c.row_bytes
