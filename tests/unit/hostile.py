@@ -9,9 +9,10 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from ffb.schema import CORE
-from ffb.wire import VERSION
-from tests.unit.spoken import messages
+from ffb.batch import compressed
+from ffb.schema import CORE, Column, Schema
+from ffb.wire import VERSION, Header, encode
+from tests.unit.spoken import filled, messages
 
 BEGIN, SHOTS, STEP, END, STATUS = range(5)
 BIG = 2**64 - 1
@@ -59,13 +60,27 @@ def nested(depth: int, seed: bytes = b"\xc0") -> bytes:
     return b"\x91" * depth + seed
 
 
+def encoded() -> Frames:
+    """Good shots of which one column is compressed."""
+    wave = Column("wave", "<f4", (64,), codec="bitshuffle-lz4", chunk=16)
+    batch = filled(Schema((*CORE, wave)), 16)
+    frames = encode(Header("shots", "e", 1, 2, "p", 3, 4), batch.schema, compressed(batch))
+    return [bytes(f) for f in frames]
+
+
+def reencoded(**changes: Any) -> Frames:
+    """Those with another header."""
+    head, *rest = encoded()
+    return [msgpack.packb(msgpack.unpackb(head) | changes), *rest]
+
+
 def _flip(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
 
 
 def corpus() -> dict[str, Frames]:
     """Every hostile message by its name."""
-    return {**_framing(), **_headers(), **_bombs(), **_schemas(), **_bodies()}
+    return {**_framing(), **_headers(), **_encoded(), **_bombs(), **_schemas(), **_bodies()}
 
 
 def _framing() -> dict[str, Frames]:
@@ -144,20 +159,50 @@ def _headers() -> dict[str, Frames]:
         "a loss without a reason": headed(SHOTS, losses=[[None, 1, 2, 1]]),
         "losses without end": headed(SHOTS, losses=[["x", 1, 2, 1]] * 20_001),
         "a step with losses of bytes": headed(STEP, losses=[[b"x", 1, 2, 1]]),
-        "encoded sizes of nothing": headed(SHOTS, encoded=b"\1"),
-        "encoded sizes for other columns": headed(SHOTS, encoded=bytes(8)),
-        "encoded sizes beyond the payload": headed(SHOTS, encoded=_sizes(2**40)),
-        "negative encoded sizes": headed(SHOTS, encoded=_sizes(-64)),
-        "encoded sizes that overflow": headed(SHOTS, encoded=_sizes(2**63 - 1)),
-        "encoded sizes in a step": headed(STEP, encoded=_sizes(0)),
-        "encoded sizes as a list": headed(SHOTS, encoded=[1, 2]),
         "a field too many in a begin_run": headed(BEGIN, evil=True),
     }
 
 
-def _sizes(each: int) -> bytes:
-    columns = len(msgpack.unpackb(honest(SHOTS)[1]))
-    return np.full(columns, each, "<i8").tobytes()
+def _encoded() -> dict[str, Frames]:
+    head, schema, payload = encoded()
+    sizes = np.frombuffer(msgpack.unpackb(head)["encoded"], "<i8")
+    at = payload.index(struct.pack(">Q", 16 * 64 * 4))  # the chunk: bytes of its data, of a block
+
+    def lie(which: int, size: int) -> bytes:
+        out = sizes.copy()
+        out[which] = size
+        return out.tobytes()
+
+    def written(offset: int, form: str, value: int) -> Frames:
+        spoilt = bytearray(payload)
+        struct.pack_into(form, spoilt, at + offset, value)
+        return [head, schema, bytes(spoilt)]
+
+    return {
+        "encoded sizes of nothing": headed(SHOTS, encoded=b"\1"),
+        "encoded sizes for fewer columns": headed(SHOTS, encoded=bytes(8)),
+        "encoded sizes of columns without a codec": reencoded(encoded=lie(0, 64)),
+        "encoded sizes beyond the payload": reencoded(encoded=lie(-1, 2**40)),
+        "encoded sizes below nothing": reencoded(encoded=lie(-1, -64)),
+        "encoded sizes that overflow": reencoded(encoded=lie(-1, 2**63 - 1)),
+        "encoded sizes of the rows themselves": reencoded(encoded=lie(-1, 16 * 64 * 4)),
+        "encoded sizes one too small": reencoded(encoded=lie(-1, int(sizes[-1]) - 1)),
+        "encoded sizes forgotten": reencoded(encoded=b""),
+        "encoded sizes in a step": headed(STEP, encoded=sizes.tobytes()),
+        "encoded sizes as a list": headed(SHOTS, encoded=[1, 2]),
+        "encoded rows of another number": reencoded(n=15, read=bytes(120)),
+        "a chunk of more than its rows": written(0, ">Q", 2**40),
+        "a chunk of nothing": written(0, ">Q", 0),
+        "a chunk in blocks of nothing": written(8, ">I", 0),
+        "a chunk in endless blocks": written(8, ">I", 2**32 - 1),
+        "a chunk in odd blocks": written(8, ">I", 3),
+        "a block beyond its chunk": written(12, ">I", 2**31),
+        "a block of nothing": written(12, ">I", 0),
+        "a chunk of noise": [head, schema, payload[: at + 16] + b"\xff" * (len(payload) - at - 16)],
+        "terabytes in a chunk": schemed(
+            column(shape=[1 << 24], codec="bitshuffle-lz4", chunk=65536), rows=65536
+        ),
+    }
 
 
 def _bombs() -> dict[str, Frames]:

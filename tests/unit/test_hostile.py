@@ -22,12 +22,6 @@ def test_the_corpus_is_large() -> None:
     assert len(CORPUS) >= 120
 
 
-#: Waiting for the decoder to read encoded columns.
-PENDING = [n for n in CORPUS if "encoded" in n or n == "a codec nobody has"]
-for name in PENDING:
-    CORPUS.pop(name)
-
-
 @pytest.mark.parametrize("frames", CORPUS.values(), ids=CORPUS.keys())
 def test_a_hostile_message_is_refused_and_the_next_good_one_taken(frames: Frames) -> None:
     decoder = Decoder()
