@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.live import Live as Screen
 
 from ffb.config import Config
 from ffb.source import RunInfo
 from ffb.supervise import Child, Supervisor, command
-from ffb.table import line, table
-from ffb.wire import unpack
+from ffb.watch import watch
 
 if TYPE_CHECKING:
     from ffb.writers.capture import CaptureWriter
@@ -27,9 +25,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a process which was told to stop has to drain, and all of them to be gone.
 GRACE_S, STOP_S = 2.5, 5.0
-
-#: Seconds between two lines of progress where there is no terminal.
-LINE_S = 2.0
 
 
 @contextlib.contextmanager
@@ -155,46 +150,11 @@ def run(
     with stoppable(lambda: stopped.append(True)):
         supervisor.start()
         try:
-            _watch(config, supervisor, console, stopped, page)
+            watch(config, supervisor, console, stopped, page=page)
         finally:
             clean = _stop(supervisor)
     gave_up = [c.name for c in supervisor.children if c.gave_up]
     return 0 if clean and not gave_up else 1
-
-
-def _watch(
-    config: Config, supervisor: Supervisor, console: Console, stopped: list[bool], page: bool
-) -> None:
-    """Show how it goes until the producers are through or we are told to stop."""
-    from ffb.transport import Subscriber
-
-    views = Subscriber(config.endpoints().views, config.key(secret=False))
-    since, told = time.monotonic(), 0.0
-    address, meta = "", None
-    try:
-        with Screen(console=console, auto_refresh=False, transient=False) as screen:
-            while not (stopped or supervisor.finished("producer") or supervisor.lost("aggregator")):
-                supervisor.poll()
-                if frame := views.receive(0.2):
-                    meta = unpack(frame)[0]
-                if page and not address:
-                    address = _address(supervisor)
-                    if address and not console.is_terminal:
-                        console.print(f"page: {address}", highlight=False)
-                if console.is_terminal:
-                    screen.update(table(meta, supervisor.children, address, since), refresh=True)
-                elif time.monotonic() - told > LINE_S:
-                    told = time.monotonic()
-                    console.print(line(meta), highlight=False, soft_wrap=True)
-    finally:
-        views.close()
-
-
-def _address(supervisor: Supervisor) -> str:
-    """Address the dashboard has printed, once it has."""
-    dashboard = next(c for c in supervisor.children if c.name == "dashboard")
-    said = dashboard.log.with_suffix(".out")
-    return said.read_text().strip() if said.exists() else ""
 
 
 def _stop(supervisor: Supervisor) -> bool:

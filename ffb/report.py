@@ -65,6 +65,7 @@ def children(said: Mapping[Any, Any]) -> list[dict[str, Any]]:
         {
             "name": str(c.get("name", ""))[:LONG],
             "alive": c.get("alive") is True,
+            "done": c.get("done") is True,
             "gave_up": c.get("gave_up") is True,
             "restarts": c["restarts"] if _number(c.get("restarts")) else 0,
             "died": c["died"] if _number(c.get("died")) else 0,
@@ -84,17 +85,18 @@ class Said:
     def __init__(self) -> None:
         self._said: dict[str, dict[str, Any]] = {}
         self._heard: dict[str, int] = {}
-        self.children: list[dict[str, Any]] = []
+        self._children: list[dict[str, Any]] = []
+        self._watched = 0
 
     def hear(self, name: str, now: int) -> None:
         """Note that ``name`` lives."""
         if name != SUPERVISOR:
             self._heard[name] = now
 
-    def take(self, name: str, body: Mapping[Any, Any]) -> None:
+    def take(self, name: str, body: Mapping[Any, Any], now: int) -> None:
         """Take a status."""
         if name == SUPERVISOR:
-            self.children = children(body)
+            self._children, self._watched = children(body), now
         else:
             self._said[name] = checked(body)
 
@@ -104,6 +106,10 @@ class Said:
             name: {**said, "alive": now - self._heard.get(name, 0) < SILENT_NS}
             for name, said in self._said.items()
         }
+
+    def children(self, now: int) -> list[dict[str, Any]]:
+        """What a supervisor says of the processes it keeps alive; nothing when it is gone."""
+        return self._children if now - self._watched < SILENT_NS else []
 
     @property
     def queues(self) -> list[Queue]:
@@ -119,7 +125,8 @@ class Said:
     @property
     def alarms(self) -> list[str]:
         """What is wrong, in the processes' own words."""
-        gave_up = [f"{c['name']} gave up: {c['why']}" for c in self.children if c["gave_up"]]
+        left = [c for c in self._children if c["gave_up"]]
+        gave_up = [f"{c['name']} keeps dying and is left alone ({c['why']})" for c in left]
         return gave_up + sorted({s["alarm"] for s in self._said.values() if s.get("alarm")})
 
 

@@ -149,7 +149,7 @@ class Service:
         self._record(delivery.frames)
         self._said.hear(delivery.producer, now)
         if message.header.kind == "status" and isinstance(message.body, dict):
-            self._said.take(delivery.producer, message.body)
+            self._said.take(delivery.producer, message.body, now)
         self.aggregator.receive(message, now)
 
     def _record(self, frames: Sequence[Frame]) -> None:
@@ -193,7 +193,7 @@ class Service:
         waiting = Queue("aggregator", self.hub.waiting_bytes, self.most, self.hub.high_water)
         return {
             "producers": self._said.producers(now),
-            "children": self._said.children,
+            "children": self._said.children(now),
             "written_hz": self._rate(self._shown.live.counts.written, now),
             "latency_ms": self._latency.percentiles(50, 95),
             "file": self._file(self._shown.path, now),

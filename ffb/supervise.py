@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Child:
 
     ``keeps`` is true for one that has to run until it is told to stop; any other is done when it
     exits with 0. ``log`` collects what it says on stderr, ``log`` with the suffix ``.out`` what it
-    says on stdout.
+    says on stdout. ``died`` is the time of its last death [ns since 1970], ``why`` the reason.
     """
 
     name: str
@@ -53,6 +54,8 @@ class Child:
     due: float = 0.0
     deaths: int = 0
     restarts: int = 0
+    died: int = 0
+    why: str = ""
     done: bool = False
     gave_up: bool = False
 
@@ -114,6 +117,7 @@ class Supervisor:
             return
         child.deaths = 1 if now - child.started > HEALTHY_S else child.deaths + 1
         why = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        child.died, child.why = time.time_ns(), why
         if code == REFUSED or child.deaths >= GIVE_UP:
             child.gave_up = True
             fate = "refuses to start" if code == REFUSED else f"died {child.deaths} times in a row"
@@ -129,6 +133,24 @@ class Supervisor:
     def _note(self, event: str) -> None:
         self.events.append(event)
         log.warning(event)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """How every child is, as plain data for the page."""
+        return {
+            "children": [
+                {
+                    "name": c.name,
+                    "alive": c.alive,
+                    "done": c.done,
+                    "gave_up": c.gave_up,
+                    "restarts": c.restarts,
+                    "died": c.died,
+                    "why": c.why,
+                }
+                for c in self.children
+            ]
+        }
 
     def finished(self, prefix: str) -> bool:
         """Whether every child whose name begins with ``prefix`` is done or given up."""

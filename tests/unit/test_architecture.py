@@ -17,8 +17,8 @@ LINKED = ("reducers", "writers", "dashboards")
 BOUNDARIES = {
     "psana": ("ffb/sources/",),
     "zmq": ("ffb/sockets.py", "ffb/link.py", "ffb/transport.py"),
-    "h5py": ("writers/", "ffb/reader.py"),
-    "hdf5plugin": ("writers/", "ffb/reader.py"),
+    "h5py": ("writers/", "ffb/parts.py", "ffb/segments.py"),
+    "hdf5plugin": ("writers/", "ffb/parts.py"),
     "bokeh": ("dashboards/",),
     "tornado": ("dashboards/",),
 }
@@ -34,7 +34,7 @@ LAYERS = (
     {"plan", "aggregate", "live", "reader", "beside", "refill", "recompute", "shown", "report"},
     {"ffb", "audit", "verify", "produce", "serve"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
-    {"supervise", "table", "check", "show", "replay"},
+    {"supervise", "table", "watch", "check", "show", "replay"},
     {"processes"},
     {"demo"},
     {"cli"},
