@@ -32,6 +32,9 @@ HANG_S = 20.0
 #: Address space of a child [bytes]: a bomb must meet a bound of ours before this one.
 SPACE = 8 << 30
 
+#: How the time is shared.
+SHARES = {"message": 3, "aggregator": 3, "chunk": 1, "journal": 1, "snapshot": 1, "album": 1}
+
 #: Growth of a child that counts as a leak, after its warm-up [bytes].
 LEAK = 64 << 20
 
@@ -143,9 +146,10 @@ def main() -> int:
     if a.child:
         return child(a.target, a.seed, a.case or 0, a.seconds, Path(a.child))
     chosen = [a.target] if a.target else [*TARGETS]
+    shares = sum(SHARES[target] for target in chosen)
     cases = failed = 0
     for target in chosen:
-        hunt = Hunt(target, a.seed, a.minutes * 60 / len(chosen))
+        hunt = Hunt(target, a.seed, a.minutes * 60 * SHARES[target] / shares)
         hunt.run(a.case)
         n = hunt.outcomes.total()
         cases, failed = cases + n, failed + len(hunt.failures)

@@ -103,7 +103,7 @@ def records(folder: Path) -> Case:
         whole.add("commit", commit=k, segment=0, rows=9 * k, tables={}, counts={}, chunks=chunks)
     whole.write()
     whole.close()
-    seed = path.read_bytes()
+    seed, good = path.read_bytes(), [*journal.read(path)]
 
     def case(rng: random.Random) -> str:
         path.write_bytes(spoil(rng, seed, [seed]))
@@ -116,7 +116,7 @@ def records(folder: Path) -> Case:
         if after != [*before, {"kind": "ended", "counts": {}}]:
             raise AssertionError(f"{len(before)} records before, {len(after)} after one more")
         for k, record in enumerate(before):
-            if record.get("commit") != k:
+            if record not in good:  # a splice may bring a whole one again
                 raise AssertionError(f"record {k} is {str(record)[:80]}")
         return "whole" if len(before) == 20 else "cut"
 
