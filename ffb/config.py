@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, PrivateAttr, ValidationError
 
 from ffb import layers, problems, resolve, shot
+from ffb.codec import CODECS
 from ffb.endpoints import Endpoints
 from ffb.problems import ConfigError, Problem, nearest
 from ffb.reduce import Reducer, TileReducer
@@ -34,6 +35,7 @@ from ffb.settings import (
     TransportConfig,
     WriterConfig,
 )
+from ffb.untrusted import MAX_CHUNK
 
 __all__ = [
     "CalibrationConfig",
@@ -178,6 +180,7 @@ def _parse(stack: Sequence[layers.Layer], path: Path | None, overrides: tuple[st
     merged.pop("layer", None)
     folder = path.parent if path else Path()
     wrong = [*_check_calibration(merged), *_check_reducers(merged, folder)]
+    wrong += _check_compression(merged)
     config = None
     try:
         config = Config.model_validate(merged)
@@ -216,6 +219,19 @@ def _check_calibration(data: Mapping[str, Any]) -> Iterator[Problem]:
     for name in calibration if isinstance(calibration, Mapping) else ():
         if name not in known and "did you mean" in (near := nearest(name, known)):
             yield Problem(("calibration", name), f"no input is from this detector; {near}")
+
+
+def _check_compression(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """A compressed batch is a chunk of the file, whose chunks of all columns begin together."""
+    batch, writer = data.get("batch", {}), data.get("writer", {})
+    codec = writer.get("compression", "none") if isinstance(writer, Mapping) else "none"
+    shots = batch.get("shots", BatchConfig().shots) if isinstance(batch, Mapping) else 0
+    if codec in CODECS and type(shots) is int and (shots > MAX_CHUNK or shots & (shots - 1)):
+        yield Problem(
+            ("batch", "shots"),
+            f'with writer.compression = "{codec}" a power of two up to {MAX_CHUNK} is needed,'
+            f" got {shots}",
+        )
 
 
 def _check_reducers(data: Mapping[str, Any], folder: Path) -> Iterator[Problem]:

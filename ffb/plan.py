@@ -6,7 +6,7 @@ import platform
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,10 @@ from ffb.sink import Provenance
 from ffb.source import Run
 from ffb.stages import AreaStage, ShotStage
 
+#: Compressed are columns of arrays with at least so many bytes a row, when a whole batch of them,
+#: which is what has to be unpacked to read a single row, is no larger than this.
+COMPRESSED_ROW, COMPRESSED_CHUNK = 256, 64 << 20
+
 
 class Plan:
     """What happens to the shots of one run.
@@ -60,7 +64,7 @@ class Plan:
         self.motors = {f"scan/{m}": m for m in run.motors}
         self.block = FrameBlock(bound.inputs, self.capacity)
         reduced = (c for m in bound.members for c in m.all_columns)
-        columns = (*CORE, *self._own_columns(), *reduced)
+        columns = self._compressed((*CORE, *self._own_columns(), *reduced))
         if clashes := _clashes([c.name for c in columns]):
             raise ConfigError(clashes)
         self.schema = Schema(columns)
@@ -96,6 +100,22 @@ class Plan:
 
     def _guard(self, names: Sequence[str]) -> Guard:
         return Guard(names, self.errors, self._notes)
+
+    def _compressed(self, columns: Iterable[Column]) -> tuple[Column, ...]:
+        """``columns``, with the codec of the configuration where an array gains by it."""
+        codec, rows = self.config.writer.compression, self.capacity
+        out = []
+        for c in columns:
+            large = codec != "none" and c.shape and c.row_bytes >= COMPRESSED_ROW
+            if large and rows * c.row_bytes > COMPRESSED_CHUNK:
+                self._notes.append(
+                    f"{c.name} is not compressed: {rows} rows are"
+                    f" {rows * c.row_bytes / 1e6:.0f} MB; a smaller batch.shots would help"
+                )
+            elif large:
+                c = c._replace(codec=codec, chunk=rows)
+            out.append(c)
+        return tuple(out)
 
     def _own_columns(self) -> list[Column]:
         """Columns of motors and of recorded inputs."""

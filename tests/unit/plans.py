@@ -49,7 +49,17 @@ class Cut(NamedTuple):
 STRICT = {"use": f"{__name__}:strict", "inputs": "diode", "params": {"level": -1000.0}}
 
 
-def plan(reducers, *, shots=4, record=(), constants=None, motors=(), light=None, inputs=INPUTS):
+def plan(
+    reducers,
+    *,
+    shots=4,
+    record=(),
+    constants=None,
+    motors=(),
+    light=None,
+    inputs=INPUTS,
+    codec="none",
+):
     tables = {n: {**t, "record": n in record} for n, t in TABLES.items()}
     made = config.parse(
         {
@@ -57,6 +67,7 @@ def plan(reducers, *, shots=4, record=(), constants=None, motors=(), light=None,
             "inputs": tables,
             "calibration": {"jf": "none"} if constants is None else {},
             "batch": {"shots": shots},
+            "writer": {"compression": codec},
             "light": light or {},
             "reducers": reducers,
         }

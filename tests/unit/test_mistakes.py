@@ -39,6 +39,20 @@ MISTAKES = {
             "batch.shots: must be greater than or equal to 1, got 0",
         ],
     ),
+    "chunks": (
+        '[batch]\nshots = 100\n[writer]\ncompression = "bitshuffle-lz4"',
+        [
+            'batch.shots: with writer.compression = "bitshuffle-lz4" a power of two up to 1024'
+            " is needed, got 100",
+        ],
+    ),
+    "large chunks": (
+        '[batch]\nshots = 2048\n[writer]\ncompression = "bitshuffle-zstd"',
+        [
+            'batch.shots: with writer.compression = "bitshuffle-zstd" a power of two up to 1024'
+            " is needed, got 2048",
+        ],
+    ),
     "no table": ("batch = 3\ninputs = 4", [
         "inputs: expected a table, got 4", "batch: expected a table, got 3",
     ]),

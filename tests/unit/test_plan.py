@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ffb import Value, Waveform, reducer
-from ffb.shot import BeginStep
+from ffb.shot import BeginStep, Input
 from ffb.source import Constants
-from tests.unit.plans import PULSE, SHAPE, SPOT, STRICT, One, feed, plan, shot
+from tests.unit.plans import INPUTS, PULSE, SHAPE, SPOT, STRICT, One, feed, plan, shot
 
 
 @reducer(version=1)
@@ -50,6 +50,25 @@ def test_take_says_when_the_batch_is_full_and_batches_are_independent():
     alone = feed(plan({"spot": SPOT, "pulse": PULSE}), [shots[2]])
     for name in ("spot/sum", "pulse/area"):
         assert second.columns[name][0] == alone[name][0]
+
+
+def test_compressed_are_arrays_worth_it_in_chunks_of_a_batch():
+    long = INPUTS | {"wf": Input("value", "<i2", (128,), "V")}
+    for codec in ("bitshuffle-lz4", "bitshuffle-zstd"):
+        p = plan({"spot": SPOT}, shots=8, record=("wf", "line", "diode"), inputs=long, codec=codec)
+        packed = [(c.name, c.codec, c.chunk) for c in p.schema.columns if c.codec or c.chunk]
+        assert packed == [("wf", codec, 8)]
+    columns = feed(p, [shot(k, wf=np.full(128, k, "<i2")) for k in range(8)])
+    assert columns["wf"][:, 5].tolist() == list(range(8))
+    assert not any(c.codec for c in plan({}, record=("wf",), inputs=long).schema.columns)
+
+
+def test_what_would_be_too_large_a_chunk_is_not_compressed_and_said(monkeypatch):
+    monkeypatch.setattr("ffb.plan.COMPRESSED_CHUNK", 2047)
+    long = INPUTS | {"wf": Input("value", "<i2", (128,), "V")}
+    p = plan({}, shots=8, record=("wf",), inputs=long, codec="bitshuffle-lz4")
+    assert not p.schema.by_name["wf"].codec
+    assert any(n.startswith("wf is not compressed: 8 rows are 0 MB") for n in p.notes)
 
 
 def test_what_a_shot_lacks_is_missing_in_its_row_only():
