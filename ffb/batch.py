@@ -38,7 +38,7 @@ class Batch:
         s, n, sizes = self.schema, self.n, self.sizes or (0,) * len(self.schema.columns)
         rows = zip(s.columns, s.dtypes, self._offsets, sizes, strict=False)
         return {
-            c.name: decode(memoryview(self.buffer)[at : at + size], dtype, (n, *c.shape), c.codec)
+            c.name: decode(self.buffer.data[at : at + size], dtype, (n, *c.shape), c.codec)
             if size
             else np.ndarray((n, *c.shape), dtype, self.buffer, at)
             for c, dtype, at, size in rows
@@ -47,7 +47,7 @@ class Batch:
     @cached_property
     def encoded(self) -> dict[str, memoryview]:
         """Chunks, as the filter of the file would write them, of the columns that are encoded."""
-        view, columns = memoryview(self.buffer), self.schema.columns
+        view, columns = self.buffer.data, self.schema.columns
         return {
             c.name: view[at : at + size]
             for c, at, size in zip(columns, self._offsets, self.sizes, strict=False)

@@ -65,7 +65,7 @@ def encode(array: NDArray[Any], codec: str) -> bytes:
     size, item = array.size, array.itemsize
     block = _default_block(item)
     out = np.empty(_HEADER.size + work.bound(size, item, block), np.uint8)
-    _HEADER.pack_into(out, 0, array.nbytes, block * item)
+    _HEADER.pack_into(out.data, 0, array.nbytes, block * item)
     to = out.ctypes.data + _HEADER.size
     used = work.encode(array.ctypes.data, to, size, item, block, *work.more)
     if used < 0:
@@ -128,18 +128,14 @@ def _functions(codec: str) -> _Functions:
     library, name = _library(), codec.removeprefix("bitshuffle-")
     more = (ZSTD_LEVEL,) if name == "zstd" else ()
     sizes = [ctypes.c_size_t] * 3  # elements, bytes of one, elements in a block
-    pointers = [ctypes.c_void_p, ctypes.c_void_p]
-    found = []
-    for verb, arguments in (
-        ("compress", [*pointers, *sizes, *[ctypes.c_int] * len(more)]),
-        ("decompress", [*pointers, *sizes]),
-    ):
-        function = getattr(library, f"bshuf_{verb}_{name}")
-        function.argtypes, function.restype = arguments, ctypes.c_int64
-        found.append(function)
+    arguments = [ctypes.c_void_p, ctypes.c_void_p, *sizes]
     bound = getattr(library, f"bshuf_compress_{name}_bound")
     bound.argtypes, bound.restype = sizes, ctypes.c_size_t
-    return _Functions(*found, bound, more)
+    to = getattr(library, f"bshuf_compress_{name}")
+    to.argtypes, to.restype = [*arguments, *[ctypes.c_int] * len(more)], ctypes.c_int64
+    back = getattr(library, f"bshuf_decompress_{name}")
+    back.argtypes, back.restype = arguments, ctypes.c_int64
+    return _Functions(to, back, bound, more)
 
 
 @cache
