@@ -23,6 +23,9 @@ from ffb.schema import Column, Schema
 #: Version of this layout; a reader refuses what is newer than itself.
 LAYOUT = 2
 
+#: Suffix of the folder of a run's file segments, in place of the master's.
+FOLDER = ".parts"
+
 GROUP = "ffb"
 #: (1,) int64: rows of the run that are whole and committed.
 COMMITTED = "ffb/committed"

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ffb import reader
+from ffb import contents, reader
 from ffb.schema import CORE, Column, Schema
 from ffb.sink import Counts, Provenance
 from ffb.writers.small_data import SmallData
@@ -255,7 +255,7 @@ def test_a_file_of_somebody_else_is_refused_with_advice(tmp_path):
 def test_a_layout_of_the_future_is_refused(tmp_path):
     path = written(tmp_path, 3)
     with h5py.File(path, "r+") as file:
-        file["ffb"].attrs["layout"] = reader.LAYOUT + 1
+        file["ffb"].attrs["layout"] = contents.LAYOUT + 1
     with pytest.raises(ValueError, match="install the version that wrote it"):
         reader.open(path)
 

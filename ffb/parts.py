@@ -1,0 +1,167 @@
+"""One HDF5 file of a run, read while it grows: a file segment, or the whole run in a plain file.
+
+Exports :class:`Part`, :class:`BrokenFileError`, :func:`open_h5` and :func:`patiently`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb.contents import LOG, ORDER_DTYPE, TABLES
+
+T = TypeVar("T")
+
+#: Seconds for which a torn read is tried again.
+PATIENCE_S = 1.0
+
+#: Where HDF5's superblock (version 3) says whether somebody writes the file, and the two bits.
+_FLAGS_AT, _WRITING = 11, 0b101
+
+#: States of a dataset beside the numbers of committed rows: as it is now, and for good.
+NOW, CLOSED = -1, -2
+
+
+class BrokenFileError(OSError):
+    """A file that cannot be read, and will not be by waiting."""
+
+
+def patiently(action: Callable[[], T], wait: float = PATIENCE_S) -> T:
+    """Repeat ``action`` while a writer is in the middle of something; the last error counts."""
+    deadline, pause = time.monotonic() + wait, 0.001
+    while True:
+        try:
+            return action()
+        except BrokenFileError:
+            raise
+        except (OSError, RuntimeError):  # HDF5 calls a torn read by either name
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
+
+
+def open_h5(path: Path) -> h5py.File:
+    """Open for reading without taking a lock that could hinder a writer.
+
+    What nobody writes is never opened as if it grew: HDF5 then reads zeros where a file was cut
+    off. Within one process all handles of a file must agree on how it is open, so where it is open
+    already that way is tried too.
+    """
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as e:
+        if "truncated" in str(e) and not _written(path):
+            raise BrokenFileError(
+                f"{path} is cut off: {str(e).partition('(')[2].rstrip(')')}"
+            ) from e
+    ways: list[dict[str, Any]] = [{"swmr": True, "locking": False}, {"swmr": True}, {}]
+    for way in ways[:-1]:
+        with contextlib.suppress(OSError):
+            return h5py.File(path, "r", **way)
+    return h5py.File(path, "r", **ways[-1])
+
+
+def _written(path: Path) -> bool:
+    """Whether the file says that somebody writes it."""
+    with path.open("rb") as file:
+        head = file.read(_FLAGS_AT + 1)
+    return len(head) > _FLAGS_AT and head[8] == 3 and bool(head[_FLAGS_AT] & _WRITING)
+
+
+class Part:
+    """One HDF5 file of a run, opened when it is first needed.
+
+    ``first`` is the run's row at which it begins, ``rows`` its number of rows, -1 while it grows;
+    ``before`` are the lines of each table that stand in files before it, ``after`` those up to its
+    end where another file follows. Rows are asked for by their number in the run.
+    """
+
+    def __init__(
+        self, path: Path, first: int = 0, epoch: int = 0, before: Mapping[str, int] | None = None
+    ) -> None:
+        self.path, self.first, self.epoch, self.before = path, first, epoch, dict(before or {})
+        self.rows, self.after = -1, dict[str, int]()
+        self._file: h5py.File | None = None
+        self._datasets: dict[str, tuple[h5py.Dataset, int]] = {}
+        self._tables: dict[str, NDArray[Any]] = {}
+
+    @property
+    def file(self) -> h5py.File:
+        """The HDF5 file. Raises ``BrokenFileError`` when it is not there, or cut off."""
+        if self._file is None:
+            try:
+                self._file = open_h5(self.path)
+            except FileNotFoundError as e:
+                raise BrokenFileError(f"{self.path} is missing") from e
+        return self._file
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self._datasets = None, {}
+
+    def settle(self, path: Path, rows: int, after: Mapping[str, int]) -> None:
+        """Learn how many rows and lines the file has in the end, and what it is called now."""
+        if path != self.path and self._file is not None:
+            held = os.fstat(self._file.id.get_vfd_handle())
+            with contextlib.suppress(FileNotFoundError):
+                if (there := os.stat(path)).st_ino != held.st_ino or there.st_dev != held.st_dev:
+                    self.close()  # it was made anew from its chunks
+        self.path, self.rows, self.after = path, rows, dict(after)
+
+    def counter(self, name: str) -> int:
+        """Value of ``COMMITTED`` or ``COMPLETE`` as it is now."""
+        return int(self._dataset(name, NOW)[0])
+
+    def text(self, name: str) -> str:
+        """Text of one of ffb's datasets."""
+        return str(self.file[name].asstr()[()])
+
+    def read(self, name: str, rows: slice, rest: list[Any], committed: int) -> Any:
+        """Rows of a column, all of them within this file, of a run with ``committed`` ones."""
+
+        def attempt() -> Any:
+            data = self._dataset(name, committed if self.rows < 0 else CLOSED)
+            if rows.stop - self.first > data.shape[0]:
+                kind = OSError if self.rows < 0 else BrokenFileError
+                raise kind(f"{self.path} is cut off: {name} ends before row {rows.stop - 1}")
+            return data[(slice(rows.start - self.first, rows.stop - self.first, rows.step), *rest)]
+
+        return patiently(attempt)
+
+    def table(self, name: str) -> NDArray[Any]:
+        """Lines of a table, of an unfinished commit too while the file grows."""
+        if name in self._tables:
+            return self._tables[name]
+        if name not in self.file:
+            return np.empty(0, TABLES[name][0] if name in TABLES else ORDER_DTYPE)
+        lines = patiently(lambda: np.asarray(self._dataset(name, NOW)[()]))
+        if name in self.after:
+            lines = self._tables[name] = lines[: self.after[name] - self.before.get(name, 0)]
+        return lines
+
+    def log(self, begin: int, size: int) -> bytes:
+        """Bytes of the log, by their place in that of the run."""
+        begin -= self.before.get(LOG, 0)
+        return patiently(lambda: bytes(self._dataset(LOG, NOW)[begin : begin + size]))
+
+    def _dataset(self, name: str, when: int) -> h5py.Dataset:
+        """A dataset as it is ``when``: at a number of committed rows, ``NOW``, or ``CLOSED``."""
+        if name not in self._datasets:
+            self._datasets[name] = self.file[name], when
+        data, seen = self._datasets[name]
+        if seen != when or when == NOW:
+            # The cached extent and the cached last chunk are those of an earlier commit.
+            data.refresh()
+            self._datasets[name] = data, when
+        return data

@@ -1,0 +1,278 @@
+"""The files of a run as one: a plain file, or a master's file segments, even while they change.
+
+Exports :class:`Segments`: rows, tables and the log of a run by their numbers in the run, whichever
+file they stand in. A master that was replaced is noticed by its inode; files that are open stay so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb import contents
+from ffb.contents import COMMITTED, COMPLETE, GROUP, LAYOUT, LOG, Shown
+from ffb.parts import BrokenFileError, Part, open_h5, patiently
+from ffb.schema import Column, Schema
+from ffb.source import RunInfo
+
+if TYPE_CHECKING:
+    import h5py
+
+T = TypeVar("T")
+
+
+def columns_of(text: str) -> tuple[Column, ...]:
+    """Columns from JSON text as files have it: a list of maps of their fields."""
+    made = ({**c, "shape": (*c["shape"],), "dims": (*c["dims"],)} for c in json.loads(text))
+    return tuple(Column(**c) for c in made)
+
+
+class Segments:
+    """A run's rows, tables and log.
+
+    ``info`` says which run it is, ``attrs`` and ``text`` are attributes and texts of the group
+    ``ffb``, ``shown`` the columns by name; ``parts`` are the files that hold rows, in order.
+    ``committed`` and ``complete`` are as of the last :meth:`refresh`.
+    """
+
+    info: RunInfo
+    attrs: Mapping[str, Any]
+    text: Mapping[str, str]
+    shown: Mapping[str, Shown]
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.committed, self.complete = path, 0, False
+        self.parts: list[Part] = []
+        self.listed = False
+        self.generation = 0
+        self._inode = (-1, -1)
+        self._ended = False
+        self._schemas: dict[int, Schema] = {}
+        self._moved: NDArray[np.int64] | None = None
+        try:
+            self._load()
+            self.refresh()
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self) -> None:
+        """Read the plain file, or the master, that is at the path now."""
+        with open_h5(self.path) as file:
+            info = self._identify(file)
+            if self.parts and info != self.info:
+                now = f"{info.exp} run {info.run} begun at {info.began}"
+                raise BrokenFileError(f"{self.path} was replaced by {now}: open it again")
+            stat = os.fstat(file.id.get_vfd_handle())
+            names = ("config", "columns", "reducers", "constants", "versions", "notes")
+            self.text = {k: str(file[GROUP][k].asstr()[()]) for k in names}
+            listed = contents.SEGMENTS in file
+            listing = json.loads(file[contents.SEGMENTS].asstr()[()]) if listed else []
+            self.info, self.attrs = info, dict(file[GROUP].attrs)
+            self._ended = bool(file[COMPLETE][0])
+        merged = self.listed and not listed
+        before, self.listed, self._inode = self.parts, listed, (stat.st_dev, stat.st_ino)
+        self.parts = self._parts_of(listing) if listed else [Part(self.path)]
+        for part in before:
+            if part not in self.parts:
+                part.close()
+        if listed:
+            self.shown = contents.union(self._epochs(listing))
+        else:
+            columns = columns_of(self.text["columns"])
+            self.shown = {c.name: Shown(c, c.name, ()) for c in columns}
+        if merged or self._moved is not None:
+            self._moved = self._places()
+        self.generation += 1
+
+    def _identify(self, file: h5py.File) -> RunInfo:
+        if GROUP not in file or "layout" not in file[GROUP].attrs:
+            raise ValueError(f"{self.path} was not written by ffb: open it with h5py")
+        attrs = file[GROUP].attrs
+        if attrs["layout"] > LAYOUT:
+            raise ValueError(
+                f"{self.path} has layout {attrs['layout']}, this ffb reads up to {LAYOUT}: "
+                "install the version that wrote it"
+            )
+        return RunInfo(str(attrs["exp"]), int(attrs["run"]), int(attrs["began"]))
+
+    def _parts_of(self, listing: list[Mapping[str, Any]]) -> list[Part]:
+        """Files that the master lists; what is open already stays so, whatever its name is now."""
+        known = {_stem(part.path.name): part for part in self.parts}
+        place = self.path.resolve()
+        folder = place.with_name(f"{place.stem}{contents.FOLDER}")
+        out = []
+        for i, said in enumerate(listing):
+            path, following = folder / said["file"], listing[i + 1 : i + 2]
+            part = known.get(_stem(path.name)) or Part(
+                path, int(said["first"]), int(said["epoch"]), said["tables"]
+            )
+            part.settle(path, int(said["rows"]), following[0]["tables"] if following else {})
+            out.append(part)
+        return out
+
+    def _epochs(self, listing: list[Mapping[str, Any]]) -> dict[int, Schema]:
+        """Columns of each epoch, by its first file that can be read."""
+        for epoch in sorted({int(said["epoch"]) for said in listing} - self._schemas.keys()):
+            wrong: list[BrokenFileError] = []
+            for part in (p for p in self.parts if p.epoch == epoch):
+                try:
+                    text = part.text(f"{GROUP}/columns")
+                except BrokenFileError as e:
+                    wrong.append(e)
+                    continue
+                self._schemas[epoch] = Schema(columns_of(text))
+                break
+            else:
+                raise self._gone(wrong[0], "its columns")
+        return self._schemas
+
+    def refresh(self) -> int:
+        """Move on to the newest commit; return the number of committed rows, which never falls."""
+        patiently(self._look)
+        return self.committed
+
+    def _look(self) -> None:
+        self._reload()
+        while True:
+            newest = self.parts[-1]
+            try:
+                if newest.rows >= 0:
+                    complete, rows = self._ended, newest.first + newest.rows
+                else:
+                    # Completion first: once it is seen, the count read next is the last one.
+                    complete = bool(newest.counter(COMPLETE))
+                    rows = max(newest.first, newest.counter(COMMITTED))
+            except BrokenFileError as e:
+                if self._reload():
+                    continue
+                raise self._gone(e, f"rows from {newest.first:,} on") from e
+            self.complete, self.committed = complete, max(self.committed, rows)
+            return
+
+    def _reload(self) -> bool:
+        """Load anew if another file is at the path; say whether."""
+        try:
+            stat = os.stat(self.path)
+        except FileNotFoundError:  # what is open can still be read
+            return False
+        if (stat.st_dev, stat.st_ino) == self._inode:
+            return False
+        self._load()
+        return True
+
+    def read(self, shown: Shown, rows: slice, rest: list[Any]) -> Any:
+        """Rows of a column as numpy has it; ``rows`` has a start, a stop and a positive step."""
+        return self._steadily(lambda: self._rows(shown, rows, rest))
+
+    def _steadily(self, action: Callable[[], T]) -> T:
+        """Repeat ``action`` where a file is gone because another one has taken over."""
+        while True:
+            try:
+                return action()
+            except BrokenFileError:
+                if not patiently(self._reload):
+                    raise
+
+    def _rows(self, shown: Shown, rows: slice, rest: list[Any]) -> Any:
+        if self._moved is None:
+            return self._join(shown, rows, rest)
+        places = self._moved[rows]
+        low, high = (int(places.min()), int(places.max()) + 1) if len(places) else (0, 0)
+        return self._join(shown, slice(low, high, 1), rest)[places - low]
+
+    def _join(self, shown: Shown, rows: slice, rest: list[Any]) -> Any:
+        pieces = []
+        for part, own in self._spread(rows):
+            if self.listed and part.epoch not in shown.epochs:
+                column = shown.column
+                empty = np.asarray(column.missing, column.dtype)
+                whole = np.broadcast_to(empty, (len(range(*own.indices(own.stop))), *column.shape))
+                pieces.append(np.array(whole[(slice(None), *rest)]))
+                continue
+            try:
+                pieces.append(part.read(shown.source, own, rest, self.committed))
+            except BrokenFileError as e:
+                end = part.first + part.rows if part.rows >= 0 else self.committed
+                raise self._gone(e, f"rows {part.first:,} to {end - 1:,}") from e
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _spread(self, rows: slice) -> list[tuple[Part, slice]]:
+        """Which rows stand in which file; at least one of them, so that no rows have a shape."""
+        out = []
+        first = max(0, bisect_right(self.parts, rows.start, key=lambda part: part.first) - 1)
+        for part in self.parts[first:]:
+            end = part.first + part.rows if part.rows >= 0 else rows.stop
+            begin = rows.start + -(-max(0, part.first - rows.start) // rows.step) * rows.step
+            if begin < min(end, rows.stop):
+                out.append((part, slice(begin, min(end, rows.stop), rows.step)))
+        if not out:
+            part = self.parts[first]
+            out.append((part, slice(part.first, part.first, 1)))
+        return out
+
+    def _gone(self, error: BrokenFileError, what: str) -> BrokenFileError:
+        return BrokenFileError(
+            f"{error}: {what} cannot be read, all others can; bring the file back, or see what"
+            f" 'ffb recover {self.path}' can restore"
+        )
+
+    def _lines(self, part: Part, name: str) -> NDArray[Any]:
+        try:
+            return part.table(name)
+        except BrokenFileError as e:
+            raise self._gone(e, f"lines of {name}") from e
+
+    def table(self, name: str) -> NDArray[Any]:
+        """One of ffb's tables as it is now, lines of an unfinished commit included."""
+        lines = self._steadily(lambda: np.concatenate([self._lines(p, name) for p in self.parts]))
+        if self._moved is not None and name in (contents.LEDGER, contents.STEPS, contents.EPOCHS):
+            places = np.argsort(self._moved)
+            inside = (lines["row"] >= 0) & (lines["row"] < len(places))
+            lines["row"][inside] = places[lines["row"][inside]]
+        return lines
+
+    def last_commit(self) -> Any | None:
+        """Line of the commit shown, ``None`` before the first one."""
+        return self._steadily(self._last_commit)
+
+    def _last_commit(self) -> Any | None:
+        for part in reversed(self.parts):
+            lines = self._lines(part, contents.COMMITS)
+            if len(lines := lines[lines["rows"] <= self.committed]):
+                return lines[-1]
+        return None
+
+    def log(self, begin: int, size: int) -> bytes:
+        """Bytes of the log."""
+
+        def action() -> bytes:
+            i = bisect_right(self.parts, begin, key=lambda part: part.before.get(LOG, 0)) - 1
+            return self.parts[i].log(begin, size)
+
+        return self._steadily(action)
+
+    def _places(self) -> NDArray[np.int64]:
+        """By number of a row in the order of commits: where it stands in the merged file."""
+        places = np.arange(self.parts[0].counter(COMMITTED))
+        for line in self.parts[0].table(contents.ORDER):
+            row, place, rows = (int(line[k]) for k in ("row", "place", "rows"))
+            places[place : place + rows] = np.arange(row, row + rows)
+        return places
+
+    def close(self) -> None:
+        """Give all files back."""
+        for part in self.parts:
+            part.close()
+
+
+def _stem(name: str) -> str:
+    """What a file segment is called before and after it is closed."""
+    return name.partition(".")[0]
