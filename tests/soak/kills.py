@@ -1,0 +1,238 @@
+"""Kill producers and aggregator at random while runs stream by; then count every shot.
+
+Three producers and an aggregator at full speed on shared memory, whose server hands every shot to
+exactly one client. Whoever is killed is started again, as a supervisor would. Afterwards, for each
+run: the books balance, no key is there twice, every written row equals the truth, and each shot
+that was served is written or lost by name, but for those a dying producer had in its hands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+import ffb
+from ffb.contents import LEDGER
+from ffb.sink import WRITTEN
+from ffb.testing.shmem_server import clean
+from tests.soak.served import DIODE, INPUTS, LIGHT, fabricate, spec_of, stamps_of, told, truth
+from tests.soak.world import World, committed, problems_of, toml, wait_for, world
+
+EXP, FIRST_RUN, PRODUCERS = "mfxx49820", 7, 3
+
+#: Seconds that a process is left alone after it was started, at least and at most.
+SPARED = (0.5, 6.0)
+
+
+def configure(folder: Path, tag: str, ring: bool) -> Path:
+    """All keys that the killing needs: small batches, small segments."""
+    tables = {
+        "source": {"kind": "psana", "exp": EXP, "shmem": tag},
+        "inputs": INPUTS,
+        "light": LIGHT,
+        "reducers.diode": DIODE,
+        "batch": {"shots": 32},
+        "aggregate": {"horizon_ms": 3000.0, "end_timeout_s": 15.0},
+        "transport": {
+            "aggregator": f"ipc://{folder}/a", "views": f"ipc://{folder}/v", "ring": ring
+        },
+        "writer": {"segment_rows": 4096, "segment_s": 5.0},
+        "run": {"producers": PRODUCERS},
+    }  # fmt: skip
+    file = folder / "kills.toml"
+    file.write_text(toml(tables))
+    return file
+
+
+class Killing:
+    """Keeps the processes alive but for those it kills."""
+
+    def __init__(self, here: World, file: Path, seed: int) -> None:
+        self.here, self.file, self.rng = here, file, random.Random(seed)
+        self.kills: collections.Counter[str] = collections.Counter()
+        self.deaths: list[str] = []
+        self._spared: dict[str, float] = {}
+        self.names = ["aggregator", *(f"p{k}" for k in range(PRODUCERS))]
+        for name in self.names:
+            self.start(name)
+
+    def start(self, name: str) -> None:
+        """Start one of ours."""
+        if name == "aggregator":
+            self.here.ffb(name, "aggregate", self.file)
+        else:
+            self.here.ffb(name, "reduce", self.file, "--index", name[1:], "--of", PRODUCERS)
+        self._spared[name] = time.monotonic() + self.rng.uniform(*SPARED)
+
+    def turn(self) -> None:
+        """Start again who died of itself, and note it; kill whoever is due."""
+        for name in self.names:
+            process = self.here.processes[name]
+            if process.poll() is not None:
+                self.deaths.append(f"{name} ended with {process.returncode}: {self._last(name)}")
+                self.start(name)
+        due = [n for n in self.names if time.monotonic() > self._spared[n] and self._up(n)]
+        if due:
+            name = self.rng.choice(due)
+            self.here.processes[name].kill()
+            self.here.processes[name].wait()
+            self.kills["aggregator" if name == "aggregator" else "producer"] += 1
+            time.sleep(self.rng.choice((0.0, 0.0, 0.2, 1.0)))  # supervisors take their time
+            self.start(name)
+
+    def _up(self, name: str) -> bool:
+        """Whether it has come to work: imports are over."""
+        process = psutil.Process(self.here.processes[name].pid)
+        return sum(process.cpu_times()[:2]) > 1.0
+
+    def _last(self, name: str) -> str:
+        lines = self.here.said(name).strip().splitlines()
+        return lines[-1][-300:] if lines else "it said nothing"
+
+
+def check(folder: Path, loop: int, served: dict[str, int], shots: int) -> collections.Counter[str]:
+    """Count one run; what is wrong is printed and counted as ``wrong``."""
+    spec, out = spec_of(shots), collections.Counter[str]()
+    path = folder / "hdf5" / "smalldata" / f"{EXP}_Run{FIRST_RUN + loop:04d}.h5"
+    wrong = []
+    if not path.exists():
+        print(f"run {FIRST_RUN + loop}: WRONG: no file")
+        return collections.Counter(wrong=1, served=served["shots"], unaccounted=served["shots"])
+    wrong += problems_of(path)
+    with ffb.open(path) as run:
+        n, counts = run.committed, run.counts
+        columns = {name: run[name][:n] for name in truth_of(shots)}
+        ledger = run.table(LEDGER)
+    stamps = columns["timestamp"]
+    everything = stamps_of(spec, loop)
+    at = np.minimum(np.searchsorted(everything, stamps), spec.shots - 1)
+    foreign = int(np.count_nonzero(everything[at] != stamps))
+    rows_wrong = _rows_wrong(columns, at, shots)
+    missing = np.setdiff1d(everything, stamps)
+    states = np.char.decode(ledger["state"])
+    losses = ledger[(states != WRITTEN)]
+    lost_twice = _lost_and_written(losses, stamps)
+    lost = sum(counts.lost.values())
+    unseen = spec.shots - counts.written - lost
+    held = served.get("lost with a client", 0)
+    if not 0 <= unseen <= held:
+        wrong.append(f"{unseen} shots unaccounted for; {held} were in the hands of the dead")
+    if foreign or rows_wrong or lost_twice:
+        wrong.append(f"{foreign} foreign rows, {rows_wrong} wrong, {lost_twice} lost and written")
+    if missing.size != spec.shots - np.unique(stamps).size:
+        wrong.append("rows that were never served")
+    if stamps.size and (np.diff(stamps.astype(np.int64)) <= 0).any():
+        wrong.append("the finished file is not in order")
+    for problem in wrong:
+        print(f"run {FIRST_RUN + loop}: WRONG: {problem}", flush=True)
+    out.update({f"lost: {reason}": k for reason, k in counts.lost.items()})
+    out.update(served=spec.shots, written=counts.written, late=counts.late, unseen=max(unseen, 0))
+    out.update(held=held, wrong=len(wrong), duplicates=stamps.size - np.unique(stamps).size)
+    out.update({"wrong rows": rows_wrong, "unaccounted": max(0, unseen - held)})
+    return out
+
+
+_TRUTH: dict[int, dict[str, np.ndarray]] = {}
+
+
+def truth_of(shots: int) -> dict[str, np.ndarray]:
+    """The truth, made once."""
+    if shots not in _TRUTH:
+        _TRUTH[shots] = truth(spec_of(shots))
+    return _TRUTH[shots]
+
+
+def _rows_wrong(columns: dict[str, np.ndarray], at: np.ndarray, shots: int) -> int:
+    bad = np.zeros(at.size, bool)
+    for name, values in truth_of(shots).items():
+        if name == "timestamp":
+            continue
+        bad |= ~np.isclose(columns[name].astype(float), values[at].astype(float), 1e-6, 1e-9)
+    return int(bad.sum())
+
+
+def _lost_and_written(losses: np.ndarray, stamps: np.ndarray) -> int:
+    """Shots lost one by one that are written all the same."""
+    single = losses[losses["shots"] == 1]
+    return int(np.isin(single["first"], stamps).sum())
+
+
+def kills(folder: Path, most: int, minutes: float, seed: int, shots: int, ring: bool) -> int:
+    """Do it; returns how much is wrong."""
+    tag = f"ffb{os.getpid()}"
+    fabricate(folder, spec_of(shots))
+    file = configure(folder, tag, ring)
+    began = time.monotonic()
+    with world(folder) as here:
+        try:
+            server = here.start("server", "tests.soak.served", folder, tag, PRODUCERS, 0.0)
+            killing = Killing(here, file, seed)
+            first = folder / "hdf5" / "smalldata" / f"{EXP}_Run{FIRST_RUN:04d}.h5"
+            wait_for(lambda: committed(first), "the first rows", 120.0)
+            while killing.kills.total() < most and time.monotonic() - began < 60 * minutes:
+                if server.poll() is not None:
+                    raise RuntimeError(f"the server ended: {here.said('server')[-500:]}")
+                killing.turn()
+                time.sleep(0.1)
+            (folder / "stop").touch()
+            deaths = killing.deaths[:]
+            _calm(here, killing, server)
+        finally:
+            clean(tag)
+        print(f"kills: {dict(killing.kills)} in {time.monotonic() - began:.0f} s", flush=True)
+    total: collections.Counter[str] = collections.Counter()
+    for served in told(folder):
+        total.update(check(folder, served["loop"], served, shots))
+        total["runs"] += 1
+    extra = [p.name for p in (folder / "hdf5" / "smalldata").glob("*_[0-9].h5")]
+    for death in (*deaths, *(f"{name} is no file of a run" for name in extra)):
+        print(f"WRONG: {death}")
+    total["wrong"] += len(deaths) + len(extra)
+    print(", ".join(f"{name} {n:,}" for name, n in total.items()))
+    return total["wrong"]
+
+
+def _calm(here: World, killing: Killing, server: object) -> None:
+    """Let the last run end, and everybody go."""
+    end = time.monotonic() + 120
+    while here.processes["server"].poll() is None and time.monotonic() < end:
+        for name in killing.names:
+            if here.processes[name].poll() is not None:
+                killing.start(name)
+        time.sleep(0.1)
+    time.sleep(20)  # the time-out of a run's end, for those that were killed at the very end
+    for name in reversed(killing.names):
+        here.processes[name].send_signal(signal.SIGTERM)
+        here.processes[name].wait(30)
+
+
+def main() -> int:
+    """Kill; 0 when every shot is accounted for."""
+    p = argparse.ArgumentParser(prog="python -m tests.soak.kills", description=__doc__)
+    p.add_argument("--kills", type=int, default=200)
+    p.add_argument("--minutes", type=float, default=20.0, help="stop after so long in any case")
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--shots", type=int, default=20_000, help="of each run")
+    p.add_argument("--no-ring", action="store_true", help="without rings in shared memory")
+    p.add_argument("--folder", type=Path, help="where to work (default: a temporary one)")
+    a = p.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ffb-kills-") as temporary:
+        folder = a.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        wrong = kills(folder, a.kills, a.minutes, a.seed, a.shots, not a.no_ring)
+    print(f"kills: seed {a.seed}: {'every shot is accounted for' if not wrong else 'FAILED'}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
