@@ -64,6 +64,7 @@ class Service:
             int(a.commit_ms * 1e6),
             int(a.end_timeout_s * NS),
             producers=config.run.producers,
+            horizon_shots=a.horizon_shots,
         )
         self.stopping = False
         self._shown, self._before = Shown(), list[Shown]()
@@ -210,7 +211,7 @@ class Service:
         refused = [f"{n:,} rows refused: {k}" for k, n in self.aggregator.refused.items() if n]
         rejected = self.hub.rejected.items()
         foreign = [f"{n:,} messages not understood from {who}" for who, n in rejected]
-        return faults + refused + foreign + self._said.alarms
+        return faults + self.aggregator.notes + refused + foreign + self._said.alarms
 
 
 def _check_sender(header: Header, delivery: Delivery, exp: str) -> None:
