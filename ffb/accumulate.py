@@ -233,11 +233,21 @@ class Means:
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.rows: NDArray[np.int64] = np.zeros(N_LIGHTS, np.int64)
         self.last: Floats = np.full(shape, np.nan)
+        self._known = False
         self._n: NDArray[np.int64] = np.zeros((N_LIGHTS, *shape), np.int64)
         self._sum: Floats = np.zeros((N_LIGHTS, *shape))
 
-    def add(self, light: Ints, present: NDArray[np.bool_], values: NDArray[np.generic]) -> None:
-        """Add rows ``values`` (n, *shape) with their ``light`` (n,), where ``present`` (n,)."""
+    def add(
+        self,
+        light: Ints,
+        present: NDArray[np.bool_],
+        values: NDArray[np.generic],
+        older: bool = False,
+    ) -> None:
+        """Add rows ``values`` (n, *shape) with their ``light`` (n,), where ``present`` (n,).
+
+        ``older`` rows come before those that were added otherwise, in the order of a file.
+        """
         for state in range(N_LIGHTS):
             rows = values[present & (light == state)].astype(np.float64)
             if rows.size:
@@ -245,7 +255,8 @@ class Means:
                 self._n[state] += good.sum(0)
                 self._sum[state] += np.where(good, rows, 0.0).sum(0)
                 self.rows[state] += len(rows)
-        if present.any():
+        self._known |= bool(present.any()) and not older
+        if present.any() and not (older and self._known):
             self.last = values[np.flatnonzero(present)[-1]].astype(np.float64)
 
     @property

@@ -1,4 +1,4 @@
-"""How a process is doing: rates, latencies, and logs as key=value."""
+"""How a process is doing: rates, latencies, logs as key=value, and how people say numbers."""
 
 from __future__ import annotations
 
@@ -68,3 +68,20 @@ def log_to_stderr(level: str, context: Mapping[str, object]) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(KeyValue(context))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 0.3 s, 42 s, 7 min, 3.5 h."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them: 640 kB, 1.2 MB, 3.4 GB."""
+    for unit, one in (("GB", 1e9), ("MB", 1e6)):
+        if count >= one:
+            return f"{count / one:.{0 if count >= 100 * one else 1}f} {unit}"
+    return f"{count / 1e3:.0f} kB"

@@ -48,7 +48,8 @@ class Live:
     """A sink that keeps what the page shows: strips, histograms, scan curves, means.
 
     Its statistics are those of rows ``first`` to ``first + shown`` of the run, in the order of
-    their commits. While it is ``filling``, rows come from the file alone, through :meth:`fill`.
+    their commits. While it is ``filling``, older ones of them are still missing: those that were
+    committed before an aggregator was restarted.
     """
 
     def __init__(self, books: Callable[[], Counts] = Counts) -> None:
@@ -68,14 +69,8 @@ class Live:
 
     def begin_epoch(self, epoch: int, schema: Schema, provenance: Provenance) -> None:
         """Start the statistics anew: numbers of other parameters do not belong together."""
-        first = self.counts.written if self.filling else self.first + self.shown
         self.provenance = provenance
-        self._begin(schema, first, epoch)
-
-    def begin_again(self, first: int, epoch: int) -> None:
-        """Forget all rows, to be filled from row ``first`` of the run, where ``epoch`` began."""
-        self._begin(self.schema, first, epoch)
-        self.filling = True
+        self._begin(schema, self.counts.written, epoch)
 
     def _begin(self, schema: Schema, first: int = 0, epoch: int = 0) -> None:
         self.schema, self.first, self.epoch, self.filling = schema, first, epoch, False
@@ -108,8 +103,8 @@ class Live:
 
     def commit(self, counts: Counts) -> None:
         """Add the rows of this commit to the statistics."""
-        for batch in () if self.filling else self._waiting:
-            self.fill(batch)
+        for batch in self._waiting:
+            self.add(batch)
         self._waiting, self.counts = [], counts
 
     def step(self, step: int, values: Mapping[str, float], docstring: str) -> None:
@@ -120,8 +115,8 @@ class Live:
         """Keep showing the run, marked as ended."""
         self.counts, self.ended = counts, True
 
-    def fill(self, batch: Batch) -> None:
-        """Add rows that are committed."""
+    def add(self, batch: Batch, *, older: bool = False) -> None:
+        """Add committed rows; ``older`` ones change nothing about which row is the latest."""
         columns, light = batch.columns, light_of(batch.columns)
         self.light += np.bincount(light, minlength=N_LIGHTS)
         stamp, step = columns[TIMESTAMP.name], columns[STEP.name].astype(np.int64)
@@ -140,7 +135,7 @@ class Live:
             if self.ratio is not None:
                 self.ratio.add(step, light, values)
         for c in self.arrays:
-            self.means[c.name].add(light, self._present(c, columns), columns[c.name])
+            self.means[c.name].add(light, self._present(c, columns), columns[c.name], older)
         for name, column in columns.items():
             if name.endswith(PRESENT):
                 seen = self.present.setdefault(name.removesuffix(PRESENT), Presence(RECENT))

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from ffb import reader
 from ffb.batch import Batch
-from ffb.contents import EPOCHS, ORDER
 from ffb.live import Live
 
 #: Rows and bytes that are read in one turn, so that nobody waits long for us.
@@ -17,58 +16,51 @@ BLOCK_ROWS, BLOCK_BYTES = 4096, 8_000_000
 
 
 class Refill:
-    """Fills ``live`` with the committed rows of ``path``, of its newest epoch, block by block.
+    """Gives ``live`` the rows of the file at ``path`` up to commit ``commit``, block by block.
 
-    The file is opened anew for every block: nobody who writes it meets an open handle of ours.
-    Raises ``OSError`` and ``ValueError`` as :func:`ffb.reader.open` does.
+    Only rows of the newest epoch count. New rows may be added to ``live`` all the while, for their
+    order does not matter. The file is opened anew for every block: nobody who writes it, or puts
+    another in its place, meets an open handle of ours.
     """
 
-    def __init__(self, live: Live, path: Path) -> None:
+    def __init__(self, live: Live, path: Path, commit: int) -> None:
         self.live, self.path = live, path
         with reader.open(path) as run:
-            self._begin(run)
-
-    def _begin(self, run: reader.RunFile) -> None:
-        self._complete, self._done = run.complete, 0
-        epochs = run.table(EPOCHS)
-        newest = epochs[-1] if len(epochs) else {"row": 0, "epoch": 0}
-        self.live.begin_again(int(newest["row"]), int(newest["epoch"]))
-        for step in run.steps:
-            self.live.step(step.step, step.values, step.docstring)
+            commits = run.commits
+            line = commits[commits["commit"] <= commit][-1]
+            self._end, self._time = int(line["rows"]), int(line["time"])
+            epoch = [e for e in run.epochs if e.row <= self._end][-1]
+            forms = ({(c.name, c.dtype, c.shape) for c in x.columns} for x in (epoch, live.schema))
+            mine = next(forms) == next(forms)  # else rows of another epoch are to come
+            live.first, live.epoch = (epoch.row if mine else self._end), epoch.epoch
+            for step in run.steps:
+                live.steps.setdefault(step.step, dict(step.values))
+        self._at = live.first
 
     def turn(self) -> bool:
-        """Add a block; returns whether ``live`` goes on by itself from now on."""
+        """Add a block; returns whether there are no more."""
         live = self.live
-        if not live.filling:  # another run or epoch has begun
-            return True
-        with reader.open(self.path) as run:
-            if run.complete != self._complete:  # its rows may have moved
-                self._begin(run)
+        if live.filling and self._at < self._end:  # else another run or epoch has begun
             n = min(BLOCK_ROWS, max(1, BLOCK_BYTES // sum(live.schema.row_bytes)))
-            first = live.first + self._done
-            rows = in_order(run, first, min(first + n, run.committed))
-            if rows.size:
-                live.fill(_batch(run, live, rows))
-            self._done += rows.size
-            live.filling = live.first + self._done < run.committed
+            with reader.open(self.path) as run:
+                rows = in_order(run, self._at, min(self._at + n, self._end))
+                batch = Batch(live.schema, rows.size)
+                for name, column in batch.columns.items():
+                    column[...] = run[name][rows]
+            batch.read[:] = self._time  # the newest row was there before its commit
+            live.add(batch, older=True)
+            self._at += rows.size
+        live.filling &= self._at < self._end
         return not live.filling
-
-
-def _batch(run: reader.RunFile, live: Live, rows: NDArray[np.int64]) -> Batch:
-    """Rows of the file as they came; the newest ones reached us before their commit."""
-    batch = Batch(live.schema, rows.size)
-    for name, column in batch.columns.items():
-        column[...] = run[name][rows]
-    batch.read[:] = run.commits["time"][-1]
-    return batch
 
 
 def in_order(run: reader.RunFile, first: int, end: int) -> NDArray[np.int64]:
     """Rows of the file that were committed as rows ``first`` to ``end`` of the run, in that order.
 
     In a run that grows these are the same; the rows of a merged file may have been moved.
+    Raises ``ValueError`` where the file does not say where a row went.
     """
-    moved = run.table(ORDER)
+    moved = run.order
     if not len(moved):
         return np.arange(first, end)
     out = np.full(end - first, -1, np.int64)
@@ -77,5 +69,5 @@ def in_order(run: reader.RunFile, first: int, end: int) -> NDArray[np.int64]:
         if a < b:
             out[a - first : b - first] = np.arange(row + a - place, row + b - place)
     if (out < 0).any():
-        raise ValueError(f"{run.path}: {ORDER} does not say where row {first + out.argmin()} went")
+        raise ValueError(f"{run.path} does not say where row {first + int(out.argmin())} went")
     return out

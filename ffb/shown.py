@@ -45,6 +45,7 @@ class Shown(Contained):
         self.live = Live(lambda: writer.books if writer else Counts())
         super().__init__(self.live)
         self.not_kept = ""
+        self._found = 0  # commit up to which an earlier life came
         self._refill: Refill | None = None
         self._album: Album | None = None
         self._kept, self._kept_at = (0, False), -KEEP_NS
@@ -53,6 +54,11 @@ class Shown(Contained):
     def path(self) -> Path | None:
         """The file of the run, as soon as it has one."""
         return self._writer.path if self._writer else None
+
+    def begin_run(self, *args: Any) -> None:
+        """Pass on."""
+        super().begin_run(*args)
+        self._found = self.live.counts.commit
 
     def commit(self, counts: Counts) -> None:
         """Pass on; a model that has failed still tells the counts."""
@@ -77,9 +83,9 @@ class Shown(Contained):
         if not self.live.filling or self.path is None:
             return True
         try:
-            self._refill = self._refill or Refill(self.live, self.path)
+            self._refill = self._refill or Refill(self.live, self.path, self._found)
             done = self._refill.turn()
-        except (OSError, ValueError, LookupError) as e:
+        except (OSError, RuntimeError, ValueError, LookupError) as e:
             self.fail(e)
             return True
         if done:

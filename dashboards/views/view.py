@@ -85,9 +85,10 @@ def unit(column: Column) -> str:
 
 
 def caption(fig: Any, what: str, n: int, snapshot: Snapshot) -> None:
-    """Write name, N and local time of the newest row over a panel; grey it when stale."""
+    """Write name, N, time of the newest row and epoch over a panel; grey it when stale."""
     word = "STALE   " if snapshot.stale else ""
-    fig.title.text = f"{word}{what}   N {n:,}   {snapshot.clock}"
+    epoch = f"   epoch {snapshot.meta['epoch']}" if snapshot.meta["epoch"] else ""
+    fig.title.text = f"{word}{what}   N {n:,}   {snapshot.clock}{epoch}"
     shade(fig, snapshot)
 
 

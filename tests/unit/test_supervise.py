@@ -34,6 +34,9 @@ def test_one_that_dies_is_restarted_and_its_last_words_are_told(tmp_path):
     assert "exit code 1" in supervisor.events[0]
     assert "no beam today" in supervisor.events[0]
     assert supervisor.children[0].alive
+    (said,) = supervisor.status["children"]
+    assert (said["restarts"], said["why"], said["alive"]) == (1, "exit code 1", True)
+    assert said["died"] > 0
     assert not supervisor.stop()  # python dies of SIGTERM, which is not a clean end
 
 
