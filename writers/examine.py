@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.contents import COMMITTED, COMPLETE, SEGMENTS
+from ffb.writers import redraw
 from ffb.writers.journal import CHUNK
 
 #: An examination that says nothing for so long hangs [s].
@@ -52,6 +53,11 @@ def segment(
 def master(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Request: whether it is ``plain`` and ``complete``, of what run, and with how many rows."""
     return {"what": "master", "path": os.fspath(path)}
+
+
+def tell(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+    """Request: what a journal would say of these ``segments``."""
+    return {"what": "tell", "paths": [os.fspath(path) for path in paths]}
 
 
 def ask(requests: Sequence[Mapping[str, Any]], patience: float = PATIENCE_S) -> list[Any]:
@@ -159,7 +165,11 @@ def _master(request: Mapping[str, Any]) -> dict[str, Any]:
         }
 
 
-_ANSWERS = {"segment": _segment, "master": _master}
+def _tell(request: Mapping[str, Any]) -> dict[str, Any]:
+    return {"wrong": "", "segments": list(redraw.tell(request["paths"]))}
+
+
+_ANSWERS = {"segment": _segment, "master": _master, "tell": _tell}
 
 
 def answers(requests: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,9 @@ import numpy as np
 CHUNK = np.dtype(
     [("dataset", "<u2"), ("chunk", "<u4"), ("address", "<u8"), ("size", "<u4"), ("mask", "<u4")]
 )
+
+#: A disk writes so many bytes at once, or none of them.
+SECTOR = 512
 
 _HEAD = struct.Struct("<II")
 
@@ -109,6 +113,31 @@ def scan(path: str | os.PathLike[str]) -> Scan:
     """Tell how far the journal is whole."""
     ends = [0, *(end for end, _ in _walk(path))]
     return Scan(len(ends) - 1, ends[-1], os.stat(path).st_size)
+
+
+def damaged(path: str | os.PathLike[str]) -> bool:
+    """Whether records were lost in the midst of a journal: whole ones follow the first bad one.
+
+    A power failure may leave that, too, and then it is no damage, for nobody relied on those
+    records: it shows by zeros up to the end of a sector, where pages were never written.
+    """
+    end = scan(path).end
+    with open(path, "rb") as f:
+        f.seek(end)
+        rest = f.read()
+    for found in re.finditer(b"\xa4kind", rest):
+        head = found.start() - 1 - _HEAD.size  # a map of at most 15 keys begins with one byte
+        if head > 0 and _whole(rest[head:]):
+            sectors = range(-end % SECTOR, head, SECTOR)
+            return not any(rest[max(0, s - 16) : s] == bytes(16) for s in sectors)
+    return False
+
+
+def _whole(data: bytes) -> bool:
+    """Whether a whole record stands at the beginning of ``data``."""
+    length, crc = _HEAD.unpack_from(data)
+    body = data[_HEAD.size :][:length]
+    return len(body) == length and bool(zlib.crc32(body, zlib.crc32(data[:4])) == crc)
 
 
 def _walk(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:

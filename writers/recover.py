@@ -1,0 +1,234 @@
+"""Bring a run that nobody writes any more in order, whatever ended its writer.
+
+What counts is the journal: rows that it tells of are found again, those that it does not tell of
+never counted. Every step can be repeated, so that a recovery may itself be killed at any point.
+Nothing is ended here: producers may still send what is in flight, and the run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ffb.contents import FOLDER, TABLES
+from ffb.ledger import Ledger
+from ffb.schema import Schema
+from ffb.sink import Counts, Provenance
+from ffb.source import RunInfo
+from ffb.writers import examine, mend
+from ffb.writers.h5clear import clear
+from ffb.writers.history import History, Written, told
+from ffb.writers.journal import Journal, damaged, read, sync_folder
+from ffb.writers.lease import Lease
+from ffb.writers.master import SegmentFile, folder_of, write_master
+from ffb.writers.redraw import redraw
+
+#: Why a run ended that somebody closed who did not write it.
+RECOVERED = "recovered"
+
+log = logging.getLogger(__name__)
+
+
+class Healed(NamedTuple):
+    """A run in order, and all that a writer needs to go on with it.
+
+    ``segments`` are closed, in order, with their columns; ``number`` is that of the next one.
+    ``schema``, ``provenance`` and ``epoch`` are those of the newest segment, ``None`` and 0 when
+    nothing was ever committed. ``rows``, ``tables`` (lines of each) and ``books`` are as of the
+    last commit. ``complete`` says that the run has ended, ``merged`` that one plain file holds it
+    all and the folder is gone. ``notes`` say what was found and done, ``lost`` which committed rows
+    cannot be found any more.
+    """
+
+    info: RunInfo
+    segments: tuple[tuple[SegmentFile, Schema], ...]
+    number: int
+    schema: Schema | None
+    provenance: Provenance
+    epoch: int
+    rows: int
+    tables: Mapping[str, int]
+    books: Counts
+    complete: bool
+    merged: bool
+    notes: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def heal(master: Path) -> Healed:
+    """Bring the run of ``master``, whose lease the caller holds, in order; repeatable.
+
+    Raises ``FileNotFoundError`` when nothing is found of it, ``ValueError`` when master and folder
+    are of different runs, and ``OSError`` when the disk refuses.
+    """
+    folder = folder_of(master)
+    history, notes = _history(folder)
+    if merged := _merged(master, folder, history):
+        return merged
+    if history.info is None:
+        raise FileNotFoundError(f"{folder}: no journal and no segment of {master.name} is there")
+    notes += _sweep(master, folder, history)
+    journal = Journal(folder / "journal")
+    try:
+        notes += mend.mend(folder, history.segments, history.info, journal)
+        journal.sync()
+    finally:
+        journal.close()
+    healed = _healed(history, history.info, notes)
+    made = (healed.info, healed.segments, healed.provenance, healed.books)
+    write_master(master, *made, healed.tables, healed.complete)
+    mend.tidy(folder, history.segments)
+    for sentence in (*healed.notes, *healed.lost):
+        log.warning("file=%s %s", master, sentence)
+    return healed
+
+
+def _history(folder: Path) -> tuple[History, list[str]]:
+    """What the journal tells; one that is missing or damaged is drawn up from the segments."""
+    journal = folder / "journal"
+    if not journal.exists():
+        history, why = History(), "the journal is missing"
+    else:
+        history, why = told(read(journal)), "the journal is damaged" if damaged(journal) else ""
+        why = why or ("" if history.info else "the journal tells nothing")
+    segments = _by_number(folder)
+    if not (why and segments):
+        return history, []
+    for path in segments:
+        clear(path)
+    (found,) = examine.ask([examine.tell(segments)])
+    if found["wrong"]:
+        raise OSError(f"{folder}: {why}, and a segment cannot be read: {found['wrong']}")
+    redraw(folder, found["segments"])
+    note = f"{why}: what is committed is taken from the segments' own counters"
+    return told(read(journal)), [note]
+
+
+def _by_number(folder: Path) -> list[Path]:
+    """Files of the segments by their numbers, under their closed names where they have them."""
+    found = {int(p.name[3:7]): p for p in sorted(folder.glob("seg[0-9][0-9][0-9][0-9].live.h5"))}
+    found |= {int(p.name[3:7]): p for p in sorted(folder.glob("seg[0-9][0-9][0-9][0-9].h5"))}
+    return [path for _, path in sorted(found.items())]
+
+
+def _merged(master: Path, folder: Path, history: History) -> Healed | None:
+    """Remove the folder of a run that its master holds completely; ``None`` if it does not."""
+    if not master.exists():
+        return None
+    (found,) = examine.ask([examine.master(master)])
+    if found["wrong"] or not (found["plain"] and found["complete"]):
+        return None
+    info = RunInfo(found["exp"], found["run"], found["began"])
+    if history.info not in (None, info):
+        raise ValueError(
+            f"{master} holds {info}, the folder {folder} {history.info}: move one away"
+        )
+    notes = []
+    if folder.exists():
+        shutil.rmtree(folder)
+        notes = [f"{folder} was left by a merge that had ended, and is removed"]
+    healed = _healed(history, info, notes)
+    return healed._replace(rows=found["rows"], segments=(), complete=True, merged=True)
+
+
+def _sweep(master: Path, folder: Path, history: History) -> list[str]:
+    """Remove what was being made, and segments in which nothing was ever committed."""
+    for temporary in ("part", "merging"):
+        master.with_name(f".{master.name}.{temporary}").unlink(missing_ok=True)
+    known = {name for s in history.segments for name in (s.file, s.live)}
+    notes = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            path.unlink()
+        elif path.name.endswith(".live.h5") and path.name not in known:
+            path.unlink()
+            notes.append(f"{path.name} held no committed row, and is removed")
+        elif path.name.endswith(".h5") and path.name not in known:
+            path.rename(path.with_name(f"{path.name}.stray"))
+            notes.append(f"{path.name} is unknown to the journal, and renamed to .stray")
+    sync_folder(folder)
+    return notes
+
+
+def _healed(history: History, info: RunInfo, notes: Sequence[str]) -> Healed:
+    segments = history.segments
+    newest = segments[-1] if segments else None
+    return Healed(
+        info=info,
+        segments=tuple(
+            (SegmentFile(s.file, s.first, s.rows, s.epoch, s.before), s.schema) for s in segments
+        ),
+        number=max(history.written, default=-1) + 1,
+        schema=newest.schema if newest else None,
+        provenance=newest.provenance if newest else Provenance(),
+        epoch=newest.epoch if newest else 0,
+        rows=newest.first + newest.rows if newest else 0,
+        tables=newest.tables if newest else dict.fromkeys(TABLES, 0),
+        books=history.books,
+        complete=history.ended,
+        merged=False,
+        notes=tuple(notes),
+        lost=tuple(sentence for s in segments for sentence in _sentences(s)),
+    )
+
+
+def _sentences(segment: Written) -> Iterator[str]:
+    """Say which committed rows of a segment cannot be found."""
+    for name, first, last in segment.lost:
+        if not name:
+            yield f"{segment.file} is missing: rows {first} to {last} of the run are lost"
+        else:
+            what = "lines" if name in TABLES else "rows"
+            yield f"{segment.file} was damaged: {what} {first} to {last} of {name} are lost"
+
+
+def recover_command(path: Path, end: bool = False, say: Callable[[str], object] = print) -> int:
+    """Heal the run of a file, or all runs of a folder; ``end`` those that nobody will continue.
+
+    Returns the exit status: 0 when every committed row is there.
+    """
+    masters = [path]
+    if path.is_dir() and path.suffix == FOLDER:
+        masters = [path.with_suffix(".h5")]
+    elif path.is_dir():
+        masters = sorted(p.with_suffix(".h5") for p in path.glob(f"*{FOLDER}"))
+    if not masters:
+        say(f"{path}: no run to recover: no folder named *{FOLDER} is there")
+    return max((_recover(master, end, say) for master in masters), default=0)
+
+
+def _recover(master: Path, end: bool, say: Callable[[str], object]) -> int:
+    try:
+        lease = Lease(master)
+        try:
+            healed = heal(master)
+        finally:
+            lease.release()
+        if end and not healed.complete and healed.schema is not None:
+            healed = healed._replace(books=_end(master, healed), complete=True)
+    except (OSError, ValueError) as e:
+        say(f"{master}: {e}")
+        return 1
+    for sentence in (*healed.notes, *healed.lost):
+        say(f"{master}: {sentence}")
+    state = f"ended: {healed.books.ended}" if healed.complete else "may be continued"
+    say(f"{master}: {healed.rows} rows in {max(1, len(healed.segments))} files, {state}")
+    return 1 if healed.lost else 0
+
+
+def _end(master: Path, healed: Healed) -> Counts:
+    """Close the books of a run that nobody continues: what was in flight is lost."""
+    from ffb.writers.small_data import SmallData  # which heals before it writes
+
+    assert healed.schema is not None
+    sink, ledger, books = SmallData(master.parent, master.name), Ledger(), healed.books
+    sink.begin_run(healed.info, healed.schema, healed.provenance)
+    ledger.resume(books)
+    ledger.settle()
+    more = {"epoch": books.epoch, "not_seen": books.not_seen, "state": books.state}
+    ended = ledger.counts(books.commit + 1, books.late, books.duplicates, RECOVERED, **more)
+    sink.end_run(ended)
+    return ended
