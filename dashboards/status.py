@@ -63,13 +63,14 @@ def cards(snapshot: Snapshot | None, page_ms: Sequence[float] = (math.nan, math.
     ]
     said = [c for c in told if c]
     quiet = [Card("", "note", str(n), QUIET, line=True) for n in dict.fromkeys(notes)]
-    return [verdict([*alarms, *said]), *alarms, *said, *quiet]
+    odd = [Card("", "odd", str(n), WARN, line=True) for n in status.get("notes") or ()]
+    return [verdict([*alarms, *said, *odd]), *alarms, *said, *odd, *quiet]
 
 
 def verdict(told: Sequence[Card]) -> Card:
     """All cards in two words: whether there is anything to look at, and where."""
     bad, warn = (
-        list(dict.fromkeys(c.title or "alarm" for c in told if c.state == state))
+        list(dict.fromkeys(c.title or c.value.lower() for c in told if c.state == state))
         for state in (BAD, WARN)
     )
     if bad:

@@ -57,17 +57,11 @@ class Refill:
 def in_order(run: reader.RunFile, first: int, end: int) -> NDArray[np.int64]:
     """Rows of the file that were committed as rows ``first`` to ``end`` of the run, in that order.
 
-    In a run that grows these are the same; the rows of a merged file may have been moved.
-    Raises ``ValueError`` where the file does not say where a row went.
+    They are the same but for rows of a merged file that were moved.
     """
-    moved = run.order
-    if not len(moved):
-        return np.arange(first, end)
-    out = np.full(end - first, -1, np.int64)
-    for row, place, n in moved.tolist():
+    out = np.arange(first, end)
+    for row, place, n in run.order.tolist():
         a, b = max(place, first), min(place + n, end)
         if a < b:
             out[a - first : b - first] = np.arange(row + a - place, row + b - place)
-    if (out < 0).any():
-        raise ValueError(f"{run.path} does not say where row {first + int(out.argmin())} went")
     return out

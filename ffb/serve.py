@@ -202,6 +202,7 @@ class Service:
             "queues": [list(q) for q in (waiting, *self._said.queues)],
             "held": self.aggregator.fault,
             "alarms": self._alarms(),
+            "notes": self.aggregator.notes,
         }
 
     def _alarms(self) -> list[str]:

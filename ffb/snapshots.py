@@ -39,7 +39,10 @@ def beside(file: Path) -> Path:
 
 
 class Album:
-    """Keeps snapshots at ``path``, at most ``most`` bytes of them; goes on with what is there."""
+    """Keeps snapshots at ``path``, at most ``most`` bytes of them; goes on with what is there.
+
+    Raises ``FileExistsError`` for a file of another kind.
+    """
 
     def __init__(self, path: Path, most: int = MOST) -> None:
         self.path, self.most = path, most
@@ -70,7 +73,7 @@ class Album:
         """Let go of every second snapshot, until they fit into ``room``; the newest one stays."""
         kept = [*read(self.path)]
         while sum(len(k.frame) + _HEAD.size for k in kept) + len(MAGIC) > room and kept:
-            kept = kept[:-1][1::2] + kept[-1:] if len(kept) > 1 else []
+            kept = kept[:-1][::2] + kept[-1:] if len(kept) > 1 else []
         new = self.path.with_name(f".{self.path.name}.new")
         new.write_bytes(MAGIC + b"".join(map(_record, kept)))
         os.replace(new, self.path)
@@ -108,13 +111,16 @@ def _crc(size: int, commit: int, frame: bytes) -> int:
 
 
 def _sound(path: Path) -> int:
-    """Bytes of the file at ``path`` that are whole records; 0 where it is nothing of ours."""
+    """Bytes of the file at ``path`` that are whole records; 0 where it was only just begun."""
+    with path.open("rb") as file:
+        if len(begun := file.read(len(MAGIC))) < len(MAGIC) and MAGIC.startswith(begun):
+            return 0
     size = len(MAGIC)
     try:
         for kept in read(path):
             size += _HEAD.size + len(kept.frame)
     except DamagedError:
         return size
-    except ValueError:
-        return 0
+    except ValueError as e:
+        raise FileExistsError(f"{e}, and it is left as it is") from e
     return size
