@@ -87,7 +87,8 @@ def queues(status: Meta) -> Card:
     part = _part(told[0])
     state = BAD if part >= 1 else WARN if part > HALF else GOOD
     word = {BAD: "FULL", WARN: "filling up", GOOD: "flowing"}[state]
-    return Card("queues", f"{word}, {_percent(told[0])}", " · ".join(lines), state, line=True)
+    value = f"{word}, {_percent(told[0])}"
+    return Card("queues (now/bound ↑most)", value, " · ".join(lines), state, line=True)
 
 
 def _part(queue: Sequence[float]) -> float:

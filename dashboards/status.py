@@ -64,7 +64,7 @@ def cards(snapshot: Snapshot | None, page_ms: Sequence[float] = (math.nan, math.
     said = [c for c in told if c]
     quiet = [Card("", "note", str(n), QUIET, line=True) for n in dict.fromkeys(notes)]
     odd = [Card("", "odd", str(n), WARN, line=True) for n in status.get("notes") or ()]
-    return [verdict([*alarms, *said, *odd]), *alarms, *said, *odd, *quiet]
+    return [*alarms, verdict([*alarms, *said, *odd]), *said, *odd, *quiet]
 
 
 def verdict(told: Sequence[Card]) -> Card:

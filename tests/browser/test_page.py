@@ -176,10 +176,10 @@ def test_the_bar_stays_in_sight_and_nothing_comes_from_outside(tmp_path):
     dashboard = Dashboard(address)
     cards, loaded, scrolled, _ = serve_while(dashboard, restart(address, dashboard))
     assert scrolled > 100
-    assert len(cards) == 10
+    assert len(cards) == 12
     for right, bottom, fits in cards:
         assert fits
         assert right <= 1366
-        assert 0 < bottom <= 140
+        assert 0 < bottom <= 180
     assert loaded
     assert set(loaded) == {dashboard.url.split("/")[2]}

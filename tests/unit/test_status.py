@@ -249,7 +249,7 @@ def test_a_slow_way_a_full_disk_and_no_file_are_warned_of():
 
 def test_alarms_come_first_and_what_they_say_is_only_text():
     shot = Snapshot(*unpack(run().snapshot({**STATUS, "alarms": ["disk full <scratch>"]})))
-    assert (cards(shot)[1].value, cards(shot)[1].state) == ("ALARM", BAD)
+    assert (cards(shot)[0].value, cards(shot)[0].state) == ("ALARM", BAD)
     text = render(shot)
     assert "disk full &lt;scratch&gt;" in text
     assert "✖ ALARM" in text
