@@ -44,12 +44,17 @@ def private_folder(exp: str, file: str) -> Path:
     if base is None or len(str(base / name)) > IPC_LENGTH - len("/aggregator"):
         base = FALLBACK
     for folder in (base, base / name):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
-        if found.st_uid != os.getuid() or not private:
-            raise PermissionError(
-                f"{folder} is not a folder of yours alone (mode 0700): remove it, or name"
-                " endpoints in [transport]"
-            )
+        own_folder(folder)
     return base / name
+
+
+def own_folder(folder: Path) -> None:
+    """Make or find a folder that is this user's alone; raises ``PermissionError`` otherwise."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
+    if found.st_uid != os.getuid() or not private:
+        raise PermissionError(
+            f"{folder} is not a folder of yours alone (mode 0700): remove it, or name"
+            " endpoints in [transport]"
+        )

@@ -47,8 +47,8 @@ def light_of(
     """State of x-ray and laser of one shot with these ``codes`` (words,), as :func:`stamp`."""
     if not timed:
         return -1, -1
-    off, on = (masks & codes).any(axis=2).T
-    xray, laser = np.where(off, 0, np.where(on, 1, otherwise)).tolist()
+    hit: NDArray[np.bool_] = np.any(masks & codes, axis=2)
+    xray, laser = np.where(hit[:, 0], 0, np.where(hit[:, 1], 1, otherwise)).tolist()
     return xray, laser
 
 

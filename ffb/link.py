@@ -7,8 +7,9 @@ reconnection both say where they stand and the rest is sent again, in order.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from ffb.batch import Batch
+from ffb.ring import SPARE, Kept, Ring, RingError, RingFile
 from ffb.schema import Schema
 from ffb.sockets import (
     ACK,
@@ -35,6 +37,8 @@ from ffb.untrusted import Frame
 from ffb.window import Sent, Window
 from ffb.wire import Body, Header, encode
 
+log = logging.getLogger(__name__)
+
 _HANDSHAKE = zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
@@ -49,6 +53,10 @@ class Link(End):
     hosts. Batches given to :meth:`send` belong to the link: they are kept, not copied, until
     committed. ``resent`` counts messages sent again after a reconnection, ``connected`` says
     whether the aggregator is there, ``held`` whether its disk keeps it from committing.
+
+    With a ``file`` every message lies in a ring in shared memory before it is sent. Where that
+    comes to an end, ``alarm`` says why, and messages go on without. ``after`` is the epoch of the
+    process we succeed, whose connection may seem to stand still.
     """
 
     def __init__(
@@ -58,14 +66,21 @@ class Link(End):
         window_bytes: int = 128 << 20,
         epoch: int | None = None,
         key: Path | None = None,
+        file: RingFile | None = None,
+        after: int = 0,
     ) -> None:
         if not NAME.fullmatch(producer):
             raise ValueError(f"producer {producer!r}: 1 to 64 letters, digits or _ . : -")
         super().__init__(zmq.DEALER)
         self.address, self.producer = address, producer
-        self.epoch = time.time_ns() if epoch is None else epoch
+        self.epoch = max(time.time_ns(), after + 1) if epoch is None else epoch
+        self._after = after
         self.resent, self.connected, self.held = 0, False, False
         self._window = Window(window_bytes)
+        self.alarm = ""
+        self._file = file
+        self._ring: Ring | None = None
+        self._expected, self._fits = 0, True
         self._helloed, self._told = 0.0, 0
         self._socket.setsockopt(zmq.ROUTING_ID, f"{producer}/{self.epoch}".encode())
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
@@ -79,7 +94,7 @@ class Link(End):
     @property
     def room(self) -> bool:
         """Whether a batch may be begun: fewer bytes and messages in flight than allowed."""
-        return self._window.room
+        return self._window.room and (self._ring is None or self._ring_room(self._ring))
 
     @property
     def unacked(self) -> int:
@@ -109,18 +124,37 @@ class Link(End):
     @property
     def gauges(self) -> dict[str, int]:
         """Bytes that wait, the most there ever were, and their bounds, for the status."""
+        ring = self._ring
         return {
             "in_flight_bytes": self.in_flight_bytes,
             "high_water_bytes": self.high_water,
             "window_bytes": self._window.most,
+            "ring_in_use_bytes": 0 if ring is None else ring.bytes,
+            "ring_high_water_bytes": 0 if ring is None else ring.high_water,
+            "ring_bytes": 0 if ring is None else ring.size,
             "resent": self.resent,
         }
 
-    def send(self, header: Header, schema: Schema | None, body: Body) -> int:
+    def note(self, timestamp: int) -> None:
+        """Note that a shot was read, so that it is in the books should we be killed."""
+        if self._ring is not None:
+            self._ring.note(timestamp)
+
+    def expect(self, size: int) -> None:
+        """Say how many bytes the batches of the run may have; there is room for one, or none."""
+        self._expected = size
+        if self._file is not None and (most := self._window.most + SPARE) < 3 * size + SPARE // 2:
+            self.unprotected(
+                f"batches of {size / 1e6:.0f} MB do not fit into a ring of {most / 1e6:.0f} MB: set"
+                " transport.window_mb higher or batch.shots lower"
+            )
+
+    def send(self, header: Header, schema: Schema | None, body: Body, place: int = 0) -> int:
         """Number a message, keep it and send it; returns its number.
 
         begin_run, step and end_run are always admitted, and the batch that was begun while there
-        was room. Raises :class:`BufferError` when batches come in spite of a full window.
+        was room. ``place`` says, with a begin_run, how many shots of the run an earlier process
+        has taken. Raises :class:`BufferError` when batches come in spite of a full window.
         """
         if isinstance(body, Batch) and self._window.burst:
             raise BufferError(
@@ -129,9 +163,17 @@ class Link(End):
             )
         header = header._replace(producer=self.producer, epoch=self.epoch, seq=self._window.seq + 1)
         sent = self._window.keep(header.kind, encode(header, schema, body))
+        if self._file is not None:
+            self._store(self._file, header.kind, sent, place)
         if self.connected:
             self._data(sent)
         return sent.seq
+
+    def restore(self, messages: Iterable[Kept], acked: int) -> None:
+        """Take over what an earlier process of our name and epoch had under way."""
+        for m in messages:
+            self._window.restore(m.seq, m.kind, m.frames, acked)
+        self._window.ack(acked)
 
     def status(self, numbers: Mapping[str, Any]) -> None:
         """Say how we are: not numbered, not kept, not sent while nobody listens."""
@@ -164,14 +206,55 @@ class Link(End):
         return not self.unacked
 
     def close(self) -> None:
-        """Close the socket; what is not committed is gone."""
+        """Close the socket; what is not committed is gone, unless it lies in a ring."""
+        if self._ring is not None:
+            self._ring.close()
         self._socket.disable_monitor()
         self._monitor.close(0)
         super().close()
 
+    def _store(self, file: RingFile, kind: str, sent: Sent, place: int) -> None:
+        first, self._fits = self._ring is None, False
+        try:
+            ring = self._ring = self._ring or file.make(self._window.most + SPARE, self.epoch)
+        except RingError as e:
+            self.unprotected(str(e))
+            return
+        kept = ring.put(sent.seq, kind, sent.frames, place)
+        if first:
+            file.install()
+        if not kept:
+            self.unprotected(f"a message of {sent.size} bytes found no room in the ring")
+
+    def _ring_room(self, ring: Ring) -> bool:
+        """Whether a batch fits into the ring; looked up again after each change."""
+        self._fits = self._fits or ring.fits(self._expected)
+        if not (self._fits or self._window):
+            self.unprotected(f"no room in an empty ring for {self._expected} bytes")
+            return True
+        return self._fits
+
+    def unprotected(self, why: str) -> None:
+        """Go on without a ring, and leave none that would tell half of the truth."""
+        self.alarm = f"what {self.producer} has under way would be lost with it: {why}"
+        log.error("%s", self.alarm)
+        if self._ring is not None:
+            self._ring.close()
+        if self._file is not None:
+            self._file.close(remove=True)
+        self._file, self._ring = None, None
+
+    def _release(self, seq: int) -> None:
+        gone = self._window.ack(seq)
+        if self._ring is not None and gone:
+            self._ring.acked(seq)
+            for number in gone:
+                self._ring.free(number)
+
     def _hello(self) -> None:
         self._helloed = time.monotonic()
-        self._transmit(HELLO, self._window.acked, [self.producer.encode()])
+        who = [self.producer.encode(), self._after.to_bytes(8, "little")]
+        self._transmit(HELLO, self._window.acked, who)
 
     def _data(self, sent: Sent) -> None:
         self._told = max(self._told, sent.seq)
@@ -192,7 +275,7 @@ class Link(End):
             return
         if kind == REFUSE:
             raise RefusedError(frames[1].decode())
-        self._window.ack(seq)
+        self._release(seq)
         if kind == ACK:
             self.held = frames[1:] == [b"\1"]
         elif kind == WELCOME:

@@ -8,17 +8,21 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ffb.config import Config
-from ffb.source import RunInfo
+from ffb.source import RunInfo, Source
 from ffb.supervise import Child, Supervisor, command
 from ffb.watch import watch
 
 if TYPE_CHECKING:
+    from ffb.heir import Resume
+    from ffb.link import Link
+    from ffb.ring import RingFile
     from ffb.writers.capture import CaptureWriter
 
 log = logging.getLogger(__name__)
@@ -41,29 +45,82 @@ def stoppable(stop: Callable[[], None]) -> Iterator[None]:
 def reduce(
     config: Config, *, producer: str = "p0", index: int = 0, of: int = 1, once: bool = False
 ) -> int:
-    """Read shots, reduce them, send the features; 0 when everything sent was committed."""
+    """Read shots, reduce them, send the features; 0 when everything sent was committed.
+
+    First of all, deliver what a killed process of the same name has left.
+    """
     from ffb.produce import Producer
     from ffb.sources.choose import source_of
     from ffb.transport import Link
 
+    address, patience = config.endpoints().aggregator, config.aggregate.end_timeout_s
+    connect = partial(
+        Link,
+        address,
+        producer,
+        int(config.transport.window_mb * 1e6),
+        key=config.key(secret=False),
+    )
+    drained, stopped = False, list[bool]()
     source = source_of(config, index, of)
-    window = int(config.transport.window_mb * 1e6)
-    key = config.key(secret=False)
-    link = Link(config.endpoints().aggregator, producer, window, key=key)
-    worker = Producer(config, source, link, producer)
-    try:
-        with stoppable(worker.stop):
-            try:
-                runs = worker.loop(1 if once else None)
-            finally:  # a run that failed has sent what it took, and that must arrive
-                patience = GRACE_S if worker.stopping else config.aggregate.end_timeout_s
-                drained = link.drain(patience)
-    finally:
-        source.close()
-        link.close()
+    with contextlib.closing(source):
+        file, why = _ring_file(config, producer, address)
+        try:
+            with stoppable(lambda: stopped.append(True)):
+                resume, after = _inherit(file, connect, source, patience, stopped)
+            with contextlib.closing(connect(file=file, after=after)) as link:
+                if why:
+                    link.unprotected(why)
+                worker = Producer(config, source, link, producer, resume)
+                with stoppable(worker.stop):
+                    if stopped:
+                        worker.stop()
+                    try:
+                        runs = worker.loop(1 if once else None)
+                    finally:  # a run that failed has sent what it took, and that must arrive
+                        drained = link.drain(GRACE_S if worker.stopping else patience)
+        finally:
+            if file is not None:
+                file.close(remove=drained)
     if not drained:
         log.error("%d messages were never acknowledged: is the aggregator up?", link.unacked)
     return 0 if drained and (runs or worker.stopping) else 1
+
+
+def _ring_file(config: Config, producer: str, address: str) -> tuple[RingFile | None, str]:
+    """Where to keep what is under way, or the reason why it cannot be kept."""
+    from ffb.ring import RingError, RingFile
+
+    if not config.transport.ring:
+        return None, ""
+    try:
+        return RingFile(config.exp, producer, address), ""
+    except RingError as e:
+        return None, str(e)
+
+
+def _inherit(
+    file: RingFile | None,
+    connect: Callable[..., Link],
+    source: Source,
+    patience_s: float,
+    stopped: list[bool],
+) -> tuple[Resume | None, int]:
+    """Deliver what a killed process left; where to resume its run, and its epoch."""
+    from ffb.heir import deliver
+
+    left = None if file is None else file.read()
+    if left is None:
+        return None, 0
+    with contextlib.closing(connect(epoch=left.epoch)) as link:
+        resume = deliver(
+            left,
+            link,
+            live=source.live,
+            patience_s=patience_s,
+            stopping=lambda: bool(stopped),
+        )
+    return resume, left.epoch
 
 
 def aggregate(config: Config, *, once: bool = False) -> int:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ffb.batch import Batch
+from ffb.batch import Batch, compressed
 from ffb.config import Config, ConfigError
 from ffb.health import SECOND, Rate
 from ffb.losses import Losses
 from ffb.plan import Plan
 from ffb.shed import Shedder, Stratum
-from ffb.shot import BeginStep, Idle, Shot
+from ffb.shot import BeginStep, Idle, Item, Shot
 from ffb.wire import EndRun, Header
 
 if TYPE_CHECKING:
+    from ffb.heir import Resume
     from ffb.link import Link
     from ffb.source import Run, Source
 
@@ -25,16 +27,23 @@ log = logging.getLogger(__name__)
 #: Between two looks at the socket a producer at full speed does this much work.
 PUMP_NS = 2_000_000
 
+#: Bytes that a message of a full batch may have beside its rows: schema, header, losses.
+BESIDE = 1 << 20
+
 
 class Producer:
     """Takes every shot a source offers to the aggregator, or says why not.
 
     A source whose shots cannot wait (``source.live``) loses whole shots while the window of
     unacknowledged batches fills; any other waits. All are counted: ``read = sent + lost``.
+    ``resume`` tells where a killed predecessor has left a run that can be read again.
     """
 
-    def __init__(self, config: Config, source: Source, link: Link, name: str) -> None:
+    def __init__(
+        self, config: Config, source: Source, link: Link, name: str, resume: Resume | None = None
+    ) -> None:
         self.config, self.source, self.link, self.name = config, source, link, name
+        self._resume = resume
         self.read = self.reduced = 0
         self.losses, self.shed = Losses(), Shedder()
         self.runs = 0
@@ -72,11 +81,13 @@ class Producer:
             return
         head = Header("begin_run", info.exp, info.run, info.began)
         log.info("run %d begins: %d columns", info.run, len(plan.schema.columns))
+        resume = self._resume if self._resume and self._resume.info == info else None
         self._admitted()
-        self.link.send(head, plan.schema, plan.provenance())
+        self.link.expect(plan.schema.offsets(plan.capacity)[-1] + BESIDE + 8 * plan.capacity)
+        self.link.send(head, plan.schema, plan.provenance(), resume.shots if resume else 0)
         ended = ""
         try:
-            self._shots(run, plan, head)
+            self._shots(resume.items(run) if resume else run, plan, head)
             ended = "stopped" if self.stopping and not run.ended else run.ended
         finally:
             if self._hand:
@@ -112,9 +123,9 @@ class Producer:
         self.link.pump()
         self.link.status({"pid": os.getpid(), "doing": doing, **more})
 
-    def _shots(self, run: Run, plan: Plan, head: Header) -> None:
+    def _shots(self, items: Iterable[Item], plan: Plan, head: Header) -> None:
         age = self.config.batch.age_ms * 1_000_000
-        for item in run:
+        for item in items:
             now, full = time.time_ns(), False
             if isinstance(item, BeginStep):
                 plan.step(item)
@@ -132,6 +143,7 @@ class Producer:
         """Take a shot or lose it; true when the batch is full."""
         self._hand, full = shot.timestamp, False
         self.read += 1
+        self.link.note(self._hand)
         try:
             plan.fill(shot)
             if kept := self._kept(plan):
@@ -179,7 +191,7 @@ class Producer:
         self.reduced += batch.n
         self._sent = self.counts
         head = head._replace(kind="shots", counts=self._sent, losses=self.losses.take())
-        self.link.send(head, plan.schema, batch)
+        self.link.send(head, plan.schema, compressed(batch))
 
     def _send_end(self, head: Header, ended: str) -> None:
         head = head._replace(kind="end_run", counts=self.counts, losses=self.losses.take())
@@ -213,6 +225,8 @@ class Producer:
             "notes": [*plan.notes],
             **self.link.gauges,
         }
+        if self.link.alarm:
+            numbers["alarm"] = self.link.alarm
         if self.source.live:
             numbers["kept"] = self.shed.fraction(now)
             numbers["strata"] = [

@@ -1,7 +1,8 @@
 """What all sockets share: heartbeats, keys, the sole right to an address, and the envelope.
 
 Frames of the lossless way: a prefix (magic, type, epoch, seq), then what the type carries. Types
-of a producer: Hello (its acknowledged seq), Data, Remind (begin_run of an open run, for an
+of a producer: Hello (its acknowledged seq; its name, and the epoch of the process it succeeds),
+Data, Remind (begin_run of an open run, for an
 aggregator that may have forgotten it), sTatus; of the aggregator: Welcome (the durable seq; the
 bytes that may be in flight), Ack (the durable seq; 1 if the disk holds it up, else 0), refuseX (a
 sentence).

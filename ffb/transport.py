@@ -130,8 +130,9 @@ class Hub(End):
             magic, kind = b"", b""
         if magic != MAGIC:
             self.reject(printable(identity))
-        elif kind == HELLO and len(frames) == 3:
-            self._greet(identity, bytes(frames[2]), epoch, seq)
+        elif kind == HELLO and len(frames) == 4:
+            after = int.from_bytes(frames[3][:8], "little")
+            self._greet(identity, bytes(frames[2]), epoch, seq, after)
         elif kind not in {DATA, REMIND, STATUS} or len(frames) != 5:
             self.reject(printable(identity))
         elif self._names.get(identity, ("", -1))[1] != epoch:
@@ -150,13 +151,13 @@ class Hub(End):
         self.waiting_bytes += size
         self.high_water = max(self.high_water, self.waiting_bytes)
 
-    def _greet(self, identity: bytes, raw: bytes, epoch: int, acked: int) -> None:
+    def _greet(self, identity: bytes, raw: bytes, epoch: int, acked: int, after: int) -> None:
         if identity != raw + b"/%d" % epoch or not NAME.fullmatch(raw.decode("ascii", "replace")):
             self.reject(printable(identity))
             return
         producer = raw.decode()
         name, current = (producer, epoch), self._current.get(producer, epoch)
-        if current != epoch and self._tell((producer, current)) != "gone":
+        if current not in {epoch, after} and self._tell((producer, current)) != "gone":
             sentence = (
                 f"a producer named {producer!r} is already at work (started {current} ns):"
                 " give each producer its own name, or stop the other one first"

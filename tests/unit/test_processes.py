@@ -38,4 +38,4 @@ def test_a_producer_whose_run_fails_still_waits_for_what_it_sent(tmp_path, monke
     with pytest.raises(ConnectionError):
         processes.reduce(config.load(file))
     assert sum(b.n for _, b in link.batches()) == 2
-    assert order == ["drain", "source closed", "close"]
+    assert order == ["drain", "close", "source closed"]

@@ -32,6 +32,7 @@ class Window:
         self.sent, self.waiting, self.said = [], 0, []
         self.gauges = {"in_flight_bytes": 0, "high_water_bytes": 0, "window_bytes": size}
         self.held = self.burst = False
+        self.alarm, self.noted, self.place = "", [], 0
 
     @property
     def room(self):
@@ -41,7 +42,14 @@ class Window:
     def fill(self):
         return self.waiting / self.size
 
-    def send(self, header, schema, body):
+    def expect(self, size):
+        self.expected = size
+
+    def note(self, timestamp):
+        self.noted.append(timestamp)
+
+    def send(self, header, schema, body, place=0):
+        self.place = place or self.place
         self.sent.append((header, body))
         self.waiting += isinstance(body, Batch)
 

@@ -1,0 +1,351 @@
+"""A producer's messages in shared memory until they are committed: they outlive its kill -9.
+
+The file holds words of eight bytes: a header, the timestamps of the shots read last, an index of
+messages, then the messages themselves. Every step ends with one aligned store of one word, so that
+a process killed between two instructions leaves either the old state or the new one:
+
+- A shot read: its timestamp, then the count of shots noted.
+- A message: its frames, its line of the index with a checksum, then the line's ``commit``.
+- An acknowledgement: the number acknowledged, then zero in the ``commit`` of what is not needed.
+
+The newest message is always kept, for the books and the run that its header tells of.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import mmap
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ffb.endpoints import own_folder
+from ffb.untrusted import Frame
+
+log = logging.getLogger(__name__)
+
+#: Where rings are: memory, with the life of the machine.
+FOLDER = Path(f"/dev/shm/ffb-{os.getuid()}")  # noqa: S108  checked to be ours alone
+
+#: Timestamps kept of shots that no message has told of yet; of more, the first and the newest.
+STAMPS = 1 << 16
+
+#: Lines of the index: more messages than a window may hold.
+LINES = 1 << 12
+
+#: Memory beside the window, for what goes on while batches wait: steps, ends, a message that
+#: overlaps the bound.
+SPARE = 16 << 20
+
+#: Memory is taken in pieces of so many bytes.
+_GROW = 4 << 20
+
+_MAGIC = int.from_bytes(b"ffbring1", "little")
+_MASK = (1 << 64) - 1
+_HEAD = ("magic", "size", "epoch", "pid", "noted", "acked")
+_NOTED, _ACKED = _HEAD.index("noted"), _HEAD.index("acked")
+_STAMPS_AT = 512
+_INDEX_AT = _STAMPS_AT + STAMPS
+_LINE = 16
+_DATA_AT = 8 * (_INDEX_AT + LINES * _LINE)
+_KINDS = ("begin_run", "shots", "step", "end_run")
+
+
+class Kept(NamedTuple):
+    """A message found in a ring; ``noted`` and ``place`` as of this message."""
+
+    seq: int
+    kind: str
+    frames: list[Frame]
+    noted: int
+    place: int
+
+
+class Left(NamedTuple):
+    """What a process left behind: everything it had under way when it ended.
+
+    ``messages`` are in order, those up to ``acked`` for reference only. ``unsent`` are timestamps
+    of shots read after the newest message; when there were more than the ring keeps, the one
+    before the last stands for itself and ``more`` shots between it and the last.
+    """
+
+    epoch: int
+    acked: int
+    messages: list[Kept]
+    unsent: list[int]
+    more: int
+    last: int
+    damaged: int
+
+
+class RingError(OSError):
+    """There can be no ring; the text says why."""
+
+
+class TakenError(OSError):
+    """Another living producer has this name; the text says which."""
+
+
+class RingFile:
+    """The sole right to the ring of one producer, from which a ring is made or read.
+
+    The file is named after the experiment, the producer and the aggregator's address: to each
+    aggregator a producer's name means something else. It stays when its process is killed.
+    """
+
+    def __init__(self, exp: str, producer: str, address: str, folder: Path = FOLDER) -> None:
+        """Take the right.
+
+        Raises :class:`TakenError` while another living process has it, and :class:`RingError`
+        where there can be no rings.
+        """
+        where = hashlib.blake2b(address.encode(), digest_size=6).hexdigest()
+        try:
+            own_folder(folder)
+            self.path = folder / f"{exp[:16] or 'ffb'}-{producer}-{where}.ring"
+            self._fd = self._lock(producer)
+        except TakenError:
+            raise
+        except OSError as e:
+            raise RingError(f"no ring in {folder}: {e.strerror or e}") from e
+        os.pwrite(self._fd, os.getpid().to_bytes(8, "little"), 8 * _HEAD.index("pid"))
+
+    def _lock(self, producer: str) -> int:
+        while True:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as e:
+                owner = int.from_bytes(os.pread(fd, 8, 8 * _HEAD.index("pid")), "little")
+                os.close(fd)
+                raise TakenError(
+                    f"a producer named {producer!r} is already at work here (process"
+                    f" {owner or 'unknown'}): give each producer its own name, or stop the other"
+                    " one first"
+                ) from e
+            if _same(fd, self.path):
+                return fd
+            os.close(fd)  # it went while we came: there is a new one, or none
+
+    def read(self) -> Left | None:
+        """Give what the process before us left; ``None`` if nothing, or nothing legible."""
+        size = os.fstat(self._fd).st_size
+        if size <= _DATA_AT:
+            return None
+        with mmap.mmap(self._fd, size) as memory:
+            left = _read(memory, size - _DATA_AT)
+        if left is None or left.damaged:
+            log.error("%s: damaged; what cannot be read there is not delivered", self.path)
+        return left
+
+    def make(self, size: int, epoch: int) -> Ring:
+        """Make a new ring for up to ``size`` bytes of messages, beside what there is.
+
+        Raises :class:`RingError` when there is no memory for it.
+        """
+        new = self.path.with_suffix(".new")
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ring = Ring(fd, size, epoch)
+        except OSError as e:
+            os.close(fd)
+            new.unlink()
+            raise RingError(f"no ring in {new.parent}: {e.strerror}; free some memory there") from e
+        self._made = fd
+        return ring
+
+    def install(self) -> None:
+        """Let the new ring, which holds its first message, take the place of what there was."""
+        self.path.with_suffix(".new").replace(self.path)
+        os.close(self._fd)
+        self._fd = self._made
+
+    def close(self, *, remove: bool) -> None:
+        """Give the right back; with ``remove``, or without a ring, nothing is left behind."""
+        if self._fd < 0:
+            return
+        if remove or os.fstat(self._fd).st_size <= _DATA_AT:
+            self.path.unlink(missing_ok=True)
+        os.close(self._fd)
+        self._fd = -1
+
+
+class Ring:
+    """The writing end, for one process. All sizes are bytes.
+
+    ``bytes`` are those of the messages kept, ``high_water`` is the most there ever were, ``size``
+    is their bound. Memory is taken as it is needed, and before it is written: to write where there
+    is none would be the end of the process. Raises ``OSError`` where there is none to begin with.
+    """
+
+    def __init__(self, fd: int, size: int, epoch: int) -> None:
+        self._fd, self.size = fd, size
+        os.ftruncate(fd, _DATA_AT + size)
+        os.posix_fallocate(fd, 0, _DATA_AT)
+        self._memory = mmap.mmap(fd, _DATA_AT + size)
+        self._all = memoryview(self._memory)
+        self._words = self._all[:_DATA_AT].cast("Q")
+        self._data = self._all[_DATA_AT:]
+        self.bytes = self.high_water = 0
+        self._noted = self._told = self._origin = 0
+        self._used: dict[int, tuple[int, int]] = {}  # where each message begins and ends
+        self._lines: dict[int, int] = {}  # and its line of the index
+        self._blank = [_INDEX_AT + k * _LINE for k in range(LINES)]
+        self._newest = self._owned = 0
+        self._spent = 0  # the newest message, when nothing but its header is needed
+        for name, value in (("size", self.size), ("epoch", epoch), ("pid", os.getpid())):
+            self._words[_HEAD.index(name)] = value
+        self._words[0] = _MAGIC
+
+    def note(self, timestamp: int) -> None:
+        """Note that a shot was read."""
+        since = self._noted - self._told
+        at = self._told + min(since, STAMPS - 1)
+        self._words[_STAMPS_AT + at % STAMPS] = timestamp & _MASK
+        self._noted += 1
+        self._words[_NOTED] = self._noted
+
+    def fits(self, size: int) -> bool:
+        """Whether a message of ``size`` can be put now."""
+        return bool(self._blank) and self._find(size) >= 0
+
+    def put(self, seq: int, kind: str, frames: Sequence[Frame], place: int = 0) -> bool:
+        """Keep message ``seq``; false where there is no room for it, or no memory.
+
+        It tells of all shots noted, unless it is a step. ``place`` is for a begin_run, and says
+        how many shots of the run others have taken before.
+        """
+        sizes = [len(f) for f in frames]
+        begin = self._find(sum(sizes)) if self._blank else -1
+        if begin < 0 or not self._own(begin + sum(sizes)):
+            return False
+        if kind == "begin_run":
+            self._origin = self._noted - place
+        at = begin
+        for frame, size in zip(frames, sizes, strict=True):
+            self._data[at : at + size] = frame
+            at += size
+        if kind != "step":
+            self._told = self._noted
+        line = self._lines[seq] = self._blank.pop()
+        fields = [seq, _KINDS.index(kind), begin, *sizes, self._told, self._told - self._origin]
+        for k, value in enumerate(fields, start=1):
+            self._words[line + k] = value
+        self._words[line + 9] = _checksum(self._words[line + 1 : line + 9], self._data[begin:at])
+        self._words[line] = seq
+        self._used[seq] = begin, at
+        self.bytes += at - begin
+        self.high_water = max(self.high_water, self.bytes)
+        before, self._newest = self._newest, seq
+        if before and before == self._spent:
+            self._release(before)
+        return True
+
+    def acked(self, seq: int) -> None:
+        """Note that everything up to ``seq`` is committed."""
+        self._words[_ACKED] = max(seq, self._words[_ACKED])
+
+    def free(self, seq: int) -> None:
+        """Let go of message ``seq``."""
+        if seq == self._newest:
+            self._spent = seq
+        elif seq in self._used:
+            self._release(seq)
+
+    def close(self) -> None:
+        """Give the memory back; the file stays until it is closed."""
+        for view in (self._words, self._data, self._all):
+            view.release()
+        self._memory.close()
+
+    def _release(self, seq: int) -> None:
+        begin, end = self._used.pop(seq)
+        self.bytes -= end - begin
+        line = self._lines.pop(seq)
+        self._words[line] = 0
+        self._blank.append(line)
+
+    def _find(self, size: int) -> int:
+        """The first place where ``size`` bytes in a row are free; -1 if there is none."""
+        at = 0
+        for begin, end in [*sorted(self._used.values()), (self.size, self.size)]:
+            if begin - at >= size:
+                return at
+            at = end
+        return -1
+
+    def _own(self, end: int) -> bool:
+        """Have memory up to ``end``; false where there is no more."""
+        if end > self._owned:
+            more = min(-(-end // _GROW) * _GROW, self.size)
+            try:
+                os.posix_fallocate(self._fd, _DATA_AT, more)
+            except OSError as e:
+                log.error("no more memory for a ring of %d bytes: %s", more, e.strerror)
+                return False
+            self._owned = more
+        return True
+
+
+def _checksum(words: memoryview, data: memoryview) -> int:
+    return zlib.crc32(data, zlib.crc32(words))
+
+
+def _same(fd: int, path: Path) -> bool:
+    """Whether the open file is still the one at ``path``."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(fd)
+    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _read(memory: mmap.mmap, size: int) -> Left | None:
+    with memoryview(memory) as every, every[:_DATA_AT].cast("Q") as words, every[_DATA_AT:] as data:
+        head = dict(zip(_HEAD, words[: len(_HEAD)].tolist(), strict=True))
+        if head["magic"] != _MAGIC or head["size"] != size:
+            return None
+        found = [k for k in (_kept(words, data, i) for i in range(LINES)) if k is not None]
+        whole = sorted(k for k in found if isinstance(k, Kept))
+        kept, damaged = _in_a_row(whole, head["acked"]), len(found) - len(whole)
+        if not kept or kept[-1].seq < head["acked"]:
+            return None
+        noted, told = head["noted"], kept[-1].noted
+        known = min(noted - told, STAMPS)
+        unsent = [words[_STAMPS_AT + (told + i) % STAMPS] for i in range(known)]
+        more = noted - told - known
+        last = words[_STAMPS_AT + (told - 1) % STAMPS] if told and known < STAMPS else 0
+        return Left(head["epoch"], head["acked"], kept, unsent, more, last, damaged)
+
+
+def _kept(words: memoryview, data: memoryview, line: int) -> Kept | bool | None:
+    """Message of a line of the index; ``None`` if there is none, ``False`` if it is damaged."""
+    at = _INDEX_AT + line * _LINE
+    commit, seq, kind, begin, *sizes, noted, place, checksum = words[at : at + 10].tolist()
+    if not commit:
+        return None
+    end = begin + sum(sizes)
+    if commit != seq or kind >= len(_KINDS) or end > len(data):
+        return False
+    if _checksum(words[at + 1 : at + 9], data[begin:end]) != checksum:
+        return False
+    frames: list[Frame] = []
+    for n in sizes:
+        frames.append(bytes(data[begin : begin + n]))
+        begin += n
+    return Kept(seq, _KINDS[kind], frames, noted, place)
+
+
+def _in_a_row(found: list[Kept], acked: int) -> list[Kept]:
+    """Messages up to the first one that is missing: what follows would never be accepted."""
+    out = [k for k in found if k.seq <= acked]
+    for k in found:
+        if k.seq == max(acked, out[-1].seq if out else 0) + 1:
+            out.append(k)
+    return out
