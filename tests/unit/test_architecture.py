@@ -60,7 +60,7 @@ LAYERS = (
     },
     {"ffb", "audit", "verify", "heir", "produce", "serve"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
-    {"supervise", "table", "watch", "check", "show", "replay"},
+    {"supervise", "merging", "table", "watch", "check", "show", "replay"},
     {"processes"},
     {"demo"},
     {"cli"},

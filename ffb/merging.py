@@ -1,0 +1,96 @@
+"""Runs that have ended become plain files: small ones at once, others beside what comes next."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ffb.contents import FOLDER
+from ffb.supervise import command
+
+log = logging.getLogger(__name__)
+
+#: Runs of no more bytes are merged while the aggregator waits: that is a second or two.
+SMALL = 256 << 20
+
+
+def _ffb_merge(path: Path) -> list[str]:
+    return command("merge", str(path))
+
+
+class Merging:
+    """Merges the runs it is called with; what fails stays as it is, can be read, and is told.
+
+    ``merge`` does it in this process, ``child(path)`` is the command of a process that does it and
+    says on stdout what it did or why it did not.
+    """
+
+    def __init__(
+        self,
+        merge: Callable[[Path], object],
+        child: Callable[[Path], list[str]] = _ffb_merge,
+        small: int = SMALL,
+    ) -> None:
+        self._merge, self._child, self._small = merge, child, small
+        self._children: dict[Path, subprocess.Popen[bytes]] = {}
+        self._failed: dict[Path, str] = {}
+
+    def __call__(self, path: Path) -> None:
+        """Merge the run at ``path``, which has ended and which nobody writes any more."""
+        folder = path.with_name(f"{path.stem}{FOLDER}")
+        if sum(p.stat().st_size for p in folder.glob("*")) > self._small:
+            self.start([path])
+            return
+        try:
+            self._merge(path)
+        except (OSError, ValueError) as e:
+            self._fail(path, str(e))
+
+    def start(self, paths: Iterable[Path]) -> None:
+        """Merge runs in processes of their own."""
+        for path in paths:
+            if path not in self._children:
+                log.info("file=%s is merged in a process of its own", path)
+                self._children[path] = subprocess.Popen(  # noqa: S603  our own command line
+                    self._child(path), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+                )
+
+    @property
+    def alarms(self) -> list[str]:
+        """What failed, in sentences."""
+        for path, child in [*self._children.items()]:
+            if child.poll() is not None:
+                self._reap(path)
+        return [*self._failed.values()]
+
+    def close(self, patience_s: float | None = None) -> None:
+        """Wait for processes that still merge, at most ``patience_s`` seconds for all of them.
+
+        One that takes longer is stopped: the next start, or `ffb merge`, begins it anew.
+        """
+        end = None if patience_s is None else time.monotonic() + patience_s
+        for path, child in [*self._children.items()]:
+            try:
+                child.wait(None if end is None else max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.communicate()
+                del self._children[path]
+                log.warning("file=%s is not merged yet: the next start goes on with it", path)
+            else:
+                self._reap(path)
+
+    def _reap(self, path: Path) -> None:
+        child = self._children.pop(path)
+        said = child.communicate()[0].decode(errors="replace").strip()
+        if child.returncode == 0:
+            log.info("%s", said)
+        else:
+            self._fail(path, said or f"its process ended with {child.returncode}")
+
+    def _fail(self, path: Path, why: str) -> None:
+        self._failed[path] = f"{path.name} stays in several files, which read as one: {why}"
+        log.error("file=%s is not merged: %s", path, why)

@@ -1,0 +1,66 @@
+"""Who merges a finished run, and what is said when that fails."""
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from ffb.merging import Merging
+
+
+def run_of(folder: Path, size: int) -> Path:
+    path = folder / f"run{size}.h5"
+    parts = folder / f"run{size}.parts"
+    parts.mkdir()
+    (parts / "seg0000.h5").write_bytes(bytes(size))
+    return path
+
+
+def child(code: str, status: int = 0):
+    return lambda path: [sys.executable, "-c", f"{code}; raise SystemExit({status})", str(path)]
+
+
+def test_small_runs_are_merged_at_once_and_large_ones_beside(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    here: list[Path] = []
+    merging = Merging(here.append, child("import sys; print('merged', sys.argv[1][-8:])"), 100)
+    small, large = run_of(tmp_path, 100), run_of(tmp_path, 101)
+    merging(small)
+    merging(large)
+    assert here == [small]
+    merging.close()
+    assert "merged un101.h5" in caplog.text
+    assert merging.alarms == []
+
+
+def test_what_fails_is_told_and_holds_nothing_up(tmp_path):
+    def refuse(path: Path) -> None:
+        raise OSError("seg0001.h5 is missing")
+
+    merging = Merging(refuse, child("print('no room')", 1), 100)
+    merging(run_of(tmp_path, 1))
+    merging(run_of(tmp_path, 1000))
+    merging.close()
+    assert merging.alarms == [
+        "run1.h5 stays in several files, which read as one: seg0001.h5 is missing",
+        "run1000.h5 stays in several files, which read as one: no room",
+    ]
+
+
+def test_a_child_that_says_nothing_is_told_too_while_it_is_not_waited_for(tmp_path):
+    merging = Merging(print, child("import os; os.kill(os.getpid(), 9)"))
+    merging.start([tmp_path / "a.h5"])
+    while not merging.alarms:
+        pass
+    assert merging.alarms[0].endswith("its process ended with -9")
+
+
+def test_a_merge_that_takes_too_long_is_left_to_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    merging = Merging(print, child("import time; time.sleep(600)"))
+    merging.start([tmp_path / "a.h5"])
+    merging.close(patience_s=0.0)
+    assert "the next start goes on with it" in caplog.text
+    assert merging.alarms == []
