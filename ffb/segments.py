@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ffb import contents
 from ffb.contents import COMMITTED, COMPLETE, GROUP, LAYOUT, LOG, Shown
-from ffb.parts import BrokenFileError, Part, open_h5, patiently
+from ffb.parts import BrokenFileError, Part, identity, open_h5, patiently
 from ffb.schema import Column, Schema
 from ffb.source import RunInfo
 
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def columns_of(text: str) -> tuple[Column, ...]:
-    """Columns from JSON text as files have it: a list of maps of their fields."""
-    made = ({**c, "shape": (*c["shape"],), "dims": (*c["dims"],)} for c in json.loads(text))
+def columns_of(said: str | list[dict[str, Any]]) -> tuple[Column, ...]:
+    """Columns as files have them: a list of maps of their fields, or JSON text of it."""
+    maps = json.loads(said) if isinstance(said, str) else said
+    made = ({**c, "shape": (*c["shape"],), "dims": (*c["dims"],)} for c in maps)
     return tuple(Column(**c) for c in made)
 
 
@@ -101,7 +102,7 @@ class Segments:
                 f"{self.path} has layout {attrs['layout']}, this ffb reads up to {LAYOUT}: "
                 "install the version that wrote it"
             )
-        return RunInfo(str(attrs["exp"]), int(attrs["run"]), int(attrs["began"]))
+        return identity(file)
 
     def _parts_of(self, listing: list[Mapping[str, Any]]) -> list[Part]:
         """Files that the master lists; what is open already stays so, whatever its name is now."""
@@ -258,6 +259,27 @@ class Segments:
             return self.parts[i].log(begin, size)
 
         return self._steadily(action)
+
+    def damage(self) -> list[tuple[str, str]]:
+        """What is wrong with the files as such: name of a file, and what it is."""
+        out = []
+        for i, part in enumerate(self.parts):
+            rows = part.rows if part.rows >= 0 else self.committed - part.first
+            end = self.parts[i + 1].first if i + 1 < len(self.parts) else self.committed
+            if part.first + rows != end or (not i and part.first):
+                said = f"is listed with rows {part.first:,} to {part.first + rows:,}, not {end:,}"
+                out.append((part.path.name, said))
+            columns = {
+                s.source: s.column
+                for s in self.shown.values()
+                if not self.listed or part.epoch in s.epochs
+            }
+            out += [(part.path.name, said) for said in part.faults(columns, rows, self.info)]
+        if self.listed:
+            known = {_stem(part.path.name) for part in self.parts}
+            there = sorted(p.name for p in self.parts[0].path.parent.glob("seg*[0-9].h5"))
+            out += [(name, "is not listed") for name in there if _stem(name) not in known]
+        return out
 
     def _places(self) -> NDArray[np.int64]:
         """By number of a row in the order of commits: where it stands in the merged file."""
