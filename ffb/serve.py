@@ -27,8 +27,9 @@ PUBLISH_NS, REPEAT_NS = NS // 10, NS
 #: Making snapshots takes at most one part in so many of the aggregator's time.
 SHARE = 10
 
-#: How many messages are taken before the aggregator gets its turn, and how long it waits [s].
-TURN, IDLE_S = 256, 0.01
+#: How many messages are taken before the aggregator gets its turn, how many before a look at how
+#: much waits, and how long we wait for the first [s].
+TURN, GULP, IDLE_S = 256, 16, 0.01
 
 
 class Recorder(Protocol):
@@ -76,7 +77,7 @@ class Service:
         endpoints = config.endpoints()
         key, window = config.key(secret=True), int(config.transport.window_mb * 1e6)
         self.hub = Hub(endpoints.aggregator, window_bytes=window, key=key)
-        #: What producers may have in flight, the batch they are at included: nothing is read above.
+        # All that producers may have in flight, with what they are at: nothing is read above it.
         self.most = 2 * window * max(2, config.run.producers)
         self.publisher = Publisher(endpoints.views, key=key)
 
@@ -117,11 +118,7 @@ class Service:
     def turn(self) -> int:
         """Take what came, commit what is due, acknowledge, publish; returns the time [ns]."""
         now = time.monotonic_ns()
-        if self.hub.waiting_bytes > self.most:  # the sockets fill up, and producers wait
-            time.sleep(IDLE_S)
-        else:
-            for delivery in self.hub.receive(IDLE_S, TURN):
-                self._take(delivery, now)
+        self._receive(now)
         for done in self.aggregator.tick(now):
             self.hub.ack(*done)
         self.hub.held = bool(self.aggregator.fault)
@@ -129,6 +126,19 @@ class Service:
             shown.fill()
         self._publish(now)
         return now
+
+    def _receive(self, now: int) -> None:
+        """Take what came, a gulp at a time; nothing when too much waits: then the sockets fill."""
+        if self.hub.waiting_bytes > self.most:
+            time.sleep(IDLE_S)
+        taken, wait = 0, IDLE_S
+        while taken < TURN and self.hub.waiting_bytes <= self.most:
+            deliveries = self.hub.receive(wait, GULP)
+            for delivery in deliveries:
+                self._take(delivery, now)
+            if len(deliveries) < GULP:
+                return
+            taken, wait = taken + GULP, 0.0
 
     def close(self) -> None:
         """Close sockets and recording."""

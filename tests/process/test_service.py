@@ -12,6 +12,8 @@ import psutil
 import pytest
 
 import ffb
+from ffb import snapshots
+from ffb.verify import verify
 
 SHOTS, RATE = 600, 150
 
@@ -111,6 +113,9 @@ def test_a_run_survives_the_death_of_its_aggregator_and_every_row_is_there_once(
         assert np.isfinite(run["spot/sum"][:][present]).all()
         assert np.isnan(run["spot/sum"][:][~present]).all()
     assert list(path.parent.glob("*.h5")) == [path]
+    verdicts = [verify(path, commit=k.commit) for k in snapshots.read(snapshots.beside(path))]
+    assert all(v.good for v in verdicts), verdicts
+    assert verdicts[-1].span == (0, SHOTS)
 
 
 def test_a_configuration_that_cannot_work_ends_the_service_at_once(tmp_path, start, capfd):
