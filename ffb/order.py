@@ -25,14 +25,11 @@ FAR = 1024
 
 def bulk_end(stamps: Stamps) -> int:
     """Last of ``stamps`` (n,), ascending, but for at most an eighth of them from far ahead."""
-    n = len(stamps)
-    middle, at = int(stamps[n // 2]), n - 1
-    while at > n - 1 - n // 8:
-        below = int(stamps[at - 1])
-        if int(stamps[at]) - below <= FAR * (below - middle + 1):
-            break
-        at -= 1
-    return int(stamps[at])
+    middle, top = int(stamps[len(stamps) // 2]), stamps[len(stamps) - 1 - len(stamps) // 8 :]
+    if int(top[-1]) - int(top[0]) <= FAR * (int(top[0]) - middle + 1):
+        return int(top[-1])
+    far = np.diff(top) > FAR * ((top[:-1] - np.uint64(middle)).astype(np.float64) + 1)
+    return int(top[int(np.argmax(far))] if far.any() else top[-1])
 
 
 class Positions:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from ffb.sink import Counts
+from ffb.sink import WRITTEN, Counts
 from tests.unit.producers import Memory, Producer
 from tests.unit.world import HORIZON, MS, World
 
@@ -190,7 +192,13 @@ def test_an_aggregator_that_dies_at_any_moment_writes_every_row_once(seed: int) 
     for p in producers:
         p.begin()
     for t in range(1, 200):
-        rng.choice(producers).shots([t] if t % 3 else [t, 1000 + t])
+        p = rng.choice(producers)
+        if t % 7 == 0:
+            p.lose(rng.choice(["backpressure", "damaged"]), t)
+        elif t % 31 == 0:
+            p.lose("backpressure", t, t + 4, 3)
+        else:
+            p.shots([t] if t % 3 else [t, 1000 + t])
     for p in producers:
         p.end()
     while sink.ended is None:
@@ -206,17 +214,42 @@ def test_an_aggregator_that_dies_at_any_moment_writes_every_row_once(seed: int) 
                 given[p.name] = acked[p.name[0]]
                 if given[p.name]:
                     world.give(p.sent[0])
-    expected = sorted(t for p in producers for m in p.sent for t in rows(m))
+    expected = sorted(t for p in producers for m in p.sent for t in rows_of(m))
     assert sorted(sink.rows) == expected
-    assert sink.ended.read == sink.ended.written == len(expected)
+    assert sink.ended.written == len(expected)
+    assert sink.ended.lost == dict(sum((p.lost for p in producers), Counter()))
+    assert sink.ended.read == sink.ended.written + sum(sink.ended.lost.values())
     assert world.aggregator.closed[0].problems == []
-    for before, after in zip(sink.all_books, sink.all_books[1:], strict=False):
+    for before, after in pairwise(sink.all_books):
         assert balanced(before)
         assert after.commit == before.commit + 1
+    accounted(sink, {p.name: p for p in producers})
 
 
-def rows(message) -> list[int]:
+def rows_of(message) -> list[int]:
     return message.body.columns["timestamp"].tolist() if message.header.kind == "shots" else []
+
+
+def accounted(sink: Memory, producers: dict) -> None:
+    """Entries, commit by commit, sum up to the books, and they say which rows there are."""
+    told: Counter[str] = Counter()
+    for books in sink.all_books:
+        for entry in books.ledger:
+            told[entry.state] += entry.shots
+        still = sum(p["open"][2] for p in books.producers.values() if p["open"])
+        assert told[WRITTEN] + still == books.written
+        assert {k: n for k, n in told.items() if k != WRITTEN and n} == books.lost
+    rows = [*zip(sink.column("ffb/producer"), sink.rows, strict=True)]
+    for said in sink.ended.producers.values():
+        mine = [e for e in sink.ledger if e.producer == said["index"]]
+        theirs = producers[said["producer"], said["epoch"]]
+        assert sum(e.shots for e in mine) == said["read"] == theirs.read
+        for e in mine:
+            if e.state == WRITTEN:
+                assert rows[e.row] == (e.producer, e.first)
+        stamps = Counter(t for index, t in rows if index == said["index"])
+        given = Counter(t for m in theirs.sent for t in rows_of(m))
+        assert stamps == given
 
 
 def balanced(counts: Counts) -> bool:
