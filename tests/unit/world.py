@@ -20,6 +20,7 @@ class World:
         self.now = 1
         self.made: list[RunInfo] = []
         self.acks: dict[str, int] = {}
+        self._marks: dict[tuple[str, int], int] = {}
         self.aggregator = Aggregator(self.make, horizon, COMMIT, END, rows, producers)
 
     def make(self, info: RunInfo) -> list[Memory]:
@@ -36,8 +37,9 @@ class World:
 
     def tick(self, ms: float = 11) -> dict[str, int]:
         self.now += int(ms * MS)
-        moved = {c.producer: c.seq for c in self.aggregator.tick(self.now)}
-        for name, seq in moved.items():
-            assert seq > self.acks.get(name, 0), "a watermark goes up"
+        moved: dict[str, int] = {}
+        for producer, process, seq in self.aggregator.tick(self.now):
+            assert seq > self._marks.get((producer, process), 0), "a watermark goes up"
+            self._marks[producer, process] = moved[producer] = seq
         self.acks |= moved
         return moved
