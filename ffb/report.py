@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ffb.contents import FOLDER
 from ffb.health import Rate
 
 #: Name under which `ffb run` says how its children are; no producer has it.
@@ -22,9 +23,6 @@ GAUGES = ("in_flight_bytes", "high_water_bytes", "window_bytes")
 RING = ("ring_bytes", "ring_high_water_bytes", "ring_size_bytes")
 TEXTS, TALLIES, LISTS = ("doing", "alarm"), ("lost", "errors"), ("notes",)
 MOST, LONG = 32, 200
-
-#: Files of a run in the making, beside its master.
-PARTS = ".parts"
 
 
 class Queue(NamedTuple):
@@ -141,9 +139,10 @@ class FileState:
         state: dict[str, Any] = {"path": str(path or ""), "bytes": 0, "bytes_hz": 0.0}
         if path is None or not path.exists():
             return state
-        parts = path.with_suffix(PARTS)
-        segments = [*parts.glob("*.h5")] if parts.is_dir() else []
-        size = sum(_size(p) for p in (path, *segments))
+        parts = path.with_suffix(FOLDER)
+        segments = dict(map(_size, parts.glob("*.h5"))) if parts.is_dir() else {}
+        segments.pop(0, None)
+        size = sum({**segments, **dict([_size(path)])}.values())
         return state | {
             "bytes": size,
             "bytes_hz": self._rate(size, now),
@@ -152,9 +151,10 @@ class FileState:
         }
 
 
-def _size(path: Path) -> int:
-    """Bytes of a file, none when it went away meanwhile."""
+def _size(path: Path) -> tuple[int, int]:
+    """Inode and bytes of a file, which may have two names; zeros when it went away meanwhile."""
     try:
-        return path.stat().st_size
+        stat = path.stat()
     except FileNotFoundError:
-        return 0
+        return 0, 0
+    return stat.st_ino, stat.st_size
