@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import struct
 import time
 from collections.abc import Callable, Mapping
@@ -13,12 +12,14 @@ import numpy as np
 import zmq
 
 from ffb.batch import Batch
-from ffb.config import parse
+from ffb.config import Config, parse
 from ffb.schema import CORE, Column, Schema
 from ffb.serve import Service
 from ffb.sink import Provenance
+from ffb.source import RunInfo
 from ffb.transport import Link
 from ffb.wire import EndRun, Header, encode
+from ffb.writers.chain import Rolling
 from ffb.writers.small_data import SmallData
 
 EXP, RUN = "tstx00001", {"exp": "tstx00001", "run": 1, "began": 5}
@@ -29,14 +30,22 @@ DEADLINE_S = 20
 _PREFIX = struct.Struct("<4scQQ")
 
 
-def serve(folder: Path, **aggregate: float) -> Service:
-    """An aggregator in this process, with its file in ``folder``."""
+def serve(folder: Path, files: Path | None = None, **writer: float) -> Service:
+    """An aggregator in this process, with its files in ``folder``, or elsewhere."""
     tables: dict[str, Any] = {
         "source": {"kind": "synthetic", "exp": EXP},
         "transport": {"aggregator": f"ipc://{folder}/a", "views": f"ipc://{folder}/v"},
-        "aggregate": {"commit_ms": 1.0, "horizon_ms": 20.0, "end_timeout_s": 60.0} | aggregate,
+        "aggregate": {"commit_ms": 1.0, "horizon_ms": 20.0, "end_timeout_s": 60.0},
+        "writer": {"directory": str(files or folder / "h5"), **writer},
     }
-    return Service(parse(tables), lambda config, info: SmallData(folder / "h5"))
+    return Service(parse(tables), writer_of)
+
+
+def writer_of(config: Config, info: RunInfo) -> SmallData:
+    """What writes a run, as `ffb aggregate` makes it."""
+    file = config.file(info.exp, info.run)
+    w = config.writer
+    return SmallData(file.parent, file.name, Rolling(w.segment_rows, w.segment_s, w.sync_s))
 
 
 def rows(first: int, n: int = 3, schema: Schema = SCHEMA, **values: Any) -> Batch:
@@ -55,31 +64,26 @@ def rows(first: int, n: int = 3, schema: Schema = SCHEMA, **values: Any) -> Batc
 
 
 class Honest:
-    """A producer that does everything right."""
+    """A producer that does everything right; ``stamps`` are those of all rows it sent."""
 
     def __init__(self, service: Service, name: str = "good") -> None:
         self.service = service
         self.link = Link(service.hub.address, name)
-        self.read, self._stamps = 0, itertools.count(FIRST, 10)
+        self.read, self.stamps = 0, list[int]()
         self.link.send(Header("begin_run", **RUN), SCHEMA, Provenance())
 
     def shots(self, n: int = 3) -> None:
         """Send some rows, each with a timestamp of its own."""
+        first = self.stamps[-1] + 7 if self.stamps else FIRST
+        self.stamps += range(first, first + n)
         self.read += n
         counts = {"read": self.read, "lost": {}}
-        self.link.send(Header("shots", **RUN, counts=counts), SCHEMA, rows(next(self._stamps), n))
+        self.link.send(Header("shots", **RUN, counts=counts), SCHEMA, rows(first, n))
 
     def end(self) -> None:
         """Say that the run is over."""
         counts = {"read": self.read, "lost": {}}
         self.link.send(Header("end_run", **RUN, counts=counts), None, EndRun())
-
-    @property
-    def stamps(self) -> list[int]:
-        """Timestamps of all rows sent so far, three at a time."""
-        last = next(self._stamps)
-        self._stamps = itertools.count(last, 10)
-        return [t + k for t in range(FIRST, last, 10) for k in range(3)]
 
 
 class Stranger:
