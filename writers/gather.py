@@ -203,7 +203,7 @@ class Joined:
     def _verbatim(self, target: h5py.Dataset, chunk: _Chunk) -> tuple[int, bytes] | None:
         """Filter mask and bytes of the chunk that is the same in a segment, if there is one."""
         per, first = target.chunks[0], int(chunk.places[0])
-        if len(chunk.places) < per or not _together(chunk.places):
+        if len(chunk.places) < per or not (self._order is None or _together(chunk.places)):
             return None
         for p in self._within(first, first + 1):
             data, at = self._dataset(p), first - p.first
