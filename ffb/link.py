@@ -17,7 +17,8 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from ffb.batch import Batch
-from ffb.ring import SPARE, Kept, Ring, RingError, RingFile
+from ffb.ring import SPARE, Kept, Ring
+from ffb.ringfile import RingError, RingFile
 from ffb.schema import Schema
 from ffb.sockets import (
     ACK,
@@ -124,16 +125,17 @@ class Link(End):
     @property
     def gauges(self) -> dict[str, int]:
         """Bytes that wait, the most there ever were, and their bounds, for the status."""
-        ring = self._ring
-        return {
+        out = {
             "in_flight_bytes": self.in_flight_bytes,
             "high_water_bytes": self.high_water,
             "window_bytes": self._window.most,
-            "ring_in_use_bytes": 0 if ring is None else ring.bytes,
-            "ring_high_water_bytes": 0 if ring is None else ring.high_water,
-            "ring_bytes": 0 if ring is None else ring.size,
             "resent": self.resent,
         }
+        if (ring := self._ring) is not None:
+            out["ring_bytes"] = ring.bytes
+            out["ring_high_water_bytes"] = ring.high_water
+            out["ring_size_bytes"] = ring.size
+        return out
 
     def note(self, timestamp: int) -> None:
         """Note that a shot was read, so that it is in the books should we be killed."""

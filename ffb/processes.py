@@ -22,7 +22,7 @@ from ffb.watch import watch
 if TYPE_CHECKING:
     from ffb.heir import Resume
     from ffb.link import Link
-    from ffb.ring import RingFile
+    from ffb.ringfile import RingFile
     from ffb.writers.capture import CaptureWriter
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def reduce(
 
 def _ring_file(config: Config, producer: str, address: str) -> tuple[RingFile | None, str]:
     """Where to keep what is under way, or the reason why it cannot be kept."""
-    from ffb.ring import RingError, RingFile
+    from ffb.ringfile import RingError, RingFile
 
     if not config.transport.ring:
         return None, ""

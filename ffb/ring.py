@@ -13,23 +13,16 @@ The newest message is always kept, for the books and the run that its header tel
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import logging
 import mmap
 import os
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from ffb.endpoints import own_folder
 from ffb.untrusted import Frame
 
 log = logging.getLogger(__name__)
-
-#: Where rings are: memory, with the life of the machine.
-FOLDER = Path(f"/dev/shm/ffb-{os.getuid()}")  # noqa: S108  checked to be ours alone
 
 #: Timestamps kept of shots that no message has told of yet; of more, the first and the newest.
 STAMPS = 1 << 16
@@ -46,12 +39,12 @@ _GROW = 4 << 20
 
 _MAGIC = int.from_bytes(b"ffbring1", "little")
 _MASK = (1 << 64) - 1
-_HEAD = ("magic", "size", "epoch", "pid", "noted", "acked")
-_NOTED, _ACKED = _HEAD.index("noted"), _HEAD.index("acked")
+HEAD = ("magic", "size", "epoch", "pid", "noted", "acked")
+_NOTED, _ACKED = HEAD.index("noted"), HEAD.index("acked")
 _STAMPS_AT = 512
 _INDEX_AT = _STAMPS_AT + STAMPS
 _LINE = 16
-_DATA_AT = 8 * (_INDEX_AT + LINES * _LINE)
+DATA_AT = 8 * (_INDEX_AT + LINES * _LINE)
 _KINDS = ("begin_run", "shots", "step", "end_run")
 
 
@@ -82,99 +75,6 @@ class Left(NamedTuple):
     damaged: int
 
 
-class RingError(OSError):
-    """There can be no ring; the text says why."""
-
-
-class TakenError(OSError):
-    """Another living producer has this name; the text says which."""
-
-
-class RingFile:
-    """The sole right to the ring of one producer, from which a ring is made or read.
-
-    The file is named after the experiment, the producer and the aggregator's address: to each
-    aggregator a producer's name means something else. It stays when its process is killed.
-    """
-
-    def __init__(self, exp: str, producer: str, address: str, folder: Path = FOLDER) -> None:
-        """Take the right.
-
-        Raises :class:`TakenError` while another living process has it, and :class:`RingError`
-        where there can be no rings.
-        """
-        where = hashlib.blake2b(address.encode(), digest_size=6).hexdigest()
-        try:
-            own_folder(folder)
-            self.path = folder / f"{exp[:16] or 'ffb'}-{producer}-{where}.ring"
-            self._fd = self._lock(producer)
-        except TakenError:
-            raise
-        except OSError as e:
-            raise RingError(f"no ring in {folder}: {e.strerror or e}") from e
-        os.pwrite(self._fd, os.getpid().to_bytes(8, "little"), 8 * _HEAD.index("pid"))
-
-    def _lock(self, producer: str) -> int:
-        while True:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as e:
-                owner = int.from_bytes(os.pread(fd, 8, 8 * _HEAD.index("pid")), "little")
-                os.close(fd)
-                raise TakenError(
-                    f"a producer named {producer!r} is already at work here (process"
-                    f" {owner or 'unknown'}): give each producer its own name, or stop the other"
-                    " one first"
-                ) from e
-            if _same(fd, self.path):
-                return fd
-            os.close(fd)  # it went while we came: there is a new one, or none
-
-    def read(self) -> Left | None:
-        """Give what the process before us left; ``None`` if nothing, or nothing legible."""
-        size = os.fstat(self._fd).st_size
-        if size <= _DATA_AT:
-            return None
-        with mmap.mmap(self._fd, size) as memory:
-            left = _read(memory, size - _DATA_AT)
-        if left is None or left.damaged:
-            log.error("%s: damaged; what cannot be read there is not delivered", self.path)
-        return left
-
-    def make(self, size: int, epoch: int) -> Ring:
-        """Make a new ring for up to ``size`` bytes of messages, beside what there is.
-
-        Raises :class:`RingError` when there is no memory for it.
-        """
-        new = self.path.with_suffix(".new")
-        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ring = Ring(fd, size, epoch)
-        except OSError as e:
-            os.close(fd)
-            new.unlink()
-            raise RingError(f"no ring in {new.parent}: {e.strerror}; free some memory there") from e
-        self._made = fd
-        return ring
-
-    def install(self) -> None:
-        """Let the new ring, which holds its first message, take the place of what there was."""
-        self.path.with_suffix(".new").replace(self.path)
-        os.close(self._fd)
-        self._fd = self._made
-
-    def close(self, *, remove: bool) -> None:
-        """Give the right back; with ``remove``, or without a ring, nothing is left behind."""
-        if self._fd < 0:
-            return
-        if remove or os.fstat(self._fd).st_size <= _DATA_AT:
-            self.path.unlink(missing_ok=True)
-        os.close(self._fd)
-        self._fd = -1
-
-
 class Ring:
     """The writing end, for one process. All sizes are bytes.
 
@@ -185,12 +85,12 @@ class Ring:
 
     def __init__(self, fd: int, size: int, epoch: int) -> None:
         self._fd, self.size = fd, size
-        os.ftruncate(fd, _DATA_AT + size)
-        os.posix_fallocate(fd, 0, _DATA_AT)
-        self._memory = mmap.mmap(fd, _DATA_AT + size)
+        os.ftruncate(fd, DATA_AT + size)
+        os.posix_fallocate(fd, 0, DATA_AT)
+        self._memory = mmap.mmap(fd, DATA_AT + size)
         self._all = memoryview(self._memory)
-        self._words = self._all[:_DATA_AT].cast("Q")
-        self._data = self._all[_DATA_AT:]
+        self._words = self._all[:DATA_AT].cast("Q")
+        self._data = self._all[DATA_AT:]
         self.bytes = self.high_water = 0
         self._noted = self._told = self._origin = 0
         self._used: dict[int, tuple[int, int]] = {}  # where each message begins and ends
@@ -199,7 +99,7 @@ class Ring:
         self._newest = self._owned = 0
         self._spent = 0  # the newest message, when nothing but its header is needed
         for name, value in (("size", self.size), ("epoch", epoch), ("pid", os.getpid())):
-            self._words[_HEAD.index(name)] = value
+            self._words[HEAD.index(name)] = value
         self._words[0] = _MAGIC
 
     def note(self, timestamp: int) -> None:
@@ -284,7 +184,7 @@ class Ring:
         if end > self._owned:
             more = min(-(-end // _GROW) * _GROW, self.size)
             try:
-                os.posix_fallocate(self._fd, _DATA_AT, more)
+                os.posix_fallocate(self._fd, DATA_AT, more)
             except OSError as e:
                 log.error("no more memory for a ring of %d bytes: %s", more, e.strerror)
                 return False
@@ -296,19 +196,13 @@ def _checksum(words: memoryview, data: memoryview) -> int:
     return zlib.crc32(data, zlib.crc32(words))
 
 
-def _same(fd: int, path: Path) -> bool:
-    """Whether the open file is still the one at ``path``."""
-    try:
-        there = path.stat()
-    except FileNotFoundError:
-        return False
-    mine = os.fstat(fd)
-    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+def read(memory: mmap.mmap, size: int) -> Left | None:
+    """Give what lies in the ring in ``memory`` with ``size`` bytes for messages.
 
-
-def _read(memory: mmap.mmap, size: int) -> Left | None:
-    with memoryview(memory) as every, every[:_DATA_AT].cast("Q") as words, every[_DATA_AT:] as data:
-        head = dict(zip(_HEAD, words[: len(_HEAD)].tolist(), strict=True))
+    ``None`` if there is nothing, or nothing legible.
+    """
+    with memoryview(memory) as every, every[:DATA_AT].cast("Q") as words, every[DATA_AT:] as data:
+        head = dict(zip(HEAD, words[: len(HEAD)].tolist(), strict=True))
         if head["magic"] != _MAGIC or head["size"] != size:
             return None
         found = [k for k in (_kept(words, data, i) for i in range(LINES)) if k is not None]

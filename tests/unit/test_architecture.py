@@ -42,6 +42,7 @@ LAYERS = (
         "order",
         "steps",
         "ring",
+        "ringfile",
         "snapshots",
     },
     {"resolve", "config", "guard", "ledger", "merge", "link", "transport", "segments"},

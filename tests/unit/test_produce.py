@@ -5,8 +5,10 @@ import pytest
 
 from ffb import config
 from ffb.batch import Batch
+from ffb.heir import Resume
 from ffb.produce import Producer
 from ffb.shot import BeginStep, Idle, Input
+from ffb.source import RunInfo
 from ffb.testing.listed import ListedRun, ListedShot
 from ffb.wire import EndRun
 
@@ -263,3 +265,50 @@ def test_a_shot_in_hand_when_its_producer_fails_is_in_the_books(settings):
         Producer(settings, Source(run_of(*shots(2), Fatal(7, {}))), link, "p0").loop()
     assert balanced(link) == [["producer failed", 7, 7, 1]]
     assert link.sent[-1][1] == EndRun("producer failed")
+
+
+def test_a_run_that_can_be_read_again_goes_on_where_a_killed_one_had_sent(settings):
+    run = run_of(BeginStep(0, {"lxt": 1.0}), *shots(4), BeginStep(1, {"lxt": 2.0}), *shots(5, 4))
+    link = Window()
+    resume = Resume(run.info, 6, 5)
+    Producer(settings, Source(run, live=False), link, "p0", resume).loop()
+    balanced(link)
+    assert link.place == 6
+    assert link.noted == [6, 7, 8]
+    assert link.sent[-1][0].counts == {"read": 3, "lost": {}}
+    columns = [b.columns for _, b in link.batches()]
+    assert np.concatenate([c["timestamp"] for c in columns]).tolist() == [6, 7, 8]
+    assert {s for c in columns for s in c["step"]} == {1}
+    assert [b.step for h, b in link.sent if h.kind == "step"] == [0, 1]
+
+
+def test_another_run_than_the_one_left_is_read_from_its_beginning(settings):
+    run = run_of(*shots(3))
+    link = Window()
+    resume = Resume(RunInfo(run.info.exp, 2), 2, 1)
+    Producer(settings, Source(run, live=False), link, "p0", resume).loop()
+    assert (link.place, link.noted) == (0, [0, 1, 2])
+
+
+def test_a_step_tells_the_books_as_of_the_last_batch(settings):
+    items = [*shots(6), BeginStep(1, {"lxt": 2.0}), *shots(2, 6)]
+    link = Window()
+    Producer(settings, Source(run_of(*items), live=False), link, "p0").loop()
+    assert [h.counts["read"] for h, _ in link.sent] == [0, 4, 4, 8, 8]
+    assert [h.kind for h, _ in link.sent] == ["begin_run", "shots", "step", "shots", "end_run"]
+
+
+def test_a_step_waits_while_too_much_is_under_way(settings):
+    class Busy(Window):
+        def pump(self, timeout=0.0):
+            self.pumped = getattr(self, "pumped", 0) + 1
+            self.burst = self.pumped < 5
+
+        def send(self, header, *more):
+            assert not self.burst
+            super().send(header, *more)
+
+    link = Busy()
+    link.burst = True
+    Producer(settings, Source(run_of(BeginStep(0, {}), *shots(1))), link, "p0").loop()
+    assert [h.kind for h, _ in link.sent] == ["begin_run", "step", "shots", "end_run"]

@@ -3,6 +3,7 @@
 import os
 import random
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ffb import ring as rings
-from ffb.ring import RingError, RingFile, TakenError
+from ffb.ringfile import RingError, RingFile, TakenError
 
 SIZE = 10_000
 
@@ -107,7 +108,7 @@ def test_of_many_shots_not_told_of_the_first_and_the_newest_are_known(folder, mo
 def entries(folder):
     """Offsets of the lines of the index in the file that are in use."""
     data = next(folder.glob("*.ring")).read_bytes()
-    words = memoryview(data[: rings._DATA_AT]).cast("Q")
+    words = memoryview(data[: rings.DATA_AT]).cast("Q")
     lines = range(rings._INDEX_AT, len(words), rings._LINE)
     return {words[at]: 8 * at for at in lines if words[at]}
 
@@ -130,7 +131,7 @@ def test_what_is_damaged_and_what_follows_is_not_believed(folder, where, caplog)
     dies(file, ring)
     line = entries(folder)[3]
     word = {"seq": 1, "kind": 2, "begin": 3, "size": 6, "noted": 7, "checksum": 9}
-    flip(folder, rings._DATA_AT + 250 if where == "data" else line + 8 * word[where])
+    flip(folder, rings.DATA_AT + 250 if where == "data" else line + 8 * word[where])
     left = heir(folder)
     assert [m.seq for m in left.messages] == [1, 2]
     assert left.unsent == [30, 40]
@@ -188,7 +189,7 @@ def test_it_uses_its_room_again_stays_within_its_bound_and_tells_what_it_holds(s
                 kept.append(seq)
                 sizes[seq] = size
         assert ring.bytes <= SIZE
-        left = rings._read(ring._memory, SIZE)
+        left = rings.read(ring._memory, SIZE)
         if seq == 0:
             assert left is None
             continue
@@ -296,10 +297,29 @@ def test_memory_is_taken_as_it_is_needed_and_its_end_is_no_crash(folder, monkeyp
 def test_what_is_no_ring_is_left_alone(folder):
     RingFile("x", "p0", "ipc:///here", folder).close(remove=True)
     path = Path(folder, "x-p0-0.ring")
-    path.write_bytes(bytes(rings._DATA_AT + 100))
+    path.write_bytes(bytes(rings.DATA_AT + 100))
     file = RingFile("x", "p0", "ipc:///here", folder)
     path.replace(file.path)
     file.close(remove=False)
     file = RingFile("x", "p0", "ipc:///here", folder)
     assert file.read() is None
     file.close(remove=True)
+
+
+def test_what_nobody_came_for_in_a_week_is_removed_unless_somebody_holds_it(folder, caplog):
+    held, ring = new(folder, name="held")
+    ring.put(1, "begin_run", frames(1))
+    held.install()
+    for name in ("old", "young"):
+        file, other = new(folder, name=name)
+        other.put(1, "begin_run", frames(1))
+        file.install()
+        dies(file, other)
+    long_ago = time.time_ns() - 8 * 86_400 * 10**9
+    for path in folder.glob("*.ring"):
+        if "young" not in path.name:
+            os.utime(path, ns=(long_ago, long_ago))
+    assert heir(folder, "young") is not None
+    assert sorted(p.name.split("-")[1] for p in folder.iterdir()) == ["held", "young"]
+    assert "nobody came for it in 7 days" in caplog.text
+    dies(held, ring)
