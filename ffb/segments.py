@@ -78,9 +78,11 @@ class Segments:
             listing = json.loads(file[contents.SEGMENTS].asstr()[()]) if listed else []
             self.info, self.attrs = info, dict(file[GROUP].attrs)
             self._ended = bool(file[COMPLETE][0])
+            closed = bool(listing) and int(listing[-1]["rows"]) >= 0  # else its end is on the move
+            ends = {k: int(file[k].shape[0]) for k in contents.TABLES if closed and k in file}
         merged = self.listed and not listed
         before, self.listed, self._inode = self.parts, listed, (stat.st_dev, stat.st_ino)
-        self.parts = self._parts_of(listing) if listed else [Part(self.path)]
+        self.parts = self._parts_of(listing, ends) if listed else [Part(self.path)]
         for part in before:
             if part not in self.parts:
                 part.close()
@@ -104,18 +106,23 @@ class Segments:
             )
         return identity(file)
 
-    def _parts_of(self, listing: list[Mapping[str, Any]]) -> list[Part]:
-        """Files that the master lists; what is open already stays so, whatever its name is now."""
+    def _parts_of(self, listing: list[Mapping[str, Any]], ends: Mapping[str, int]) -> list[Part]:
+        """Files that the master lists; what is open already stays so, whatever its name is now.
+
+        ``ends`` are the lines of the tables, unless they grow: a file whose writer was killed may
+        hold more than were committed.
+        """
         known = {_stem(part.path.name): part for part in self.parts}
         place = self.path.resolve()
         folder = place.with_name(f"{place.stem}{contents.FOLDER}")
         out = []
         for i, said in enumerate(listing):
-            path, following = folder / said["file"], listing[i + 1 : i + 2]
+            path, rows = folder / said["file"], int(said["rows"])
+            after = listing[i + 1]["tables"] if i + 1 < len(listing) else ends if rows >= 0 else {}
             part = known.get(_stem(path.name)) or Part(
                 path, int(said["first"]), int(said["epoch"]), said["tables"]
             )
-            part.settle(path, int(said["rows"]), following[0]["tables"] if following else {})
+            part.settle(path, rows, after)
             out.append(part)
         return out
 
@@ -247,7 +254,7 @@ class Segments:
     def _last_commit(self) -> Any | None:
         for part in reversed(self.parts):
             lines = self._lines(part, contents.COMMITS)
-            if len(lines := lines[lines["rows"] <= self.committed]):
+            if len(lines := lines[(lines["rows"] <= self.committed) & (lines["size"] > 0)]):
                 return lines[-1]
         return None
 
