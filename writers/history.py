@@ -85,11 +85,15 @@ class Written:
 
 @dataclass
 class History:
-    """All that a journal says; ``info`` is ``None`` where it says not even the run's name."""
+    """All that a journal says; ``info`` is ``None`` where it says not even the run's name.
+
+    ``steps`` is what the writer needs to go on with steps of the scan, as it gave it.
+    """
 
     info: RunInfo | None = None
     written: dict[int, Written] = field(default_factory=dict)
     books: Counts = field(default_factory=Counts)
+    steps: Mapping[str, Any] | None = None
     ended: bool = False
 
     @property
@@ -105,8 +109,9 @@ class History:
         elif kind == "segment":
             self.written[int(record["number"])] = _begun(record)
         elif kind == "commit":
-            self.written[int(record["segment"])].commit(record)
-            self.books = counts_of(record["counts"])
+            for part in (*record.get("filled", ()), record):
+                self.written[int(part["segment"])].commit(part)
+            self.books, self.steps = counts_of(record["counts"]), record.get("steps", self.steps)
         elif kind == "rebuilt":
             self.written[int(record["segment"])].rebuild(record)
         elif kind == "closed":

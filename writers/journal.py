@@ -12,9 +12,12 @@ run     layout, exp, run, began
 segment number, file, live, first (the run's row it begins at), epoch, schema (``Schema.packed``),
         provenance (a map of plain data), tables (for each table, lines before this segment's first)
 commit  commit, segment, rows (of the run), tables (lines of the run), counts (``Counts`` without
-        its ledger), chunks (records of ``CHUNK``, for chunks that are new or moved)
+        its ledger), chunks (records of ``CHUNK``, for chunks that are new or moved), filled
+        (segment, rows, tables, chunks of segments that this commit filled), synced (whether all
+        of it is synced), steps (plain data to go on with, where it changed)
 closed  segment, rows (of the segment)
 ended   counts
+rebuilt segment, chunks (all of them), lost (dataset, first row, last row)
 ======= ==========================================================================================
 """
 

@@ -11,7 +11,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ffb.contents import FOLDER, TABLES
 from ffb.ledger import Ledger
@@ -37,10 +37,10 @@ class Healed(NamedTuple):
 
     ``segments`` are closed, in order, with their columns; ``number`` is that of the next one.
     ``schema``, ``provenance`` and ``epoch`` are those of the newest segment, ``None`` and 0 when
-    nothing was ever committed. ``rows``, ``tables`` (lines of each) and ``books`` are as of the
-    last commit. ``complete`` says that the run has ended, ``merged`` that one plain file holds it
-    all and the folder is gone. ``notes`` say what was found and done, ``lost`` which committed rows
-    cannot be found any more.
+    nothing was ever committed. ``rows``, ``tables`` (lines of each), ``books`` and ``steps`` are as
+    of the last commit. ``complete`` says that the run has ended, ``merged`` that one plain file
+    holds it all and the folder is gone. ``notes`` say what was found and done, ``lost`` which
+    committed rows cannot be found any more.
     """
 
     info: RunInfo
@@ -52,6 +52,7 @@ class Healed(NamedTuple):
     rows: int
     tables: Mapping[str, int]
     books: Counts
+    steps: Mapping[str, Any] | None
     complete: bool
     merged: bool
     notes: tuple[str, ...]
@@ -68,9 +69,10 @@ def heal(master: Path) -> Healed:
     history, notes = _history(folder)
     if merged := _merged(master, folder, history):
         return merged
+    if folder.exists():
+        notes += _sweep(master, folder, history)
     if history.info is None:
-        raise FileNotFoundError(f"{folder}: no journal and no segment of {master.name} is there")
-    notes += _sweep(master, folder, history)
+        raise FileNotFoundError(f"{folder}: nothing of {master.name} was ever committed")
     journal = Journal(folder / "journal")
     try:
         notes += mend.mend(folder, history.segments, history.info, journal)
@@ -78,8 +80,11 @@ def heal(master: Path) -> Healed:
     finally:
         journal.close()
     healed = _healed(history, history.info, notes)
-    made = (healed.info, healed.segments, healed.provenance, healed.books)
-    write_master(master, *made, healed.tables, healed.complete)
+    if healed.segments:
+        made = (healed.info, healed.segments, healed.provenance, healed.books)
+        write_master(master, *made, healed.tables, healed.complete)
+    else:  # what it showed is gone, and was nothing
+        master.unlink(missing_ok=True)
     mend.tidy(folder, history.segments)
     for sentence in (*healed.notes, *healed.lost):
         log.warning("file=%s %s", master, sentence)
@@ -115,11 +120,18 @@ def _by_number(folder: Path) -> list[Path]:
 
 
 def _merged(master: Path, folder: Path, history: History) -> Healed | None:
-    """Remove the folder of a run that its master holds completely; ``None`` if it does not."""
+    """Remove the folder of a run that its master holds completely; ``None`` if it does not.
+
+    A master of a run of which nothing is known has nothing to show, and goes.
+    """
     if not master.exists():
         return None
     (found,) = examine.ask([examine.master(master)])
-    if found["wrong"] or not (found["plain"] and found["complete"]):
+    if found["wrong"]:
+        return None
+    if not found["plain"] and history.info is None and folder.exists():
+        master.unlink()
+    if not (found["plain"] and found["complete"]):
         return None
     info = RunInfo(found["exp"], found["run"], found["began"])
     if history.info not in (None, info):
@@ -168,6 +180,7 @@ def _healed(history: History, info: RunInfo, notes: Sequence[str]) -> Healed:
         rows=newest.first + newest.rows if newest else 0,
         tables=newest.tables if newest else dict.fromkeys(TABLES, 0),
         books=history.books,
+        steps=history.steps,
         complete=history.ended,
         merged=False,
         notes=tuple(notes),

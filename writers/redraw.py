@@ -16,7 +16,18 @@ import h5py
 import msgpack
 import numpy as np
 
-from ffb.contents import COMMITS, COMMITTED, COMPLETE, GROUP, LAYOUT, LEDGER, LOG, PRODUCERS, TABLES
+from ffb.contents import (
+    COMMITS,
+    COMMITTED,
+    COMPLETE,
+    GROUP,
+    LAYOUT,
+    LEDGER,
+    LOG,
+    PRODUCERS,
+    STEPS,
+    TABLES,
+)
 from ffb.schema import EPOCH
 from ffb.writers.journal import CHUNK, Journal
 
@@ -45,7 +56,7 @@ def redraw(folder: Path, told: Sequence[Mapping[str, Any]]) -> None:
 
 def tell(paths: Sequence[str]) -> Iterator[dict[str, Any]]:
     """What the journal would say of each segment in which something was committed, in order."""
-    first, tables = 0, dict.fromkeys(TABLES, 0)
+    first, tables, entered = 0, dict.fromkeys(TABLES, 0), list[int]()
     for path in paths:
         with h5py.File(path, "r", locking=False) as file:
             rows, after = int(file[COMMITTED][0]), _lines(file, tables)
@@ -54,6 +65,7 @@ def tell(paths: Sequence[str]) -> Iterator[dict[str, Any]]:
             number = int(Path(path).name[3:7])
             lengths = {k: after[k] - tables[k] for k in TABLES}
             counts = _books(file, lengths[COMMITS], tables[LOG])
+            entered += file[STEPS][: lengths[STEPS]]["step"].tolist()
             yield {
                 "complete": bool(file[COMPLETE][0]),
                 "run": {k: _plain(file[GROUP].attrs[k]) for k in ("exp", "run", "began")},
@@ -74,6 +86,7 @@ def tell(paths: Sequence[str]) -> Iterator[dict[str, Any]]:
                     "tables": after,
                     "counts": counts,
                     "chunks": _chunks(file, rows - first, lengths),
+                    "steps": {"rows": [], "said": [], "entered": list(entered)},
                 },
             }
             first, tables = rows, after

@@ -83,6 +83,7 @@ class Recording:
         self.names: dict[Path, list[tuple[int, dict[str, int]]]] = {Path(): [(-1, {})]}
         self.named: dict[Path, list[int]] = {Path(): [-1]}
         self.said: list[tuple[int, Any]] = []
+        self.risky: list[int] = []  # right before a sync
         self._rng = np.random.default_rng(seed)
 
     def say(self, what: Any) -> None:
@@ -130,10 +131,11 @@ class Recording:
             return trace
 
         def patched(name: str) -> Any:
-            def sync(fd: int) -> None:
+            def sync(file: Any) -> None:
                 self.look()  # the last moment at which anything may be missing
-                real[name](fd)
-                self._synced(fd)
+                self.risky.append(self.moment)
+                real[name](file)
+                self._synced(file if isinstance(file, int) else file.fileno())
 
             return sync
 
