@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-ALL = ("kernels", "framework", "shmem", "stream", "wire", "writer", "page", "latency")
+ALL = ("kernels", "framework", "shmem", "stream", "wire", "codec", "writer", "page", "latency")
 
 
 def main() -> None:
