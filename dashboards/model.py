@@ -30,6 +30,7 @@ class Snapshot:
 
     def __init__(self, meta: dict[str, Any], arrays: dict[str, Array]) -> None:
         self.meta, self.arrays = meta, arrays
+        self._came = time.monotonic()
         self.scalars = {c.name: c for c in map(_column, meta["scalars"])}
         self.columns = {c.name: c for c in map(_column, meta["arrays"])}
         self._index = {name: i for i, name in enumerate(self.scalars)}
@@ -80,6 +81,11 @@ class Snapshot:
         """Seconds since the newest committed shot reached us."""
         read = self.meta["newest_read"]
         return (time.time_ns() - read) / 1e9 if read else float("nan")
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since this snapshot came."""
+        return time.monotonic() - self._came
 
     @property
     def stale(self) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from ffb.dashboards import data, service
 from ffb.dashboards.card import BAD, GOOD, QUIET, WARN, Card
-from ffb.dashboards.model import Snapshot
+from ffb.dashboards.model import STALE_S, Snapshot
+from ffb.health import duration
 
 #: Styles of the bar's place on the page: it never scrolls away.
 STICKY: dict[str, str | None] = {
@@ -39,6 +40,9 @@ def cards(snapshot: Snapshot | None, page_ms: Sequence[float] = (math.nan, math.
         return [Card("ffb", "waiting", "no word from the aggregator: is it running?", QUIET)]
     m, status = snapshot.meta, snapshot.meta["status"]
     alarms = [Card("", "ALARM", str(a), BAD, line=True) for a in status.get("alarms") or ()]
+    if (silence := snapshot.silence_s) > STALE_S:
+        said = f"from the aggregator for {duration(silence)}: all of this is as of then"
+        alarms.insert(0, Card("", "NO WORD", said, QUIET if m["ended"] else BAD, line=True))
     doing = service.doing(status)
     if not m["exp"]:
         waiting = Card("ffb", "no run yet", doing or "no producer has reported", QUIET)

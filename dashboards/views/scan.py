@@ -31,9 +31,9 @@ def scan(
     ``normaliser`` is the pulse energy that it may be divided by, sum by sum, ``""`` for none.
     """
     axes = [*[m for m in motors if m != "step_value"], "step"]
-    y_choice = choice(scalars, first, 190)
+    y_choice = choice(scalars, first, 150)
     by = [("", "mean"), *([(normaliser, f"÷ {normaliser}")] if normaliser else [])]
-    by_choice, x_choice = choice(by, "", 170), choice(axes, axes[0], 130)
+    by_choice, x_choice = choice(by, "", 130), choice(axes, axes[0], 100)
     fig = panel("scan", "", "", height=height)
     apart = panel("laser on − off", "", "on − off", height=150, x_range=fig.x_range)
     bars = panel("shots per point, on above off", "", "N", height=110, x_range=fig.x_range)

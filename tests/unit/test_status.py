@@ -1,5 +1,7 @@
 """The bar says in words and colours what is good, lost, late, missing, old, dead or full."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -192,6 +194,16 @@ def test_the_verdict_says_where_to_look():
     found = card(run(batch=whole), "verdict", file=full, alarms=["no space left"])
     assert (found.value, found.detail) == ("BAD", "because of alarm, disk")
     assert card(run(), "file", held="no space left").value == "NOT WRITTEN"
+
+
+def test_a_page_that_hears_nothing_says_so(monkeypatch):
+    shot = Snapshot(*unpack(run().snapshot(STATUS)))
+    assert cards(shot)[0].value != "NO WORD"
+    then = time.monotonic()
+    monkeypatch.setattr("ffb.dashboards.model.time.monotonic", lambda: then + 60)
+    first = cards(shot)[0]
+    assert (first.value, first.state) == ("NO WORD", BAD)
+    assert first.detail == "from the aggregator for 60 s: all of this is as of then"
 
 
 def test_segments_and_their_merge_are_told():
