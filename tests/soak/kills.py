@@ -25,13 +25,16 @@ import ffb
 from ffb.contents import LEDGER
 from ffb.sink import WRITTEN
 from ffb.testing.shmem_server import clean
+from ffb.testing.truth import RunSpec
 from tests.soak.served import DIODE, INPUTS, LIGHT, fabricate, spec_of, stamps_of, told, truth
 from tests.soak.world import World, committed, problems_of, toml, wait_for, world
+
+Columns = dict[str, np.ndarray]
 
 EXP, FIRST_RUN, PRODUCERS = "mfxx49820", 7, 3
 
 #: Seconds that a process is left alone after it was started, at least and at most.
-SPARED = (0.5, 6.0)
+SPARED = (0.5, 5.0)
 
 
 def configure(folder: Path, tag: str, ring: bool) -> Path:
@@ -100,9 +103,11 @@ class Killing:
         return lines[-1][-300:] if lines else "it said nothing"
 
 
-def check(folder: Path, loop: int, served: dict[str, int], shots: int) -> collections.Counter[str]:
+def check(
+    folder: Path, loop: int, served: dict[str, int], spec: RunSpec, expected: Columns
+) -> collections.Counter[str]:
     """Count one run; what is wrong is printed and counted as ``wrong``."""
-    spec, out = spec_of(shots), collections.Counter[str]()
+    out = collections.Counter[str]()
     path = folder / "hdf5" / "smalldata" / f"{EXP}_Run{FIRST_RUN + loop:04d}.h5"
     wrong = []
     if not path.exists():
@@ -111,13 +116,13 @@ def check(folder: Path, loop: int, served: dict[str, int], shots: int) -> collec
     wrong += problems_of(path)
     with ffb.open(path) as run:
         n, counts = run.committed, run.counts
-        columns = {name: run[name][:n] for name in truth_of(shots)}
+        columns = {name: run[name][:n] for name in expected}
         ledger = run.table(LEDGER)
     stamps = columns["timestamp"]
     everything = stamps_of(spec, loop)
     at = np.minimum(np.searchsorted(everything, stamps), spec.shots - 1)
     foreign = int(np.count_nonzero(everything[at] != stamps))
-    rows_wrong = _rows_wrong(columns, at, shots)
+    rows_wrong = _rows_wrong(columns, at, expected)
     missing = np.setdiff1d(everything, stamps)
     states = np.char.decode(ledger["state"])
     losses = ledger[(states != WRITTEN)]
@@ -142,19 +147,9 @@ def check(folder: Path, loop: int, served: dict[str, int], shots: int) -> collec
     return out
 
 
-_TRUTH: dict[int, dict[str, np.ndarray]] = {}
-
-
-def truth_of(shots: int) -> dict[str, np.ndarray]:
-    """The truth, made once."""
-    if shots not in _TRUTH:
-        _TRUTH[shots] = truth(spec_of(shots))
-    return _TRUTH[shots]
-
-
-def _rows_wrong(columns: dict[str, np.ndarray], at: np.ndarray, shots: int) -> int:
+def _rows_wrong(columns: Columns, at: np.ndarray, expected: Columns) -> int:
     bad = np.zeros(at.size, bool)
-    for name, values in truth_of(shots).items():
+    for name, values in expected.items():
         if name == "timestamp":
             continue
         bad |= ~np.isclose(columns[name].astype(float), values[at].astype(float), 1e-6, 1e-9)
@@ -170,7 +165,8 @@ def _lost_and_written(losses: np.ndarray, stamps: np.ndarray) -> int:
 def kills(folder: Path, most: int, minutes: float, seed: int, shots: int, ring: bool) -> int:
     """Do it; returns how much is wrong."""
     tag = f"ffb{os.getpid()}"
-    fabricate(folder, spec_of(shots))
+    spec = spec_of(shots)
+    fabricate(folder, spec)
     file = configure(folder, tag, ring)
     began = time.monotonic()
     with world(folder) as here:
@@ -190,9 +186,9 @@ def kills(folder: Path, most: int, minutes: float, seed: int, shots: int, ring: 
         finally:
             clean(tag)
         print(f"kills: {dict(killing.kills)} in {time.monotonic() - began:.0f} s", flush=True)
-    total: collections.Counter[str] = collections.Counter()
+    total, expected = collections.Counter[str](), truth(spec)
     for served in told(folder):
-        total.update(check(folder, served["loop"], served, shots))
+        total.update(check(folder, served["loop"], served, spec, expected))
         total["runs"] += 1
     extra = [p.name for p in (folder / "hdf5" / "smalldata").glob("*_[0-9].h5")]
     for death in (*deaths, *(f"{name} is no file of a run" for name in extra)):
@@ -229,6 +225,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ffb-kills-") as temporary:
         folder = a.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            p.error(f"{folder} is not empty")
         wrong = kills(folder, a.kills, a.minutes, a.seed, a.shots, not a.no_ring)
     print(f"kills: seed {a.seed}: {'every shot is accounted for' if not wrong else 'FAILED'}")
     return 1 if wrong else 0
