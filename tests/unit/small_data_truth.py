@@ -47,6 +47,8 @@ PROVENANCE = Provenance(
 
 def truth(column: Column, rows: np.ndarray) -> np.ndarray:
     """Values of ``column`` in ``rows``; every fifth is missing where a column can say so."""
+    if column.name == "step":
+        return (rows // 150).astype(np.int32)
     n = rows.reshape(-1, *(1,) * len(column.shape)).astype(np.int64)
     if column.name == "timestamp":
         return np.array([timestamp_of(BEGAN + int(r) * 8_333_333) for r in rows], np.uint64)

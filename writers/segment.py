@@ -1,0 +1,172 @@
+"""One file segment being written: rows of one epoch, readable from its first row on."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb.contents import COMMITTED, COMPLETE, TABLES
+from ffb.schema import Schema
+from ffb.sink import Provenance
+from ffb.source import RunInfo
+from ffb.writers import layout
+from ffb.writers.growing import Growing, Packed, Rows
+from ffb.writers.h5clear import clear
+from ffb.writers.journal import CHUNK, sync_folder
+
+
+class Segment:
+    """A new file segment, number ``number`` of its run, in ``folder``.
+
+    It begins at row ``first`` of the run and after ``before`` lines of each table. ``total`` is the
+    number of its rows taken, ``committed`` of those that count, and ``said`` whether any commit of
+    it counts. Raises ``OSError`` when the file cannot be made; nothing is left of it then.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        first: int,
+        epoch: int,
+        before: Mapping[str, int],
+        info: RunInfo,
+        schema: Schema,
+        provenance: Provenance,
+    ) -> None:
+        self.folder, self.number, self.first, self.epoch = folder, number, first, epoch
+        self.before, self.schema, self.provenance = dict(before), schema, provenance
+        self.file, self.live = f"seg{number:04d}.h5", f"seg{number:04d}.live.h5"
+        self.total = self.committed = 0
+        self.said, self._began = False, time.monotonic()
+        self._h5: h5py.File | None = self._create(info)
+        self._columns = [_growing(self._h5, c.name, c.codec) for c in schema.columns]
+        self._tables = {name: Growing(self._h5, name) for name in TABLES}
+        self._counter, self._complete = self._h5[COMMITTED], self._h5[COMPLETE]
+        self._fd: int = self._h5.id.get_vfd_handle()
+        self.inode = os.fstat(self._fd).st_ino
+
+    def _create(self, info: RunInfo) -> h5py.File:
+        """Make the file under another name and let it appear when readers can open it."""
+        part = self.folder / f".{self.file}.part"
+        part.unlink(missing_ok=True)
+        file = layout.open_new(part)
+        try:
+            layout.create(file, info, self.schema, self.provenance)
+            layout.set_counter(file[COMMITTED], self.first)
+            file.swmr_mode = True
+            file.flush()
+            os.link(part, self.folder / self.live)
+            sync_folder(self.folder)
+        except BaseException:
+            file.close()
+            part.unlink()
+            raise
+        part.unlink()
+        return file
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the journal says of it at its beginning."""
+        return {
+            "number": self.number,
+            "file": self.file,
+            "live": self.live,
+            "first": self.first,
+            "epoch": self.epoch,
+            "schema": self.schema.packed,
+            "provenance": vars(self.provenance),
+            "tables": self.before,
+        }
+
+    @property
+    def age(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began
+
+    @property
+    def used(self) -> bool:
+        """Whether anything was ever given to it."""
+        return any(growing.total for growing in self._all())
+
+    def room(self, limit: int) -> int:
+        """Rows that it still takes: up to ``limit``, or where its chunks end if that is behind."""
+        full = -(-self.total // layout.CHUNK_ROWS) * layout.CHUNK_ROWS
+        return max(limit, full) - self.total
+
+    def take(self, batches: Sequence[Rows], n: int) -> None:
+        """Take batches of ``n`` rows together, to be written by the next :meth:`write`."""
+        for growing in self._columns:
+            growing.take(batches, n)
+        self.total += n
+
+    def add(self, table: str, lines: NDArray[Any]) -> None:
+        """Take lines of a table."""
+        self._tables[table].append(lines)
+
+    def write(self) -> None:
+        """Hand rows and lines to the operating system, where readers find them; repeatable."""
+        assert self._h5 is not None
+        for growing in self._all():
+            growing.write()
+        self._h5.flush()
+
+    def sync(self) -> None:
+        """Return when all that was written would outlive a power failure."""
+        os.fdatasync(self._fd)
+
+    def moved(self) -> bytes:
+        """Places of chunks that are new or elsewhere since the last call, as the journal says."""
+        placed = [(i, *p) for i, growing in enumerate(self._all()) for p in growing.placed]
+        for growing in self._all():
+            growing.placed.clear()
+        return np.array(placed, CHUNK).tobytes()
+
+    def count(self) -> None:
+        """Let readers see all that was taken."""
+        self.committed, self.said = self.total, True
+        layout.set_counter(self._counter, self.first + self.total)
+
+    def complete(self) -> None:
+        """Say that the run ends here; repeatable."""
+        if self._h5 is not None:
+            layout.set_counter(self._complete, 1)
+
+    def close(self) -> None:
+        """Leave a file that never changes again, under its closed name; repeatable.
+
+        It may hold rows that were never committed, at the end of its datasets.
+        """
+        live = self.folder / self.live
+        if self._h5 is not None:
+            self._h5.flush()
+            file, self._h5 = self._h5, None
+            file.close()
+        clear(live)  # where a reader in this process keeps HDF5 from doing it
+        with live.open("rb") as written:
+            os.fsync(written)
+        closed = self.folder / self.file
+        closed.unlink(missing_ok=True)
+        os.link(live, closed)
+        sync_folder(self.folder)
+
+    def discard(self) -> None:
+        """Remove a segment in which nothing was committed."""
+        file, self._h5 = self._h5, None
+        if file is not None:
+            file.close()
+        (self.folder / self.live).unlink(missing_ok=True)
+
+    def _all(self) -> list[Growing]:
+        return [*self._columns, *self._tables.values()]
+
+
+def _growing(file: h5py.File, name: str, codec: str) -> Growing:
+    return Packed(file, name, codec) if codec else Growing(file, name)
