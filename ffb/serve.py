@@ -47,7 +47,8 @@ class Recorder(Protocol):
 class Service:
     """Owns the sockets and the runs being written; ``loop`` until told to stop.
 
-    ``writer(config, info)`` makes the sink that writes a run; ``recorder`` keeps every message.
+    ``writer(config, info)`` makes the sink that writes a run; ``recorder`` keeps every message;
+    ``alarms`` says what else is wrong.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Service:
         config: Config,
         writer: Callable[[Config, RunInfo], Writer],
         recorder: Recorder | None = None,
+        alarms: Callable[[], list[str]] = list,
     ) -> None:
         self.config, self._make_writer, self._recorder = config, writer, recorder
+        self._more_alarms = alarms
         self._not_recorded = ""
         a = config.aggregate
         self.aggregator = Aggregator(
@@ -222,7 +225,8 @@ class Service:
         refused = [f"{n:,} rows refused: {k}" for k, n in self.aggregator.refused.items() if n]
         rejected = self.hub.rejected.items()
         foreign = [f"{n:,} messages not understood from {who}" for who, n in rejected]
-        return faults + self.aggregator.notes + refused + foreign + self._said.alarms
+        others = self._said.alarms + self._more_alarms()
+        return faults + refused + foreign + others
 
 
 def _check_sender(header: Header, delivery: Delivery, exp: str) -> None:

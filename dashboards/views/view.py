@@ -36,7 +36,7 @@ def panel(title: str, x: str, y: str, **options: Any) -> Any:
         x_axis_label=x,
         y_axis_label=y,
         height=options.pop("height", 230),
-        min_width=options.pop("min_width", 260),
+        min_width=options.pop("min_width", 210),
         sizing_mode="stretch_width",
         tools="pan,wheel_zoom,box_zoom,hover,reset,save",
         toolbar_location="right",
