@@ -60,11 +60,11 @@ def tell(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
     return {"what": "tell", "paths": [os.fspath(path) for path in paths]}
 
 
-def ask(requests: Sequence[Mapping[str, Any]], patience: float = PATIENCE_S) -> list[Any]:
+def ask(requests: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Answers to all requests; one on which the child dies or hangs has it in ``wrong``."""
     answers: list[Any] = []
     while len(answers) < len(requests):
-        answers += _ask(requests[len(answers) :], patience)
+        answers += _ask(requests[len(answers) :], PATIENCE_S)
     return answers
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ffb import reader
 from ffb.batch import Batch
 from ffb.contents import FOLDER
-from ffb.schema import CORE, EPOCH, LATE, PRODUCER, TIMESTAMP, Column, Schema
+from ffb.schema import CORE, EPOCH, LATE, PRODUCER, STEP, TIMESTAMP, Column, Schema
 from ffb.sink import WRITTEN, Counts, Entry, Provenance
 from ffb.source import RunInfo
 from ffb.writers.chain import Rolling
@@ -19,6 +19,7 @@ from ffb.writers.small_data import SmallData
 
 INFO = RunInfo("tstx00123", 7, 1 << 60)
 NAME = "tstx00123_Run0007.h5"
+STEP_ROWS = 150
 ABOUT = Provenance(
     config="[x]",
     reducers={"w": {"version": 2, "coords": {"t": {"values": np.arange(300), "unit": "ns"}}}},
@@ -47,6 +48,8 @@ def truth(column: Column, first: int, n: int) -> np.ndarray:
     rows = np.arange(first, first + n).reshape(n, *(1,) * len(column.shape))
     if column.name == TIMESTAMP.name:
         return rows.astype(np.uint64) + np.uint64(1 << 60)
+    if column.name == STEP.name:
+        return (rows // STEP_ROWS).astype(column.dtype)
     pixels = np.arange(np.prod(column.shape, dtype=int)).reshape(column.shape)
     values = rows + 1 + len(column.name) * pixels
     return (values % 2 == 1 if column.dtype == "|b1" else values % 101).astype(column.dtype)
@@ -92,8 +95,8 @@ def write(
             sink.append(make_batch(columns, row, n))
             row += n
         commit += 1
-        if rng.random() < 0.1:
-            sink.step(commit, {"motor": float(row)}, "scan")
+        for step in range(before // STEP_ROWS, (row - 1) // STEP_ROWS + 1):
+            sink.step(step, {"motor": float(step * STEP_ROWS)}, "scan")
         sink.commit(books(commit, row, before))
         yield row
     if end:
@@ -109,6 +112,9 @@ def assert_true(run: reader.RunFile, codec: str = "", last: int = 1 << 40) -> No
     for c in schema(codec).columns:
         expected = truth(c, rows.start, n - rows.start)
         np.testing.assert_array_equal(run[c.name][rows], expected, err_msg=c.name)
+    assert [(s.step, s.row) for s in run.steps] == [
+        (i, i * STEP_ROWS) for i in range(-(-n // STEP_ROWS))
+    ]
     if n:
         assert run.counts.written == n
         assert run.counts.lost == {"damaged": 2}
