@@ -5,36 +5,39 @@ from __future__ import annotations
 import logging
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ffb.contents import FOLDER
-from ffb.supervise import command
 
 log = logging.getLogger(__name__)
 
 #: Runs of no more bytes are merged while the aggregator waits: that is a second or two.
 SMALL = 256 << 20
 
-
-def _ffb_merge(path: Path) -> list[str]:
-    return command("merge", str(path))
+#: Seconds for which the segments of a merged run stay, for those who have its master open.
+LINGER_S = 5.0
 
 
 class Merging:
     """Merges the runs it is called with; what fails stays as it is, can be read, and is told.
 
-    ``merge`` does it in this process, ``child(path)`` is the command of a process that does it and
-    says on stdout what it did or why it did not.
+    ``merge`` does it in this process, ``child`` is the command of a program that does it with the
+    path after it, and says on stdout what it did or why it did not. Neither removes the segments:
+    that does ``clear``, some time later.
     """
 
     def __init__(
         self,
         merge: Callable[[Path], object],
-        child: Callable[[Path], list[str]] = _ffb_merge,
+        clear: Callable[[Path], object],
+        child: Sequence[str],
         small: int = SMALL,
+        linger_s: float = LINGER_S,
     ) -> None:
-        self._merge, self._child, self._small = merge, child, small
+        self._merge, self._clear, self._child = merge, clear, child
+        self._small, self._linger_s = small, linger_s
+        self._merged: dict[Path, float] = {}
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
         self._failed: dict[Path, str] = {}
 
@@ -44,10 +47,9 @@ class Merging:
         if sum(p.stat().st_size for p in folder.glob("*")) > self._small:
             self.start([path])
             return
-        try:
-            self._merge(path)
-        except (OSError, ValueError) as e:
-            self._fail(path, str(e))
+        self._do(self._merge, path)
+        if path not in self._failed:
+            self._merged[path] = time.monotonic()
 
     def start(self, paths: Iterable[Path]) -> None:
         """Merge runs in processes of their own."""
@@ -55,15 +57,16 @@ class Merging:
             if path not in self._children:
                 log.info("file=%s is merged in a process of its own", path)
                 self._children[path] = subprocess.Popen(  # noqa: S603  our own command line
-                    self._child(path), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+                    [*self._child, str(path)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
                 )
 
     @property
     def alarms(self) -> list[str]:
-        """What failed, in sentences."""
+        """What failed, in sentences; looks after what is under way, too."""
         for path, child in [*self._children.items()]:
             if child.poll() is not None:
                 self._reap(path)
+        self._tidy(time.monotonic() - self._linger_s)
         return [*self._failed.values()]
 
     def close(self, patience_s: float | None = None) -> None:
@@ -82,15 +85,29 @@ class Merging:
                 log.warning("file=%s is not merged yet: the next start goes on with it", path)
             else:
                 self._reap(path)
+        self._tidy(time.monotonic())
+
+    def _tidy(self, before: float) -> None:
+        """Remove the segments of runs that were merged ``before`` a time."""
+        for path in [path for path, when in self._merged.items() if when <= before]:
+            del self._merged[path]
+            self._do(self._clear, path)
+
+    def _do(self, action: Callable[[Path], object], path: Path) -> None:
+        try:
+            action(path)
+        except (OSError, ValueError) as e:
+            self._fail(path, str(e))
 
     def _reap(self, path: Path) -> None:
         child = self._children.pop(path)
         said = child.communicate()[0].decode(errors="replace").strip()
         if child.returncode == 0:
+            self._merged[path] = time.monotonic()
             log.info("%s", said)
         else:
             self._fail(path, said or f"its process ended with {child.returncode}")
 
     def _fail(self, path: Path, why: str) -> None:
-        self._failed[path] = f"{path.name} stays in several files, which read as one: {why}"
+        self._failed[path] = f"{path.name} is left with its segments, and can be read: {why}"
         log.error("file=%s is not merged: %s", path, why)

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from ffb import contents
 from ffb.contents import COMMITTED, COMPLETE, GROUP, SEGMENTS, TABLES, Shown
+from ffb.parts import open_h5
 from ffb.schema import EPOCH, STEP, TIMESTAMP, Column, Schema
 from ffb.sink import Provenance
 from ffb.source import RunInfo
@@ -73,12 +75,14 @@ class _Part(NamedTuple):
     before: Mapping[str, int]
 
 
-def merge(path: str | os.PathLike[str]) -> Merged:
+def merge(path: str | os.PathLike[str], *, clear: bool = True) -> Merged:
     """Merge the run at ``path``; may be repeated, and killed at any moment.
 
-    Takes the lease of the run. Raises ``ValueError`` for a run that still grows or is not ours, and
-    ``OSError`` with a sentence when a segment is missing or cut off, when somebody else writes the
-    run or when there is no room; the run then stays as it is.
+    Takes the lease of the run. Without ``clear`` the segments stay until the next call: HDF5 opens
+    them late for who has the master open, and shows missing values where they are gone by then.
+    Raises ``ValueError`` for a run that still grows or is not ours, and ``OSError`` with a sentence
+    when a segment is missing or cut off, when somebody else writes the run or when there is no
+    room; the run then stays as it is.
     """
     path = Path(path)
     lease = Lease(path)
@@ -86,7 +90,7 @@ def merge(path: str | os.PathLike[str]) -> Merged:
         temporary = path.with_name(f".{path.name}.merging")
         temporary.unlink(missing_ok=True)
         begun = time.monotonic()
-        with _refusing(path), h5py.File(path, "r", locking=False) as master:
+        with _refusing(path), open_h5(path) as master:
             _check_ours(path, master)
             info = _info(master)
             merged = Merged(path)
@@ -94,16 +98,19 @@ def merge(path: str | os.PathLike[str]) -> Merged:
                 merged = _Merge(path, temporary, master).run()
                 os.replace(temporary, path)
                 sync_folder(path.parent)
-        _clear_away(path, info)
+        if clear or not merged.bytes:
+            _clear_away(path, info)
         return merged._replace(seconds=merged.bytes and time.monotonic() - begun)
     finally:
         lease.release()
 
 
-def merge_command(path: str | os.PathLike[str], say: Callable[[str], object] = print) -> int:
+def merge_command(
+    path: str | os.PathLike[str], say: Callable[[str], object] = print, *, clear: bool = True
+) -> int:
     """Merge and say what was done; 0 when the file at ``path`` is a plain one now."""
     try:
-        done = merge(path)
+        done = merge(path, clear=clear)
     except (OSError, ValueError) as e:
         say(f"not merged: {e}")
         return 1
@@ -124,7 +131,7 @@ def unfinished(directory: Path) -> list[Path]:
     for folder in sorted(directory.glob(f"*{contents.FOLDER}")):
         for path in sorted(directory.glob(f"{folder.stem}.*")):
             try:
-                with h5py.File(path, "r", locking=False) as file:
+                with open_h5(path) as file:
                     if COMPLETE in file and file[COMPLETE][0]:
                         out.append(path)
             except OSError:  # somebody writes it, or it is no HDF5 file
@@ -335,3 +342,7 @@ def _refusing(path: Path) -> Iterator[None]:
         yield
     except RuntimeError as e:
         raise OSError(errno.EIO, f"{path}: not merged: {e}") from e
+
+
+if __name__ == "__main__":  # in a process of its own, see ffb.merging
+    sys.exit(merge_command(sys.argv[1], sys.stdout.write, clear=False))

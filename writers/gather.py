@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.codec import encode
+from ffb.parts import open_h5
 
 #: Segments that are open at a time, and bytes of rows that are read at once (a chunk at least).
 OPEN_FILES, UNIT_BYTES = 64, 8 << 20
@@ -37,7 +38,7 @@ class Files:
             if len(self._open) >= OPEN_FILES:
                 self._open.pop(next(iter(self._open))).close()
             try:
-                file = h5py.File(path, "r", locking=False)
+                file = open_h5(path)
             except FileNotFoundError as e:
                 raise FileNotFoundError(e.errno, f"{path} is missing") from e
             except OSError as e:

@@ -428,6 +428,17 @@ def test_killed_at_any_moment_it_is_merged_by_the_next(
     assert_merged(run).close()
 
 
+def test_segments_may_stay_until_nobody_needs_them(tmp_path: Path) -> None:
+    run = ByHand(tmp_path)
+    run.segment(range(50))
+    with h5py.File(run.master(), "r") as early:  # opens the segments when it reads, not before
+        merge(run.path, clear=False)
+        assert early["a/packed"][...].tobytes() == run.truth()["a/packed"].tobytes()
+    assert unfinished(tmp_path) == [run.path]
+    merge(run.path, clear=False)
+    assert_merged(run).close()
+
+
 def test_the_command_says_what_was_done(tmp_path: Path) -> None:
     run, said = ByHand(tmp_path), []
     run.segment(range(3000, 5048))
