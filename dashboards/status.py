@@ -41,8 +41,8 @@ def cards(snapshot: Snapshot | None, page_ms: Sequence[float] = (math.nan, math.
     m, status = snapshot.meta, snapshot.meta["status"]
     alarms = [Card("", "ALARM", str(a), BAD, line=True) for a in status.get("alarms") or ()]
     if (silence := snapshot.silence_s) > STALE_S:
-        said = f"from the aggregator for {duration(silence)}: all of this is as of then"
-        alarms.insert(0, Card("", "NO WORD", said, QUIET if m["ended"] else BAD, line=True))
+        since = f"from the aggregator for {duration(silence)}: all of this is as of then"
+        alarms.insert(0, Card("", "NO WORD", since, QUIET if m["ended"] else BAD, line=True))
     doing = service.doing(status)
     if not m["exp"]:
         waiting = Card("ffb", "no run yet", doing or "no producer has reported", QUIET)
