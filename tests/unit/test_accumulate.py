@@ -129,10 +129,29 @@ def test_histograms_count_every_finite_value_in_its_bin(data):
         if x.size:
             edges = h.low[0] + h.width[0] * np.arange(17)
             assert edges[0] <= x.min()
-            assert x.max() < edges[-1] or np.isclose(x.max(), edges[-1])
+            assert x.max() < edges[-1]
+            near = np.where(np.abs(x) < 1e-100, 0.0, x)
+            assert h.counts[0, state].tolist() == np.histogram(near, edges)[0].tolist()
             mid = 0.5 * (edges[1:] + edges[:-1])
             mean = (h.counts[0, state] * mid).sum() / x.size
             assert abs(mean - x.mean()) <= h.width[0] * 0.51 + 1e-9
+
+
+@given(
+    st.lists(st.floats(-1e199, 1e199), min_size=1, max_size=60),
+    st.lists(st.floats(0.5, 2.0), min_size=60, max_size=60),
+    st.integers(1, 10),
+)
+def test_bins_depend_on_the_range_and_not_on_how_it_grew(anchors, factors, at_once):
+    x = np.array([a * f for a, f in zip(anchors, factors, strict=False)])
+    x = np.where(np.abs(x) < 1e-100, 0.0, x)
+    h = Histograms(1, bins=16)
+    for begin in range(0, x.size, at_once):
+        part = x[begin : begin + at_once]
+        h.add(np.zeros(part.size, np.int64), part[:, None])
+    edges = h.low[0] + h.width[0] * np.arange(17)
+    assert np.frexp(h.width[0])[0] == 0.5  # a power of two
+    assert h.counts[0, 0].tolist() == np.histogram(x, edges)[0].tolist()
 
 
 def test_a_histogram_survives_absurd_values():
