@@ -73,11 +73,10 @@ def through_sockets(folder: Path, load: Load) -> float:
         sent[p] += SHOTS
         links[p].send(rows.head("shots", p, read=sent[p]), load.schema, batch)
         links[p].pump()
-    _drain(links)
-    rate = load.rows / (time.perf_counter() - begin)
     for p, link in enumerate(links):
         link.send(rows.head("end_run", p, read=sent[p]), None, EndRun())
     _drain(links)
+    rate = load.rows / (time.perf_counter() - begin)
     for link in links:
         link.close()
     assert ours.recv() == []
