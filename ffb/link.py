@@ -174,7 +174,7 @@ class Link(End):
     def restore(self, messages: Iterable[Kept], acked: int) -> None:
         """Take over what an earlier process of our name and epoch had under way."""
         for m in messages:
-            self._window.restore(m.seq, m.kind, m.frames, acked)
+            self._window.restore(m.seq, m.kind, m.frames)
         self._window.ack(acked)
 
     def status(self, numbers: Mapping[str, Any]) -> None:

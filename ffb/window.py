@@ -66,13 +66,10 @@ class Window:
             self._runs[-1] = (self._runs[-1][0], sent.seq)
         return sent
 
-    def restore(self, seq: int, kind: str, frames: list[Frame], acked: int) -> None:
+    def restore(self, seq: int, kind: str, frames: list[Frame]) -> None:
         """Take message ``seq`` of an earlier process into our keeping, after those before it."""
-        self.seq, self.acked = seq - 1, acked
-        sent = self.keep(kind, frames)
-        if seq <= acked:
-            self._sent.pop()
-            self.bytes -= sent.size
+        self.seq = seq - 1
+        self.keep(kind, frames)
 
     def ack(self, seq: int) -> list[int]:
         """Let go of everything up to ``seq``; returns the numbers of what is needed no more."""

@@ -21,7 +21,10 @@ from ffb.sources import choose
 from ffb.sources.plain import Stop
 from ffb.sources.synthetic import Synthetic, SyntheticRun, SyntheticSource
 
-SPEC = Synthetic(exp="tstx00001", shots=60_000, steps=12, rate=500.0, samples=(64,))
+#: How often somebody is to be killed; the stream lasts long enough for it.
+KILLS = int(os.environ.get("FFB_KILLS", "5"))
+
+SPEC = Synthetic(exp="tstx00001", shots=20_000 + 5_000 * KILLS, steps=12, rate=500.0, samples=(64,))
 
 CONFIG = """
 [source]

@@ -244,21 +244,23 @@ def test_a_batch_is_begun_only_when_the_ring_has_room_for_it(
 ) -> None:
     size = batch(0).buffer.nbytes
     monkeypatch.setattr(links, "SPARE", 2 * size)
-    link = Link(address, "p0", 4 * size, file=file_of())
-    link.expect(int(1.2 * size))
+    link = Link(address, "p0", 10 * size, file=file_of())
+    link.expect(int(3.2 * size))
     link.send(RUN, SCHEMA, Provenance())
     n = 0
     while link.room:
         n += 1
         link.send(RUN._replace(kind="shots"), SCHEMA, batch(n))
-    assert n == 4
+    assert n == 9  # the window alone would take ten
     gauges = link.gauges
-    assert 4 * size < gauges["ring_bytes"] <= gauges["ring_high_water_bytes"]
-    assert gauges["ring_high_water_bytes"] < gauges["ring_size_bytes"] == 6 * size
-    for m in taken(hub, link, n=5):
+    assert 9 * size < gauges["ring_bytes"] <= gauges["ring_high_water_bytes"]
+    assert gauges["ring_high_water_bytes"] < gauges["ring_size_bytes"] == 12 * size
+    link.send(RUN._replace(kind="end_run"), None, EndRun())
+    for m in taken(hub, link, n=11):
         hub.ack("p0", link.epoch, m.header.seq)
-    until(lambda: link.room, lambda: link.pump(0.01))
+    until(lambda: link.room and not link.unacked, lambda: link.pump(0.01))
     assert link.alarm == ""
+    assert link.gauges["ring_bytes"] < 1000, "the end of the run is left, its beginning is not"
     link.close()
 
 

@@ -22,8 +22,8 @@ from ffb.plan import Plan
 from ffb.sources.plain import Stop
 from ffb.sources.synthetic import SyntheticRun
 from tests.process import ringed
+from tests.process.ringed import KILLS
 
-KILLS = int(os.environ.get("FFB_KILLS", "5"))
 RINGS = Path(f"/dev/shm/ffb-{os.getuid()}")
 
 
@@ -133,11 +133,11 @@ def service(tmp_path, monkeypatch):
 
 
 def read(folder):
-    """Columns and counts of the finished file."""
+    """Columns, counts and ledger of the finished file."""
     (path,) = (folder / "hdf5" / "smalldata").glob("*.h5")
     with ffb.open(path) as run:
         assert run.complete
-        return {name: run[name][:] for name in run}, run.counts
+        return {name: run[name][:] for name in run}, run.counts, run.ledger
 
 
 def check_rows(columns):
@@ -164,12 +164,16 @@ def test_shots_that_cannot_wait_are_written_or_lost_with_their_producer(tmp_path
     for n in range(KILLS):
         it.kill(rng, both=n % 2 == 1)
     it.end()
-    columns, counts = read(tmp_path)
+    columns, counts, ledger = read(tmp_path)
     check_rows(columns)
     check_books(counts, KILLS)
+    lost = ledger[ledger["state"] == "producer died"]
+    assert (lost["shots"] == 1).all()
+    known = np.concatenate([columns["timestamp"], lost["first"]])
+    assert np.unique(known).size == known.size == counts.read
     seen = [stamps for k in range(2) for stamps in it.seen(k)]
     offered = np.concatenate(seen)
-    assert np.isin(columns["timestamp"], offered).all()
+    assert np.isin(known, offered).all()
     # A process may be killed between being offered a shot and noting it.
     assert 0 <= offered.size - counts.read <= KILLS
     reads = sorted(p["read"] for p in counts.producers.values())
@@ -182,7 +186,7 @@ def test_shots_that_can_wait_are_all_written_once(tmp_path, service):
     for n in range(KILLS):
         it.kill(rng, both=n % 2 == 0)
     it.end()
-    columns, counts = read(tmp_path)
+    columns, counts, _ = read(tmp_path)
     check_rows(columns)
     check_books(counts, KILLS)
     assert sum(counts.lost.values()) == 0

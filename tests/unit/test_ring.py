@@ -1,5 +1,6 @@
 """What lies in a ring outlives its process, whenever that ends; what is damaged is not believed."""
 
+import fcntl
 import os
 import random
 import stat
@@ -323,3 +324,20 @@ def test_what_nobody_came_for_in_a_week_is_removed_unless_somebody_holds_it(fold
     assert sorted(p.name.split("-")[1] for p in folder.iterdir()) == ["held", "young"]
     assert "nobody came for it in 7 days" in caplog.text
     dies(held, ring)
+
+
+def test_a_file_that_goes_while_we_take_it_is_not_ours(folder, monkeypatch):
+    """Its owner ends well between our opening it and locking it."""
+    owner = RingFile("tstx00001", "p0", "ipc:///here", folder)
+    lock = fcntl.flock
+
+    def at_last(fd, how):
+        owner.close(remove=True)
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", at_last)
+    mine = RingFile("tstx00001", "p0", "ipc:///here", folder)
+    monkeypatch.undo()
+    with pytest.raises(TakenError):
+        RingFile("tstx00001", "p0", "ipc:///here", folder)
+    mine.close(remove=True)
