@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from ffb import reader, recompute, snapshots
 from ffb.accumulate import LIGHTS
 from ffb.recompute import Part, Rows
 from ffb.schema import Column
+from ffb.terminal import console, table
 from ffb.wire import unpack
 
 VIEWS = ("books", "light", "presence", "strip", "scan", "ratio", "histogram", "mean")
@@ -92,20 +91,19 @@ def verify_command(
     file: str, view: str = "", commit: int | None = None, snapshot: str | None = None
 ) -> int:
     """Print how a kept snapshot compares with the file; 0 when they agree, 1 when not."""
-    verdict = verify(file, view, commit, snapshot)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(_table(verdict))
-    console.print(TOLERANCE)
+    verdict, out = verify(file, view, commit, snapshot), console()
+    heads = ("VIEW", "NUMBERS", "EQUAL", "WITHIN TOLERANCE", "LARGEST DEVIATION", "VERDICT")
+    out.print(table(heads, _lines(verdict)))
+    out.print(TOLERANCE)
     for c in [c for c in verdict.checks if c.wrong][:LISTED]:
-        console.print(
-            f"MISMATCH {c.view} {c.column} {c.array}: {c.wrong:,} of {c.numbers:,} numbers"
-        )
+        what = f"{c.wrong:,} of {c.numbers:,} numbers"
+        out.print(f"MISMATCH {c.view} {c.column} {c.array}: {what}")
     for problem in verdict.problems:
-        console.print(f"MISMATCH {problem}", markup=False)
+        out.print(f"MISMATCH {problem}")
     first, end = verdict.span
     about = f"commit {verdict.commit}, epoch {verdict.epoch}, rows {first:,} to {end:,}"
     said = "the plot is the file" if verdict.good else "THE PLOT IS NOT THE FILE"
-    console.print(f"{said}: {about}")
+    out.print(f"{said}: {about}")
     return 0 if verdict.good else 1
 
 
@@ -219,8 +217,8 @@ def _compare(part: Part, got: Mapping[str, Any]) -> Check:
     return Check(*label, n, int((off > 1).sum()), float(off.max(initial=0.0)), exact)
 
 
-def _table(verdict: Verdict) -> Table:
-    out = Table("view", "numbers", "equal", "within the tolerance", "largest deviation", "verdict")
+def _lines(verdict: Verdict) -> Iterator[tuple[str, ...]]:
+    """How every view compares."""
     for view in VIEWS:
         mine = [c for c in verdict.checks if c.view == view]
         if not mine:
@@ -229,12 +227,11 @@ def _table(verdict: Verdict) -> Table:
         right = [sum(c.numbers - c.wrong for c in group) for group in (exact, close)]
         of = [sum(c.numbers for c in group) for group in (exact, close)]
         worst = max((c.worst for c in close), default=0.0)
-        out.add_row(
+        yield (
             view,
             f"{sum(of):,}",
             f"{right[0]:,} of {of[0]:,}",
-            f"{right[1]:,} of {of[1]:,}" if close else "",
-            f"{worst:.2g} of it" if close else "",
+            f"{right[1]:,} of {of[1]:,}" if close else "-",
+            f"{worst:.2g} of what is allowed" if close else "-",
             "agrees" if right == of else "DIFFERS",
         )
-    return out

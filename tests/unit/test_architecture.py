@@ -30,7 +30,6 @@ LAYERS = (
     {"settings", "compile", "wire", "uncalibrated", "sockets", "parts"},
     {
         "light",
-        "parts",
         "problems",
         "window",
         "fuse",
@@ -46,7 +45,7 @@ LAYERS = (
         "snapshots",
     },
     {"resolve", "config", "guard", "ledger", "merge", "link", "transport", "segments"},
-    {"stages", "bind", "columns", "labelled"},
+    {"stages", "bind", "columns", "labelled", "terminal"},
     {
         "plan",
         "runstate",
@@ -59,12 +58,12 @@ LAYERS = (
         "shown",
         "report",
     },
-    {"ffb", "audit", "verify", "heir", "produce", "serve"},
+    {"ffb", "evidence", "recount", "audit", "verify", "heir", "produce", "serve"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
     {"supervise", "merging", "table", "watch", "check", "show", "replay"},
     {"processes"},
     {"demo"},
-    {"cli"},
+    {"command", "cli", "cli_files"},
 )
 
 
