@@ -117,7 +117,11 @@ def lag(load: Load, where: str) -> np.ndarray:
     watch.start()
     took, decode, begun = rows.aggregator(folder, load.producers), Decoder(), {}
     made, took.sinks = took.sinks, lambda info: [_Noting(begun), *made(info)]
-    for frames in load.messages:
+    for frames in load.messages[: load.producers]:
+        took.receive(decode(frames), time.monotonic_ns())
+    took.tick(time.monotonic_ns())
+    assert ours.recv() == "open"
+    for frames in load.messages[load.producers :]:
         message = decode(frames)
         until = time.monotonic() + (0.05 / load.producers if message.header.n else 0)
         took.receive(message, time.monotonic_ns())
@@ -155,6 +159,7 @@ def _watch(path: Path, rows: int, pipe: Connection) -> None:
     while not path.exists():
         time.sleep(0.001)
     with reader.open(path, wait=10) as run:
+        pipe.send("open")
         while not seen or seen[-1][0] < rows:
             n = run.refresh()
             if n and (not seen or n > seen[-1][0]):
