@@ -14,6 +14,7 @@ from ffb.config import Config, ConfigError, FilesConfig, PsanaConfig, SyntheticC
 from ffb.plan import Plan
 from ffb.source import Run, RunInfo
 from ffb.sources.choose import source_of
+from ffb.terminal import console
 
 #: Seconds to wait for a run that the source ought to have.
 PATIENCE_S = 10.0
@@ -35,7 +36,7 @@ def main(
     if problems:
         raise ConfigError(problems)
     config = config.model_copy(update={"source": _source(config, run, run_files)})
-    out = show.console()
+    out = console()
     if isinstance(config.source, PsanaConfig) and config.source.shmem and not attach:
         out.print(f"{file}: nothing wrong so far")
         out.print(f"{UNCHECKED} shared memory is left alone; try --run-file or --attach")

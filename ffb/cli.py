@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ffb import __version__
+from ffb import __version__, cli_files
+from ffb.command import Args, Command, Parser, log, positive
 
 if TYPE_CHECKING:
     from ffb.config import Config
-
-Args = argparse.Namespace
-Parser = argparse.ArgumentParser
 
 #: Exit status of a command that failed, and of one that was asked for something wrong.
 FAILED, WRONG = 1, 2
 
 EPILOG = "exit status: 0 done; 1 failed; 2 the command line or the configuration is wrong"
-
-
-@dataclass(frozen=True)
-class Command:
-    """A subcommand: its help, one example, its arguments, and what it does."""
-
-    summary: str
-    example: str
-    arguments: Callable[[Parser], None]
-    act: Callable[[Args], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,13 +80,6 @@ def parser() -> Parser:
     return top
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
-    return value
-
-
 def _file(p: Parser) -> None:
     p.add_argument("file", metavar="FILE", help="the experiment's TOML file")
     p.add_argument(
@@ -119,18 +98,12 @@ def _load(args: Args) -> Config:
     return load(args.file, args.overrides)
 
 
-def _log(args: Args, level: str = "warning", **context: object) -> None:
-    from ffb.health import log_to_stderr
-
-    log_to_stderr(args.log_level or level, context)
-
-
 def _demo_arguments(p: Parser) -> None:
     p.add_argument(
-        "--rate", type=_positive, default=120.0, help="shots per second (default: %(default)s)"
+        "--rate", type=positive, default=120.0, help="shots per second (default: %(default)s)"
     )
     p.add_argument(
-        "--seconds", type=_positive, default=30.0, help="length of the run (default: %(default)s)"
+        "--seconds", type=positive, default=30.0, help="length of the run (default: %(default)s)"
     )
     p.add_argument("--no-page", action="store_true", help="do not serve the page")
     p.add_argument("--out", metavar="DIR", help="folder for the file (default: a temporary one)")
@@ -140,14 +113,14 @@ def _demo_arguments(p: Parser) -> None:
 def _demo(args: Args) -> int:
     from ffb import demo
 
-    _log(args)
+    log(args)
     return demo.main(args)
 
 
 def _run(args: Args) -> int:
     from ffb import processes
 
-    _log(args)
+    log(args)
     return processes.run(_load(args), page=not args.no_page, once=args.once)
 
 
@@ -174,7 +147,7 @@ def _reduce(args: Args) -> int:
     if not 0 <= args.index < args.of:
         raise ValueError(f"--index {args.index} is not among 0..{args.of - 1} (--of {args.of})")
     config = _load(args)
-    _log(args, "info", exp=config.exp, producer=name)
+    log(args, "info", exp=config.exp, producer=name)
     return processes.reduce(config, producer=name, index=args.index, of=args.of, once=args.once)
 
 
@@ -187,7 +160,7 @@ def _aggregate(args: Args) -> int:
     from ffb import processes
 
     config = _load(args)
-    _log(args, "info")
+    log(args, "info")
     return processes.aggregate(config, once=args.once)
 
 
@@ -200,7 +173,7 @@ def _dashboard(args: Args) -> int:
     from ffb import processes
 
     config = _load(args)
-    _log(args, "info", exp=config.exp)
+    log(args, "info", exp=config.exp)
     return processes.dashboard(config, port=args.port)
 
 
@@ -224,7 +197,7 @@ def _check_arguments(p: Parser) -> None:
 def _check(args: Args) -> int:
     from ffb import check
 
-    _log(args)
+    log(args)
     return check.main(args.file, args.overrides, args.run, args.run_file, args.attach)
 
 
@@ -251,7 +224,7 @@ def _reducers_arguments(p: Parser) -> None:
 def _detnames(args: Args) -> int:
     from ffb import show
 
-    _log(args)
+    log(args)
     return show.detnames(args.source)
 
 
@@ -262,37 +235,6 @@ def _detnames_arguments(p: Parser) -> None:
         nargs="+",
         help="xtc2 files, a folder of them, or the tag of the DAQ's shared memory",
     )
-
-
-def _replay_arguments(p: Parser) -> None:
-    p.add_argument("capture", metavar="CAPTURE", help="the recording")
-    p.add_argument("--to", metavar="ENDPOINT", required=True, help="ZMQ endpoint of an aggregator")
-    p.add_argument(
-        "--speed",
-        type=_positive,
-        default=1.0,
-        help="1 keeps the time it took, 10 takes a tenth (default: %(default)s)",
-    )
-
-
-def _replay(args: Args) -> int:
-    from ffb import replay
-
-    _log(args)
-    count = replay.play(args.capture, args.to, args.speed)
-    print(f"{count:,} messages sent and committed")
-    return 0
-
-
-def _open_arguments(p: Parser) -> None:
-    p.add_argument("file", metavar="FILE", help="the small data of a run")
-    p.add_argument("--follow", action="store_true", help="go on while the file grows")
-
-
-def _open(args: Args) -> int:
-    from ffb import show
-
-    return show.small_data(args.file, args.follow)
 
 
 COMMANDS: dict[str, Command] = {
@@ -350,18 +292,7 @@ COMMANDS: dict[str, Command] = {
         _detnames_arguments,
         _detnames,
     ),
-    "replay": Command(
-        "send a recording of messages to an aggregator again",
-        "ffb replay mfxx49820.capture --to tcp://127.0.0.1:5555 --speed 10",
-        _replay_arguments,
-        _replay,
-    ),
-    "open": Command(
-        "say what a small-data file holds, also while it grows",
-        "ffb open mfxx49820_Run0042.h5 --follow",
-        _open_arguments,
-        _open,
-    ),
+    **cli_files.COMMANDS,
 }
 
 if __name__ == "__main__":

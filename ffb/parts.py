@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.contents import LOG, ORDER_DTYPE, TABLES
+from ffb.contents import GROUP, LOG, ORDER_DTYPE, TABLES
+from ffb.schema import Column
+from ffb.source import RunInfo
 
 T = TypeVar("T")
 
@@ -59,10 +61,12 @@ def open_h5(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r", locking=False)
     except OSError as e:
-        if "truncated" in str(e) and not _written(path):
-            raise BrokenFileError(
-                f"{path} is cut off: {str(e).partition('(')[2].rstrip(')')}"
-            ) from e
+        size = path.stat().st_size
+        if "truncated" in str(e) or not size:  # of nothing HDF5 would wait for the rest
+            wrong = f"{path} is cut off: it has {size:,} bytes"
+            if _written(path):  # by a writer in the middle of something, or cut off after all
+                raise OSError(wrong) from e
+            raise BrokenFileError(wrong) from e
     ways: list[dict[str, Any]] = [{"swmr": True, "locking": False}, {"swmr": True}, {}]
     for way in ways[:-1]:
         with contextlib.suppress(OSError):
@@ -75,6 +79,12 @@ def _written(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(_FLAGS_AT + 1)
     return len(head) > _FLAGS_AT and head[8] == 3 and bool(head[_FLAGS_AT] & _WRITING)
+
+
+def identity(file: h5py.File) -> RunInfo:
+    """Which run a file is of."""
+    attrs = file[GROUP].attrs
+    return RunInfo(str(attrs["exp"]), int(attrs["run"]), int(attrs["began"]))
 
 
 class Part:
@@ -149,6 +159,36 @@ class Part:
         if name in self.after:
             lines = self._tables[name] = lines[: self.after[name] - self.before.get(name, 0)]
         return lines
+
+    def faults(self, columns: Mapping[str, Column], rows: int, info: RunInfo) -> list[str]:
+        """What is wrong with the file as such, in words, if it should have ``rows`` rows.
+
+        ``columns`` are those it should have by their names in it.
+        """
+        try:
+            return patiently(lambda: list(self._faults(columns, rows, info)))
+        except (OSError, RuntimeError) as e:
+            return [str(e).removeprefix(f"{self.path} ")]
+
+    def _faults(self, columns: Mapping[str, Column], rows: int, info: RunInfo) -> Iterator[str]:
+        if (mine := identity(self.file)) != info:
+            yield f"is of {mine.exp} run {mine.run}, begun at {mine.began}"
+        ends = [0]
+        for name in (*columns, *TABLES):
+            if name not in self.file:
+                yield f"has no {name}"
+                continue
+            data = self._dataset(name, NOW)
+            column = columns.get(name)
+            if column and (data.dtype != column.dtype or data.shape[1:] != column.shape):
+                yield f"has {name} as {data.dtype} {data.shape[1:]}, not as it is listed"
+            if column and data.shape[0] < rows:
+                yield f"is cut off: {name} has {data.shape[0]:,} of {rows:,} rows"
+            if data.chunks:
+                data.id.chunk_iter(lambda chunk: ends.append(chunk.byte_offset + chunk.size))
+        # Of a file that is marked as being written HDF5 reads zeros where its end is missing.
+        if (size := self.path.stat().st_size) < max(ends):
+            yield f"is cut off: it has {size:,} bytes of {max(ends):,}"
 
     def log(self, begin: int, size: int) -> bytes:
         """Bytes of the log, by their place in that of the run."""

@@ -197,6 +197,11 @@ class RunFile:
             time.sleep(poll)
 
     @property
+    def segmented(self) -> bool:
+        """Whether rows stand in file segments behind a master."""
+        return self._segments.listed
+
+    @property
     def segments(self) -> list[Segment]:
         """Files that hold the rows, in order: one for a plain file."""
         return [
@@ -204,15 +209,29 @@ class RunFile:
             for p in self._segments.parts
         ]
 
+    def damage(self) -> list[tuple[str, str]]:
+        """What is wrong with the files as such: name of a file, and what it is."""
+        return self._segments.damage()
+
     def table(self, name: str) -> NDArray[Any]:
         """One of ffb's tables as it is now, lines of an unfinished commit included."""
         return self._segments.table(name)
 
+    def lines(self, name: str) -> NDArray[Any]:
+        """Lines of one of ffb's tables up to the commit shown."""
+        table, last = self.table(name), self._segments.last_commit()
+        if last is None or name in (contents.PRODUCERS, contents.ORDER):
+            return table if last is not None else table[:0]
+        if "commit" in (table.dtype.names or ()):
+            inside = table["commit"] <= last["commit"]
+        else:
+            inside = table["log"] + table["size"] <= last["log"] + last["size"]
+        return np.asarray(table[inside])
+
     @property
     def commits(self) -> NDArray[Any]:
-        """Table of commits up to the rows shown: times in ns since 1970."""
-        table = self.table(contents.COMMITS)
-        return table[table["rows"] <= self.committed]
+        """Table of commits up to the one shown: times in ns since 1970."""
+        return self.lines(contents.COMMITS)
 
     @property
     def counts(self) -> Counts:
@@ -234,7 +253,7 @@ class RunFile:
         ``commit`` brought it. Written shots of the newest commits have no line yet while their
         interval is open: ``counts.producers`` has it.
         """
-        table, names = self._until(contents.LEDGER), {p.producer: p for p in self.producers}
+        table, names = self.lines(contents.LEDGER), {p.producer: p for p in self.producers}
         out = np.zeros(len(table), LEDGER_DTYPE)
         for key in contents.LEDGER_DTYPE.names or ():
             out[key] = np.char.decode(table[key]) if key == "state" else table[key]
@@ -243,34 +262,29 @@ class RunFile:
                 out["name"][i], out["process"][i] = names[number].name, names[number].process
         return out
 
-    def _until(self, name: str) -> NDArray[Any]:
-        """Lines of a table up to the commit shown."""
-        table, last = self.table(name), self._segments.last_commit()
-        return table[table["commit"] <= (-1 if last is None else last["commit"])]
-
     @property
     def producers(self) -> list[Producer]:
         """Processes that took part."""
         return [
             Producer(int(p["producer"]), p["name"].decode(), int(p["process"]))
-            for p in self.table(contents.PRODUCERS)
+            for p in self.lines(contents.PRODUCERS)
         ]
 
     @property
     def epochs(self) -> list[Epoch]:
         """Sets of columns and parameters, in the order in which they began."""
         out = []
-        for line in self._until(contents.EPOCHS):
+        for line in self.lines(contents.EPOCHS):
             said = self.said(line)
             columns = columns_of(said.pop("columns"))
             numbers = (int(line["epoch"]), int(line["row"]), int(line["commit"]))
-            out.append(Epoch(*numbers, columns, said))
+            out.append(Epoch(*numbers, columns, said.get("provenance", said)))
         return out
 
     @property
     def steps(self) -> list[Step]:
         """Steps so far, with the values of their motors."""
-        table = self.table(contents.STEPS)
+        table = self.lines(contents.STEPS)
         lines = [self.said(line) for line in table]
         return [
             Step(int(line["step"]), int(line["row"]), said["values"], said["docstring"])

@@ -202,7 +202,7 @@ class Segments:
             if self.listed and part.epoch not in shown.epochs:
                 column = shown.column
                 empty = np.asarray(column.missing, column.dtype)
-                whole = np.broadcast_to(empty, (len(range(*own.indices(own.stop))), *column.shape))
+                whole = np.broadcast_to(empty, (_length(own), *column.shape))
                 pieces.append(np.array(whole[(slice(None), *rest)]))
                 continue
             try:
@@ -221,6 +221,9 @@ class Segments:
             begin = rows.start + -(-max(0, part.first - rows.start) // rows.step) * rows.step
             if begin < min(end, rows.stop):
                 out.append((part, slice(begin, min(end, rows.stop), rows.step)))
+        gone = _length(rows) - sum(_length(own) for _, own in out)
+        if gone:
+            raise BrokenFileError(f"{self.path} lists no file that has {gone:,} of its rows")
         if not out:
             part = self.parts[first]
             out.append((part, slice(part.first, part.first, 1)))
@@ -305,3 +308,8 @@ class Segments:
 def _stem(name: str) -> str:
     """What a file segment is called before and after it is closed."""
     return name.partition(".")[0]
+
+
+def _length(rows: slice) -> int:
+    """Number of rows in a slice with a start, a stop and a step."""
+    return len(range(rows.start, rows.stop, rows.step))

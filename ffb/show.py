@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from rich.console import Console
-from rich.table import Table
-
-from ffb import layers, problems, resolve
+from ffb import contents, layers, problems, resolve
+from ffb.terminal import console, table
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from ffb.reader import RunFile
     from ffb.schema import Column
-
-#: Columns of output that does not go to a terminal, unless COLUMNS says otherwise.
-WIDE = 160
 
 #: Seconds between two looks at a growing file.
 FOLLOW_S = 1.0
 
 #: What an input of a reducer is, by the number of its axes.
 FRAMES = ("a number", "a waveform", "an image", "an area detector")
-
-
-def console() -> Console:
-    """Where tables go: as wide as the terminal, and wide enough for ``grep`` without one."""
-    free = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if free else WIDE, highlight=False, markup=False, emoji=False)
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A plain table that a terminal of any width can show and ``cut`` can take apart."""
-    out = Table(box=None, pad_edge=False)
-    for head in heads:
-        out.add_column(head, overflow="fold")
-    for row in rows:
-        out.add_row(*map(str, row))
-    return out
 
 
 def columns(of: Iterable[Column]) -> Table:
@@ -155,6 +136,11 @@ def small_data(path: str, follow: bool) -> int:
 def _state(out: Console, run: RunFile) -> None:
     counts = run.counts
     lost = ", ".join(f"{n:,} {reason}" for reason, n in counts.lost.items() if n)
+    entries = run.ledger
+    files = f"1 of {run.committed:,} rows"
+    if run.segmented:
+        closed = sum(not s.growing for s in run.segments)
+        files = f"{closed} closed, {len(run.segments) - closed} growing, behind {run.path.name}"
     rows = [
         ("rows committed", f"{run.committed:,} (commit {counts.commit:,})"),
         ("shots read", f"{counts.read:,}"),
@@ -162,7 +148,11 @@ def _state(out: Console, run: RunFile) -> None:
         ("lost", f"{sum(counts.lost.values()):,}" + (f": {lost}" if lost else "")),
         ("late", f"{counts.late:,}"),
         ("duplicates", f"{counts.duplicates:,}"),
+        ("not seen", f"about {counts.not_seen:,}, by pulse ids"),
+        ("ledger", f"{len(entries):,} entries of {len(run.producers):,} producers' processes"),
+        ("epochs", f"{len(run.lines(contents.EPOCHS)):,}"),
         ("steps", f"{len(run.steps):,}"),
+        ("files", files),
         ("state", "complete" if run.complete else "growing, or cut off"),
         ("ended", counts.ended or "not yet"),
     ]

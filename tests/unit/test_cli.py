@@ -86,7 +86,7 @@ def test_every_example_is_a_command_line_that_parses(name):
 
 def test_the_commands_are_those_we_promise():
     wanted = "demo run reduce aggregate dashboard check schema reducers detnames replay open"
-    assert " ".join(cli.COMMANDS) == wanted
+    assert " ".join(cli.COMMANDS) == f"{wanted} audit verify recover merge"
 
 
 def test_help_and_version_need_no_library_that_is_slow_to_import():
@@ -205,6 +205,31 @@ def test_replay_gets_the_capture_and_where_to(run, monkeypatch):
     said = run("replay", "c", "--to", "tcp://127.0.0.1:5", "--speed", "10")
     assert said == (0, "1,234 messages sent and committed\n", "")
     assert calls == [("c", "tcp://127.0.0.1:5", 10.0)]
+
+
+@pytest.mark.parametrize(
+    ("words", "function", "given"),
+    [
+        (["audit", "f"], "ffb.audit.audit_command", ("f",)),
+        (["merge", "f"], "ffb.writers.consolidate.merge_command", ("f",)),
+        (["recover", "f"], "ffb.writers.recover.recover_command", (Path("f"), False)),
+        (["recover", "d", "--end"], "ffb.writers.recover.recover_command", (Path("d"), True)),
+        (["verify", "f"], "ffb.verify.verify_command", ("f", "", None, None)),
+        (
+            ["verify", "f", "--view", "scan", "--commit", "7", "--snapshot", "s"],
+            "ffb.verify.verify_command",
+            ("f", "scan", 7, "s"),
+        ),
+    ],
+)
+def test_a_command_about_files_gets_its_options_and_returns_their_status(
+    run, monkeypatch, words, function, given
+):
+    calls = []
+    monkeypatch.setattr(function, lambda *args: calls.append(args) or 1)
+    monkeypatch.setattr("ffb.health.log_to_stderr", lambda level, context: None)
+    assert run(*words) == (1, "", "")
+    assert calls == [given]
 
 
 def test_an_index_that_is_not_one_of_n_is_refused(run, file):
@@ -365,7 +390,11 @@ def test_open_tells_what_a_file_holds(run, tmp_path, monkeypatch):
         "lost": "2: 2 backpressure",
         "late": "1",
         "duplicates": "0",
+        "not seen": "about 0, by pulse ids",
+        "ledger": "0 entries of 0 producers' processes",
+        "epochs": "1",
         "steps": "0",
+        "files": "0 closed, 1 growing, behind mfxx49820_Run0042.h5",
         "state": "growing, or cut off",
         "ended": "not yet",
     }

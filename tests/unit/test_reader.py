@@ -8,6 +8,7 @@ from ffb import contents, reader
 from ffb.schema import CORE, Column, Schema
 from ffb.sink import Counts, Provenance
 from ffb.writers.small_data import SmallData
+from tests.unit.booked import Told, write_segments
 from tests.unit.small_data_truth import (
     BEGAN,
     INFO,
@@ -168,19 +169,20 @@ def test_commits_are_followed_and_a_snapshot_stays(tmp_path):
 
 
 def test_rows_beyond_the_counter_do_not_exist(tmp_path):
-    sink = begun(tmp_path)
-    sink.append(make_batch(0, 10))
-    sink.commit(books(1, 10))
-    sink.append(make_batch(10, 10))
-    for growing in sink._columns.values():  # a commit that is killed before its last act
-        growing.write()
-    sink._file.flush()
-    with reader.open(sink.path) as run:
-        assert h5py.File(sink.path, "r", swmr=True, locking=False)["spot/npix"].shape == (20,)
-        assert run["spot/npix"].shape == (10,)
-        assert len(run["spot/npix"][:]) == len(run["spot/npix"][-15:]) == 10
-        assert len(run["spot/npix"][::-1]) == 10
-    sink.close()
+    told = Told(ended=False)
+    path = write_segments(tmp_path, told, live=True)
+    (live,) = tmp_path.glob("*.parts/*.live.h5")
+    with h5py.File(live, "r+") as file:  # a commit that is killed before its last act
+        file["ffb/committed"][0] = told.ends[-2] + 3
+    n = told.ends[-2] + 3
+    with reader.open(path) as run:
+        assert run["spot/sum"].shape == (n,)
+        assert len(run["spot/sum"][:]) == n
+        assert len(run["spot/sum"][-15:]) == 15
+        assert len(run["spot/sum"][::-1]) == n
+        assert run.counts.commit == len(told.ends) - 1
+        assert len(run.commits) == run.counts.commit
+        assert run.ledger["commit"].max() <= run.counts.commit
 
 
 def test_numpy_takes_names_and_rows(run):

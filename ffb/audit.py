@@ -1,0 +1,138 @@
+"""Do the books of a run balance? Everything is counted again from its rows.
+
+Exports :func:`audit` and :func:`audit_command`. The checks are :data:`ffb.recount.CHECKS`, and what
+can be wrong with the files themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from ffb import reader
+from ffb.evidence import Evidence, gather, losses
+from ffb.recount import CHECKS, Problem, limited
+from ffb.sink import Counts
+from ffb.source import RunInfo
+from ffb.terminal import console, table
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an audit found; ``evidence`` is ``None`` where rows could not be read."""
+
+    path: str
+    info: RunInfo
+    complete: bool
+    counts: Counts
+    evidence: Evidence | None
+    problems: list[Problem]
+
+    @property
+    def balanced(self) -> bool:
+        """Whether nothing contradicts anything."""
+        return not self.problems
+
+
+def audit(path: str | os.PathLike[str]) -> Report:
+    """Count everything in the run at ``path`` again, growing or finished.
+
+    Raises ``OSError`` or ``ValueError`` when it cannot be opened at all.
+    """
+    with reader.open(path) as run:
+        problems = [Problem("files", name, said) for name, said in run.damage()]
+        evidence, counts = None, Counts()
+        try:
+            counts, evidence = run.counts, gather(run)
+        except (OSError, KeyError, ValueError) as e:
+            problems.append(Problem("unreadable", run.path.name, str(e)))
+        if evidence is not None:
+            problems += limited(_attributes(run.attrs, run.complete, counts))
+            for check in CHECKS:
+                problems += limited(check(evidence))
+        return Report(str(path), run.info, run.complete, counts, evidence, problems)
+
+
+def _attributes(attrs: Mapping[str, Any], complete: bool, counts: Counts) -> Iterator[Problem]:
+    """What a finished file says of itself in its attributes is what its last commit says."""
+    if complete != bool(counts.ended):
+        ended = f"the books say that it ended with {counts.ended!r}"
+        said = "the run is complete" if complete else "the run is not complete"
+        yield Problem(
+            "complete", "", f"{said}, and {ended if counts.ended else 'not that it ended'}"
+        )
+    if not complete:
+        return
+    for key in ("read", "written", "late", "duplicates", "not_seen"):
+        if key in attrs and int(attrs[key]) != getattr(counts, key):
+            said = f"{int(attrs[key]):,}, in the last commit {getattr(counts, key):,}"
+            yield Problem("attributes", f"ffb.attrs[{key!r}]", said)
+    if "balanced" in attrs and not attrs["balanced"]:
+        yield Problem("attributes", "ffb.attrs['balanced']", "it was closed out of balance")
+
+
+def audit_command(path: str) -> int:
+    """Print an audit, the verdict first; 0 if all is well, 1 if anything is not."""
+    report = audit(path)
+    out = console()
+    out.print(verdict(report), style="bold")
+    if report.problems:
+        out.print()
+        out.print(table(("problem", "where", "what"), report.problems))
+    out.print()
+    out.print(_producers(report.counts))
+    if report.counts.lost:
+        out.print()
+        rows = [(f"{n:,}", reason) for reason, n in report.counts.lost.items()]
+        out.print(table(("lost", "why"), rows))
+    out.print()
+    out.print(table(("besides", ""), _facts(report)))
+    return 0 if report.balanced else 1
+
+
+def verdict(report: Report) -> str:
+    """The audit in one line."""
+    c, lost = report.counts, sum(report.counts.lost.values())
+    flight = c.read - c.written - lost
+    sum_ = f"{c.read:,} read = {c.written:,} written + {lost:,} lost"
+    sum_ += f" + {flight:,} in flight" if flight else ""
+    state = "complete" if report.complete else f"as of commit {c.commit:,}; growing, or cut off"
+    run = f"{report.info.exp} run {report.info.run}"
+    if report.balanced:
+        return f"BALANCED: {run}: {sum_} ({state})"
+    n = len(report.problems)
+    said = f"{n} problem{'s' * (n > 1)} found"
+    return f"NOT BALANCED: {run}: {said}; the books say {sum_} ({state})"
+
+
+def _producers(counts: Counts) -> Table:
+    rows = []
+    for name, account in counts.producers.items():
+        read, written = int(account.get("read", 0)), int(account.get("written", 0))
+        gone = sum(losses(account).values())
+        figures = (f"{n:,}" for n in (read, written, gone, read - written - gone))
+        rows.append((name, *figures, account.get("ended") or "not yet"))
+    heads = ("producer", "read", "written", "lost", "in flight", "ended")
+    return table(heads, rows)
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    c, e = report.counts, report.evidence
+    facts = [
+        ("late", f"{c.late:,} rows came after newer ones were committed"),
+        ("not seen", f"about {c.not_seen:,} shots were never offered to us, by their pulse ids"),
+    ]
+    if e is None:
+        return [*facts, ("rows", "they could not be read, and were not counted")]
+    kept = e.columns["ffb/kept"]
+    shed = int((kept < 1).sum())
+    return [
+        *facts,
+        ("shed", f"{shed:,} rows were taken while shots around them were shed"),
+        ("counted", f"{e.rows:,} rows, {len(e.commits):,} commits, {len(e.ledger):,} entries"),
+        ("epochs", f"{len(e.epochs):,}"),
+    ]

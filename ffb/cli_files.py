@@ -1,0 +1,124 @@
+"""Commands about files of runs: what is in them, whether it is right, and how to mend them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ffb.command import Args, Command, Parser, log, positive
+
+
+def _run_file(p: Parser) -> None:
+    p.add_argument("file", metavar="FILE", help="the small data of a run")
+
+
+def _open_arguments(p: Parser) -> None:
+    _run_file(p)
+    p.add_argument("--follow", action="store_true", help="go on while the file grows")
+
+
+def _open(args: Args) -> int:
+    from ffb import show
+
+    return show.small_data(args.file, args.follow)
+
+
+def _audit(args: Args) -> int:
+    from ffb import audit
+
+    return audit.audit_command(args.file)
+
+
+def _verify_arguments(p: Parser) -> None:
+    _run_file(p)
+    p.add_argument("--view", metavar="NAME", default="", help="only this view (default: all)")
+    p.add_argument("--commit", metavar="K", type=int, help="the commit shown (default: the last)")
+    p.add_argument("--snapshot", metavar="PATH", help="a kept snapshot (default: the run's own)")
+
+
+def _verify(args: Args) -> int:
+    from ffb import verify
+
+    return verify.verify_command(args.file, args.view, args.commit, args.snapshot)
+
+
+def _recover_arguments(p: Parser) -> None:
+    p.add_argument("path", metavar="FILE|DIR", help="the file of a run, or a folder of runs")
+    p.add_argument(
+        "--end",
+        action="store_true",
+        help="also end runs that nobody will go on with, so that they can be merged",
+    )
+
+
+def _recover(args: Args) -> int:
+    from ffb.writers import recover
+
+    log(args)
+    return recover.recover_command(Path(args.path), args.end)
+
+
+def _merge(args: Args) -> int:
+    from ffb.writers import consolidate
+
+    log(args)
+    return consolidate.merge_command(args.file)
+
+
+def _replay_arguments(p: Parser) -> None:
+    p.add_argument("capture", metavar="CAPTURE", help="the recording")
+    p.add_argument("--to", metavar="ENDPOINT", required=True, help="ZMQ endpoint of an aggregator")
+    p.add_argument(
+        "--speed",
+        type=positive,
+        default=1.0,
+        help="1 keeps the time it took, 10 takes a tenth (default: %(default)s)",
+    )
+
+
+def _replay(args: Args) -> int:
+    from ffb import replay
+
+    log(args)
+    count = replay.play(args.capture, args.to, args.speed)
+    print(f"{count:,} messages sent and committed")
+    return 0
+
+
+COMMANDS: dict[str, Command] = {
+    "replay": Command(
+        "send a recording of messages to an aggregator again",
+        "ffb replay mfxx49820.capture --to tcp://127.0.0.1:5555 --speed 10",
+        _replay_arguments,
+        _replay,
+    ),
+    "open": Command(
+        "say what a small-data file holds, also while it grows",
+        "ffb open mfxx49820_Run0042.h5 --follow",
+        _open_arguments,
+        _open,
+    ),
+    "audit": Command(
+        "count every shot of a run again and name whatever does not add up; 1 if anything does not",
+        "ffb audit mfxx49820_Run0042.h5",
+        _run_file,
+        _audit,
+    ),
+    "verify": Command(
+        "compare what the page showed at a commit with the rows of the file; 1 if they differ",
+        "ffb verify mfxx49820_Run0042.h5 --view scan --commit 1200",
+        _verify_arguments,
+        _verify,
+    ),
+    "recover": Command(
+        "bring runs in order whose writer was killed, down to the last commit",
+        "ffb recover mfxx49820_Run0042.h5 --end",
+        _recover_arguments,
+        _recover,
+    ),
+    "merge": Command(
+        "make one plain file of a run that has ended, its rows in order of time",
+        "ffb merge mfxx49820_Run0042.h5",
+        _run_file,
+        _merge,
+    ),
+}
