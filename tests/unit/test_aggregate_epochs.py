@@ -230,3 +230,27 @@ def test_an_heir_that_goes_on_with_the_next_run_leaves_the_last_one() -> None:
     assert world.sink.ended.ended == DIED
     assert world.sink.ended.lost == {DIED: 1}
     assert [*world.aggregator.open] == [heir.run]
+
+
+def test_a_producer_that_changes_to_and_fro_changes_the_epoch_once_a_horizon() -> None:
+    world, a, changes = World(), Producer("a"), []
+    for t in range(60):
+        before = len(world.sink.epochs)
+        world.give(a.begin(config="cd"[t % 2]), a.shots([t]))
+        world.tick()
+        if len(world.sink.epochs) > before:
+            changes.append(world.now)
+    world.give(a.end())
+    world.tick()
+    assert len(changes) > 2
+    assert all(y - x >= HORIZON for x, y in pairwise(changes))
+    assert sorted(world.sink.rows) == [*range(60)]
+
+
+def test_a_death_does_not_hurry_those_who_pause() -> None:
+    world, a, b = World(), Producer("a"), Producer("b")
+    world.give(a.begin(), b.begin(), a.shots([1]), a.end(DIED), b.shots([2]))
+    for _ in range(4):
+        world.give(b.status())
+        world.tick(END / MS / 2)
+    assert world.sink.ended is None
