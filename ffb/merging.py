@@ -1,4 +1,4 @@
-"""Runs that have ended become plain files: small ones at once, others beside what comes next."""
+"""Runs that have ended become plain files: small ones soon, others beside what comes next."""
 
 from __future__ import annotations
 
@@ -37,19 +37,18 @@ class Merging:
     ) -> None:
         self._merge, self._clear, self._child = merge, clear, child
         self._small, self._linger_s = small, linger_s
+        self._due: list[Path] = []
         self._merged: dict[Path, float] = {}
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
         self._failed: dict[Path, str] = {}
 
     def __call__(self, path: Path) -> None:
-        """Merge the run at ``path``, which has ended and which nobody writes any more."""
+        """Merge the run at ``path``, which has ended, soon: producers learn first that it has."""
         folder = path.with_name(f"{path.stem}{FOLDER}")
         if sum(p.stat().st_size for p in folder.glob("*")) > self._small:
             self.start([path])
-            return
-        self._do(self._merge, path)
-        if path not in self._failed:
-            self._merged[path] = time.monotonic()
+        else:
+            self._due.append(path)
 
     def start(self, paths: Iterable[Path]) -> None:
         """Merge runs in processes of their own."""
@@ -62,7 +61,8 @@ class Merging:
 
     @property
     def alarms(self) -> list[str]:
-        """What failed, in sentences; looks after what is under way, too."""
+        """What failed, in sentences; does what is due and looks after what is under way, too."""
+        self._do_due()
         for path, child in [*self._children.items()]:
             if child.poll() is not None:
                 self._reap(path)
@@ -74,6 +74,7 @@ class Merging:
 
         One that takes longer is stopped: the next start, or `ffb merge`, begins it anew.
         """
+        self._do_due()
         end = None if patience_s is None else time.monotonic() + patience_s
         for path, child in [*self._children.items()]:
             try:
@@ -86,6 +87,14 @@ class Merging:
             else:
                 self._reap(path)
         self._tidy(time.monotonic())
+
+    def _do_due(self) -> None:
+        while self._due:
+            path = self._due.pop()
+            self._failed.pop(path, None)
+            self._do(self._merge, path)
+            if path not in self._failed:
+                self._merged[path] = time.monotonic()
 
     def _tidy(self, before: float) -> None:
         """Remove the segments of runs that were merged ``before`` a time."""

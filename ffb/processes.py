@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ffb.config import Config
+from ffb.merging import Merging
 from ffb.source import RunInfo, Source
 from ffb.supervise import Child, Supervisor, command
 from ffb.watch import watch
@@ -127,19 +129,41 @@ def aggregate(config: Config, *, once: bool = False) -> int:
     """Merge, write, publish; 0 when the books of every run that ended balance."""
     from ffb.serve import Service
     from ffb.shown import Writer
+    from ffb.writers.chain import Rolling
+    from ffb.writers.consolidate import unfinished
     from ffb.writers.small_data import SmallData
 
-    def writer(settings: Config, info: RunInfo) -> Writer:
-        file = settings.file(info.exp, info.run)
-        return SmallData(file.parent, file.name)
+    merging, seen = _merging(), set[Path]()
 
-    service = Service(config, writer, _recorder(config))
+    def earlier(folder: Path) -> None:
+        """Merge what earlier lives have left in ``folder``."""
+        if config.writer.merge and folder not in seen:
+            seen.add(folder)
+            merging.start(unfinished(folder))
+
+    def writer(settings: Config, info: RunInfo) -> Writer:
+        file, w = settings.file(info.exp, info.run), settings.writer
+        earlier(file.parent)
+        rolling = Rolling(w.segment_rows, w.segment_s, w.sync_s)
+        return SmallData(file.parent, file.name, rolling, merging if w.merge else None)
+
+    service = Service(config, writer, _recorder(config), lambda: merging.alarms)
     try:
+        if config.exp:
+            earlier(config.file(config.exp, 1).parent)
         with stoppable(service.stop):
             balanced = service.loop(once=once, grace_s=GRACE_S)
     finally:
         service.close()
+        merging.close(GRACE_S / 2 if service.stopping else None)
     return 0 if balanced else 1
+
+
+def _merging() -> Merging:
+    from ffb.writers import consolidate
+
+    child = [sys.executable, "-m", consolidate.__name__]
+    return Merging(partial(consolidate.merge, clear=False), consolidate.merge, child)
 
 
 def _recorder(config: Config) -> CaptureWriter | None:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
-import hdf5plugin  # noqa: F401 - with it HDF5 reads compressed columns
 import numpy as np
 from numpy.typing import NDArray
 
@@ -180,6 +179,8 @@ class _Merge:
             if part.epoch not in schemas:
                 text = self.files(part.path)[f"{GROUP}/columns"].asstr()[()]
                 schemas[part.epoch] = Schema(_columns(text))
+        if any(c.codec for s in schemas.values() for c in s.columns):
+            import hdf5plugin  # noqa: F401 - HDF5 reads compressed columns from now on
         shown = contents.union(schemas)
         self.schema = Schema(tuple(s.column for s in shown.values()))
         stamps = self._joined(shown[TIMESTAMP.name], None).all()
