@@ -198,7 +198,10 @@ class Part:
     def _dataset(self, name: str, when: int) -> h5py.Dataset:
         """A dataset as it is ``when``: at a number of committed rows, ``NOW``, or ``CLOSED``."""
         if name not in self._datasets:
-            self._datasets[name] = self.file[name], when
+            data = self.file[name]
+            if data.id.get_create_plist().get_nfilters():
+                import hdf5plugin  # noqa: F401 - HDF5 reads compressed columns from now on
+            self._datasets[name] = data, when
         data, seen = self._datasets[name]
         if seen != when or when == NOW:
             # The cached extent and the cached last chunk are those of an earlier commit.
