@@ -177,7 +177,7 @@ class Decoder:
             most = MAX_STATUS if header.kind == "status" else MAX_SCHEMA
             plain = _BODIES[header.kind](unpacked("body", body, most, items))
             if isinstance(plain, Provenance) and schema is not None:
-                check_coords(schema, plain.reducers)
+                check_coords(schema, dict(plain.reducers))
             return Message(header, schema, plain)
         assert schema is not None
         limit("rows", header.n, MAX_ROWS)
