@@ -86,7 +86,8 @@ class Chain:
         self._taken = self._placed = begun.rows  # rows appended, and those given to a segment
         self._noted: tuple[int, Counts] | None = None  # rows and books last said in the tables,
         self._recorded: tuple[int, Counts] | None = None  # and in the journal
-        self._old: list[Segment] = []  # full, not closed yet
+        self._full: list[Segment] = []  # followed by others, to be committed with them
+        self._done: list[Segment] = []  # committed, to be closed and shown so
         self._lingering: list[tuple[float, Path]] = []
         self._synced, self._complaint = time.monotonic(), ""
         self._inode, self._ended = -1, False
@@ -126,6 +127,7 @@ class Chain:
             raise RefusedError(errno.EAGAIN, "rows of the epoch before wait to be committed")
         self._follow(self._begin(epoch, schema, provenance))
         self._lines.epoch(epoch, self.rows, schema, provenance)
+        self._done, self._full = [*self._done, *self._full], []
         self._publish()
 
     def commit(self, counts: Counts, final: bool = False) -> None:
@@ -136,7 +138,7 @@ class Chain:
         self._place()
         if final:
             self._lines.end()
-        segments = (*self._old, self.segment)
+        segments = [*self._full, self.segment]
         due = final or time.monotonic() - self._synced >= self.rolling.sync_s
         if self._noted != (self._taken, counts):  # else said by a commit that failed afterwards
             self._lines.commit(counts, self._taken)
@@ -155,6 +157,7 @@ class Chain:
         for segment in segments:
             segment.count()
         self.rows, self.books, self._tables = self._taken, counts, dict(self._lines.handed)
+        self._done, self._full = [*self._done, *self._full], []
         self._publish()
 
     def end(self, counts: Counts) -> None:
@@ -205,7 +208,7 @@ class Chain:
     def _follow(self, segment: Segment) -> None:
         """Let ``segment`` take what comes; the one before is closed when it is committed."""
         if self.segment.used:
-            self._old.append(self.segment)
+            self._full.append(self.segment)
         else:
             self.segment.discard()
         self.segment = segment
@@ -242,7 +245,7 @@ class Chain:
                 "tables": after.before,
                 "chunks": s.moved(),
             }
-            for s, after in pairwise([*self._old, self.segment])
+            for s, after in pairwise([*self._full, self.segment])
         ]
         chunks, steps = self.segment.moved(), self._lines.steps
         told, self._recorded = self._recorded, (self._taken, counts)
@@ -268,22 +271,23 @@ class Chain:
 
         Rows are safe without it, only not seen yet.
         """
-        if self._old or self._inode < 0:
-            try:
-                self._show()
-            except (OSError, RuntimeError) as e:
-                self._inode = -1 if not self.path.exists() else self.path.stat().st_ino
-                self._complain(f"new rows cannot be shown to readers yet: {e}")
-                return
-        self._complain("")
+        if not (self._done or self._inode < 0):
+            return
+        try:
+            self._show()
+        except (OSError, RuntimeError) as e:
+            self._inode = self.path.stat().st_ino if self.path.exists() else -1
+            self._complain(f"new rows cannot be shown to readers yet: {e}")
+        else:
+            self._complain("")
 
     def _show(self) -> None:
-        segments = [*self._closed, *self._settled(self._old)]
+        segments = [*self._closed, *self._settled(self._done)]
         now = SegmentFile(self.segment.live, self.segment.first, -1, self.segment.epoch, {})
         segments.append((now._replace(tables=self.segment.before), self.segment.schema))
         self._write_master(segments)
-        self._close_books(self._old)
-        self._closed, self._old = segments[:-1], []
+        self._close_books(self._done)
+        self._closed, self._done = segments[:-1], []
 
     def _settled(self, segments: list[Segment]) -> list[tuple[SegmentFile, Schema]]:
         for s in segments:
@@ -310,10 +314,11 @@ class Chain:
         self._inode = self.path.stat().st_ino
 
     def _close(self, complete: bool) -> None:
-        for s in (*self._old, self.segment):
+        left = [*self._done, *self._full, self.segment]
+        for s in left:
             if not s.said:
                 s.discard()
-        last = [s for s in (*self._old, self.segment) if s.said]
+        last = [s for s in left if s.said]
         if complete:
             self.segment.complete()
         self._write_master([*self._closed, *self._settled(last)], complete)
