@@ -1,4 +1,4 @@
-"""File segments of a run: when one follows another, what the master shows, what the journal says."""
+"""File segments of a run: when one follows another, what the master shows and the journal says."""
 
 import errno
 import io
