@@ -35,17 +35,6 @@ from ffb.sink import Counts
 if TYPE_CHECKING:
     import xarray
 
-COMMITS, COMMITTED, COMPLETE = contents.COMMITS, contents.COMMITTED, contents.COMPLETE
-GROUP, LOG, STEPS = contents.GROUP, contents.LOG, contents.STEPS
-LAYOUT = 1
-LOSSES = "ffb/losses"
-COMMIT_DTYPE = np.dtype(
-    [(k, "<i8") for k in ("commit", "rows", "time", "read", "written", "lost", "late")]
-    + [("log", "<i8"), ("size", "<i8")]
-)
-LOSS_DTYPE = np.dtype([("commit", "<i8"), ("reason", "S64"), ("shots", "<i8")])
-STEP_DTYPE = np.dtype([("step", "<i8"), ("row", "<i8"), ("log", "<i8"), ("size", "<i8")])
-
 LEDGER_DTYPE = np.dtype(
     [("producer", "<u2"), ("name", "U70"), ("process", "<i8"), ("state", "U30")]
     + [(k, contents.LEDGER_DTYPE[k]) for k in ("first", "last", "shots", "row", "commit")]

@@ -5,6 +5,7 @@ it, growing or finished.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -281,7 +282,10 @@ def write_segments(
         tables = {k: v[before[k] : after[k]] for k, v in told.tables.items()}
         rows = {c.name: told.value(c)[first:end] for c in SCHEMAS[epoch].columns}
         complete = told.ended and end == len(told.order)
-        _fill(parts / name, SCHEMAS[epoch], rows, tables, end, complete)
+        if (was := parts / f"seg{number:04d}.live.h5").exists() and not growing:
+            os.link(was, parts / name)  # a segment never changes again
+        elif not (parts / name).exists():
+            _fill(parts / name, SCHEMAS[epoch], rows, tables, end, complete)
         said = (name, first, -1 if growing else end - first, epoch, before)
         listing.append(dict(zip(contents.SEGMENT_KEYS, said, strict=True)))
     write_master(folder / NAME, told, listing, spans[-1][1])
