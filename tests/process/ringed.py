@@ -24,7 +24,9 @@ from ffb.sources.synthetic import Synthetic, SyntheticRun, SyntheticSource
 #: How often somebody is to be killed; the stream lasts long enough for it.
 KILLS = int(os.environ.get("FFB_KILLS", "5"))
 
-SPEC = Synthetic(exp="tstx00001", shots=20_000 + 5_000 * KILLS, steps=12, rate=500.0, samples=(64,))
+SPEC = Synthetic(
+    exp="tstx00001", shots=100_000 + 20_000 * KILLS, steps=200, rate=500.0, samples=(64,)
+)
 
 CONFIG = """
 [source]
