@@ -42,7 +42,9 @@ def work(folder: Path, pipe: Connection, sync_s: float, codec: str, seed: int, h
     """Continue the run, tell what is committed; recover it before, if told so."""
     logging.disable()
     if ended(folder):  # and was killed before all of it was one plain file
-        merge(folder / NAME)
+        recover_command(folder / NAME, say=lambda _: None)
+        if (folder / NAME).with_suffix(FOLDER).exists():
+            merge(folder / NAME)
         pipe.send(ROWS)
         return
     if heal:
