@@ -36,11 +36,15 @@ class Committed(NamedTuple):
 
 
 class Closed(NamedTuple):
-    """A run that is over: its last counts, and what does not add up in its books."""
+    """A run that is over: its last counts, and what does not add up in its books.
+
+    A ``recalled`` one was ended by an earlier life, and its producers may not know yet.
+    """
 
     info: RunInfo
     counts: Counts
     problems: list[str]
+    recalled: bool = False
 
 
 class Aggregator:
@@ -62,6 +66,9 @@ class Aggregator:
         nobody says a word.
     horizon_shots
         How many rows may wait for older ones; the oldest go on when there are more.
+    ended
+        Last books of those complete files that hold a run: an earlier life may have been killed
+        after it ended the run and before producers knew.
     """
 
     def __init__(
@@ -73,8 +80,9 @@ class Aggregator:
         commit_rows: int = 10_000,
         producers: int = 1,
         horizon_shots: int = 1 << 20,
+        ended: Callable[[RunInfo], Sequence[Counts]] = lambda info: (),
     ) -> None:
-        self.sinks, self.producers = sinks, producers
+        self.sinks, self.producers, self.ended = sinks, producers, ended
         self.timing = Timing(horizon_ns, commit_ns, end_timeout_ns, commit_rows, horizon_shots)
         self.fault = ""
         self.refused: Counter[str] = Counter()
@@ -150,6 +158,8 @@ class Aggregator:
             if other.info != info:
                 other.gone_on(name)
         run, seq = self._runs.get(info), message.header.seq
+        if run is None and not self._is_closed(info):
+            self._recall(info, name)
         if (run is None and self._is_closed(info)) or (run and len(run.joined) >= MAX_PRODUCERS):
             self._refuse(run, info, name, message)
             return
@@ -164,8 +174,20 @@ class Aggregator:
     def _is_closed(self, info: RunInfo) -> bool:
         return any(c.info == info for c in self.closed)
 
+    def _recall(self, info: RunInfo, name: Name) -> None:
+        """Take a run as closed that an earlier life ended, if it knew this very process."""
+        for counts in self.ended(info):
+            if _seq_of(counts, name) is not None:
+                log.info("exp=%s run=%d was ended by an earlier life", info.exp, info.run)
+                self.closed.append(Closed(info, counts, [], recalled=True))
+                return
+
     def _refuse(self, run: Run | None, info: RunInfo, name: Name, message: Message) -> None:
         header: Header = message.header
+        covered = [_seq_of(c.counts, name) or 0 for c in self.closed if c.info == info]
+        if run is None and header.seq <= max(covered, default=0):  # only the word of it got lost
+            self._arrivals.settle(name, header.seq, max(header.n, 1))
+            return
         reason = "the run is closed" if self._is_closed(info) else "no begin_run came first"
         if header.n or header.kind == "begin_run":
             log.warning(
@@ -200,3 +222,9 @@ class Aggregator:
         log.info("exp=%s run=%d closed: %s", info.exp, info.run, run.ending)
         for problem in self.closed[-1].problems:
             log.warning("exp=%s run=%d %s", info.exp, info.run, problem)
+
+
+def _seq_of(counts: Counts, name: Name) -> int | None:
+    """Last message of a producer's process that these books cover; ``None`` if it is not known."""
+    books = (p for p in counts.producers.values() if (p["producer"], p["epoch"]) == name)
+    return next((int(p["seq"]) for p in books), None)

@@ -108,10 +108,14 @@ class Part:
     def file(self) -> h5py.File:
         """The HDF5 file. Raises ``BrokenFileError`` when it is not there, or cut off."""
         if self._file is None:
-            try:
-                self._file = open_h5(self.path)
-            except FileNotFoundError as e:
-                raise BrokenFileError(f"{self.path} is missing") from e
+            # A recovery closes a segment some time before it writes the master that says so.
+            closed = self.path.with_name(self.path.name.replace(".live.h5", ".h5"))
+            for path in (self.path, closed):
+                with contextlib.suppress(FileNotFoundError):
+                    self._file = open_h5(path)
+                    break
+            else:
+                raise BrokenFileError(f"{self.path} is missing")
         return self._file
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ from ffb.parts import patiently
 from ffb.schema import TIMESTAMP, Column, Schema
 from ffb.segments import Segments, columns_of
 from ffb.sink import Counts
+from ffb.source import RunInfo
 
 if TYPE_CHECKING:
     import xarray
@@ -99,6 +100,19 @@ def _nearest_file(path: Path) -> str:
     there = [p.name for p in path.parent.glob("*.h5")] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, there, 3, 0.5)
     return f"; in that directory there are {', '.join(near)}" if near else ""
+
+
+def ended_books(path: Path, info: RunInfo) -> list[Counts]:
+    """Last books of every complete file of a run: ``path``, or one numbered beside it."""
+    out = []
+    for place in (path, *path.parent.glob(f"{path.stem}_[0-9]*{path.suffix}")):
+        try:
+            with open(place) as run:
+                if run.complete and run.info == info:
+                    out.append(run.counts)
+        except (OSError, ValueError):  # not there, not ours, or not whole: nothing has ended
+            continue
+    return out
 
 
 class RunFile:

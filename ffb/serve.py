@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from ffb.aggregate import NS, Aggregator
 from ffb.beside import Delays
 from ffb.config import Config
-from ffb.health import Latency, Rate
+from ffb.health import Latency, Rate, trim
+from ffb.reader import ended_books
 from ffb.report import FileState, Queue, Said
 from ffb.shown import Shown, Writer
 from ffb.sink import Sink
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 #: At most this often a snapshot goes out, and at least every second.
 PUBLISH_NS, REPEAT_NS = NS // 10, NS
+
+#: So often free memory goes back to the system.
+TRIM_NS = 10 * NS
 
 #: Making snapshots takes at most one part in so many of the aggregator's time.
 SHARE = 10
@@ -69,6 +73,7 @@ class Service:
             int(a.end_timeout_s * NS),
             producers=config.run.producers,
             horizon_shots=a.horizon_shots,
+            ended=lambda info: ended_books(config.file(info.exp, info.run), info),
         )
         self.stopping = False
         self._shown, self._before = Shown(), list[Shown]()
@@ -76,7 +81,7 @@ class Service:
         self._file = FileState()
         self._decode = Decoder()
         self._said = Said()
-        self._published = self._commit = self._making = 0
+        self._published = self._commit = self._making = self._trimmed = 0
         endpoints = config.endpoints()
         key, window = config.key(secret=True), int(config.transport.window_mb * 1e6)
         self.hub = Hub(endpoints.aggregator, window_bytes=window, key=key)
@@ -100,17 +105,20 @@ class Service:
         With ``once`` the end of a run is the end. After :meth:`stop` producers have ``grace_s``
         seconds to end their runs.
         """
-        balanced, seen, end = True, 0, 0
+        balanced, seen, end, over = True, 0, 0, 0
         while True:
             now = self.turn()
             closed = [*self.aggregator.closed][seen:]
             seen += len(closed)
             balanced &= not any(c.problems for c in closed)
+            if closed:  # producers of a run that an earlier life ended may come one by one
+                patience = self.aggregator.timing.end_timeout_ns
+                over = now + (patience if closed[-1].recalled else 0)
             if self.stopping:
                 end = end or now + int(grace_s * NS)
                 if now > end:
                     self.aggregator.end("the aggregator was stopped")
-            if (self.stopping or (once and seen)) and not self.aggregator.open:
+            if (self.stopping or (once and seen and now >= over)) and not self.aggregator.open:
                 self._finish()
                 return balanced
             if end and now > end + NS:  # a sink cannot finish, and says so in the fault
@@ -128,6 +136,9 @@ class Service:
         for shown in (self._shown, *self._before):
             shown.fill()
         self._publish(now)
+        if now - self._trimmed >= TRIM_NS:
+            self._trimmed = now
+            trim()
         return now
 
     def _receive(self, now: int) -> None:

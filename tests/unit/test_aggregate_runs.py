@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ffb.aggregate import NS, Aggregator, Committed
 from ffb.schema import CORE, Schema
 from ffb.sink import Entry
 from ffb.source import RunInfo
@@ -187,3 +188,30 @@ def test_the_rows_of_a_message_that_could_not_be_decoded_are_lost() -> None:
     assert world.aggregator.closed[0].problems == []
     assert world.sink.ended.lost == {"message unreadable": 2}
     assert Entry(0, "message unreadable", 0, 0, 2) in world.sink.ledger
+
+
+def test_a_run_that_an_earlier_life_ended_is_not_begun_again() -> None:
+    """It was killed after the last commit, before producers knew: they are told, no row comes."""
+    first, p = Aggregator(lambda _: [Memory()]), Producer("p0")
+    said = [p.begin(), p.shots([1, 2]), p.end()]
+    for message in said:
+        first.receive(message, 0)
+    first.tick(NS)
+    books = first.closed[0].counts
+    opened: list[RunInfo] = []
+
+    def sinks(info: RunInfo) -> list[Memory]:
+        opened.append(info)
+        return [Memory()]
+
+    second = Aggregator(sinks, ended=lambda info: [books] if info == p.run else [])
+    for message in said:
+        second.receive(message, 0)
+    assert second.tick(NS) == [Committed("p0", 1, 3)]
+    assert not opened
+    assert not second.refused
+    assert second.closed[0].recalled
+    again = Producer("p0", epoch=2)  # a process of which those books know nothing: another reading
+    second = Aggregator(sinks, ended=lambda info: [books])
+    second.receive(again.begin(), 0)
+    assert opened == [p.run]
