@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from collections import deque
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 SECOND = 1_000_000_000
+
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 class Rate:
@@ -48,6 +51,15 @@ class Latency:
         return (
             [float(p) for p in np.percentile(seen, which)] if seen.size else [np.nan] * len(which)
         )
+
+
+def trim() -> None:
+    """Give memory back that is free but scattered; for who runs for days with arrays of all sizes.
+
+    Without it a tenth more was held after a million rows. Only glibc needs it.
+    """
+    if _TRIM is not None:
+        _TRIM(0)
 
 
 class KeyValue(logging.Formatter):

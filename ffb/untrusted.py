@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from math import prod
 from typing import Any, TypeAlias
 
@@ -124,7 +125,7 @@ def _check_places(names: set[str]) -> None:
                 raise WireError(f"column {name[:40]!r} lies below another, {above[:40]!r}")
 
 
-def check_coords(schema: Schema, reducers: dict[str, Any]) -> None:
+def check_coords(schema: Schema, reducers: Mapping[str, Any]) -> None:
     """Refuse axes of reducers that are no numbers, or have no place in the file."""
     taken = {c.name for c in schema.columns}
     known = {c.reducer for c in schema.columns} - {"", GROUP} - taken

@@ -320,7 +320,9 @@ def _check_losses(losses: list[Any]) -> None:
     for loss in losses:
         if type(loss) is not list or [type(v) for v in loss] != [str, int, int, int]:
             raise WireError("a loss is a reason, two timestamps and a number of shots")
-        if len(loss[0]) > MAX_TEXT or not all(0 <= v < 1 << 63 for v in loss[1:]):
+        reason, first, last, shots = loss
+        stamps = 0 <= first <= MAX_STAMP and 0 <= last <= MAX_STAMP
+        if len(reason) > MAX_TEXT or not (stamps and 0 <= shots <= MAX_INT):
             raise WireError("a loss is out of range")
 
 
