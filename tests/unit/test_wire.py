@@ -236,7 +236,7 @@ def reheaded(frames: list, **changes: object) -> list:
         {"losses": [["x", 1, 2, -3]]},
         {"losses": [["x", 1, 2, 3.0]]},
         {"losses": [["x" * 300, 1, 2, 3]]},
-        {"losses": [["x", 1, 1 << 63, 3]]},
+        {"losses": [["x", 1, 3, 1 << 63]]},
         {"encoded": "12345678"},
     ],
     ids=str,
