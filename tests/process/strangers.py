@@ -106,9 +106,10 @@ class Stranger:
         """Send frames behind a prefix."""
         self.raw(_PREFIX.pack(magic, kind, self.epoch, seq), *frames)
 
-    def hello(self, name: str | None = None, acked: int = 0) -> None:
-        """Introduce ourselves, by whatever name."""
-        self.put(b"H", acked, (self.name if name is None else name).encode())
+    def hello(self, name: str | None = None, acked: int = 0, after: int = 0) -> None:
+        """Introduce ourselves, by whatever name, as heir of whatever process."""
+        who = (self.name if name is None else name).encode()
+        self.put(b"H", acked, who, after.to_bytes(8, "little"))
 
     def data(self, *frames: bytes) -> None:
         """Send a numbered message."""
