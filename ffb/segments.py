@@ -158,6 +158,8 @@ class Segments:
                     # Completion first: once it is seen, the count read next is the last one.
                     complete = bool(newest.counter(COMPLETE))
                     rows = max(newest.first, newest.counter(COMMITTED))
+                    if self._reload():  # what was full is counted to its end then, mid-commit
+                        continue
             except BrokenFileError as e:
                 if self._reload():
                     continue

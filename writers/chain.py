@@ -155,7 +155,8 @@ class Chain:
             self._journal.sync()
             self._synced = time.monotonic()
         for segment in segments:
-            segment.count()
+            segment.settle()
+        self.segment.show()  # the full ones when the next are shown: readers see whole commits
         self.rows, self.books, self._tables = self._taken, counts, dict(self._lines.handed)
         self._done, self._full = [*self._done, *self._full], []
         self._publish()
@@ -282,20 +283,17 @@ class Chain:
             self._complain("")
 
     def _show(self) -> None:
-        segments = [*self._closed, *self._settled(self._done)]
-        now = SegmentFile(self.segment.live, self.segment.first, -1, self.segment.epoch, {})
-        segments.append((now._replace(tables=self.segment.before), self.segment.schema))
-        self._write_master(segments)
-        self._close_books(self._done)
-        self._closed, self._done = segments[:-1], []
-
-    def _settled(self, segments: list[Segment]) -> list[tuple[SegmentFile, Schema]]:
-        for s in segments:
+        """Let a new master show what grows now, and close what was full before."""
+        for s in self._done:
+            s.name()
+        segments = [*self._closed, *(_listed(s) for s in self._done)]
+        now = _listed(self.segment)
+        grows = now[0]._replace(file=self.segment.live, rows=-1)
+        self._write_master([*segments, (grows, now[1])])
+        for s in self._done:
             s.close()
-        return [
-            (SegmentFile(s.file, s.first, s.committed, s.epoch, s.before), s.schema)
-            for s in segments
-        ]
+        self._close_books(self._done)
+        self._closed, self._done = segments, []
 
     def _close_books(self, segments: list[Segment]) -> None:
         """Enter segments as closed, and forget the names of those that were so long ago."""
@@ -321,7 +319,9 @@ class Chain:
         last = [s for s in left if s.said]
         if complete:
             self.segment.complete()
-        self._write_master([*self._closed, *self._settled(last)], complete)
+        for s in last:
+            s.close()
+        self._write_master([*self._closed, *(_listed(s) for s in last)], complete)
         self._close_books(last)
         self._journal.write()
         self._journal.sync()
@@ -332,6 +332,10 @@ class Chain:
         if why != self._complaint:
             log.warning("file=%s %s", self.path, why or "all is well again")
         self._complaint = why
+
+
+def _listed(s: Segment) -> tuple[SegmentFile, Schema]:
+    return SegmentFile(s.file, s.first, s.committed, s.epoch, s.before), s.schema
 
 
 def _cut(batches: list[Rows], n: int) -> tuple[list[Rows], list[Rows]]:

@@ -129,32 +129,40 @@ class Segment:
             growing.placed.clear()
         return np.array(placed, CHUNK).tobytes()
 
-    def count(self) -> None:
-        """Let readers see all that was taken."""
+    def settle(self) -> None:
+        """Let everything taken count."""
         self.committed, self.said = self.total, True
-        layout.set_counter(self._counter, self.first + self.total)
+
+    def show(self) -> None:
+        """Let readers see what counts."""
+        if self._h5 is not None:
+            layout.set_counter(self._counter, self.first + self.committed)
 
     def complete(self) -> None:
         """Say that the run ends here; repeatable."""
         if self._h5 is not None:
             layout.set_counter(self._complete, 1)
 
+    def name(self) -> None:
+        """Give the file its closed name beside its live one; repeatable."""
+        if not (self.folder / self.file).exists():
+            os.link(self.folder / self.live, self.folder / self.file)
+
     def close(self) -> None:
-        """Leave a file that never changes again, under its closed name; repeatable.
+        """Leave a file that never changes again; repeatable.
 
         It may hold rows that were never committed, at the end of its datasets.
         """
-        live = self.folder / self.live
+        self.name()
         if self._h5 is not None:
+            self.show()
             self._h5.flush()
             file, self._h5 = self._h5, None
             file.close()
-        clear(live)  # where a reader in this process keeps HDF5 from doing it
-        with live.open("rb") as written:
-            os.fsync(written)
         closed = self.folder / self.file
-        closed.unlink(missing_ok=True)
-        os.link(live, closed)
+        clear(closed)  # where a reader in this process keeps HDF5 from doing it
+        with closed.open("rb") as written:
+            os.fsync(written)
         sync_folder(self.folder)
 
     def discard(self) -> None:

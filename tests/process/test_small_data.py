@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ffb.batch import Batch
 from ffb.schema import CORE, Column, Schema
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
+from ffb.writers.chain import Rolling
 from ffb.writers.small_data import SmallData
 
 INFO = RunInfo("tstx00123", 7, 1 << 60)
@@ -72,7 +74,7 @@ def books(commit: int, rows: int, **more: object) -> Counts:
 
 def write(folder: Path, pipe: Connection, seed: int, end: int) -> None:
     """Continue the run to row ``end`` in random batches, report every commit, then end it."""
-    rng, sink = np.random.default_rng(seed), SmallData(folder)
+    rng, sink = np.random.default_rng(seed), SmallData(folder, rolling=Rolling(1024))
     pipe.send(-1)
     sink.begin_run(INFO, SCHEMA, Provenance(config="[x]"))
     row, commit = sink.rows, sink.books.commit
@@ -111,7 +113,7 @@ def last_report(pipe: Connection) -> int:
 def test_kill_at_any_moment_leaves_every_committed_row(tmp_path):
     rng, kills, reported, written = np.random.default_rng(), 0, 0, 0
     path = tmp_path / "tstx00123_Run0007.h5"
-    while kills < int(os.environ.get("FFB_KILLS", "36")):
+    while kills < int(os.environ.get("FFB_KILLS", "24")):
         process, pipe = start(write, tmp_path, int(rng.integers(1 << 30)), 1 << 30)
         assert pipe.recv() == -1
         pipe.poll(rng.uniform(0, 0.012))  # kills while the file is being made or opened as well
@@ -183,6 +185,53 @@ def test_a_reader_follows_a_growing_file_by_whole_commits(tmp_path):
     assert slices > 3, "the reader saw the file grow"
     process.join()
     assert process.exitcode == 0
+
+
+def read_plainly(folder: Path, pipe: Connection, path: Path) -> None:
+    """Open, read and refresh with plain h5py again and again; tell what was wrong."""
+    wrong, last, cycles = Counter(), 0, 0
+    while not pipe.poll():
+        with h5py.File(path, "r", swmr=True, locking=False) as file:
+            counter = file["ffb/committed"]
+            columns = [file[name] for name in ("timestamp", "s/3", "w/trace", "roi/area")]
+            for _ in range(4):
+                counter.refresh()
+                rows = int(counter[0])
+                wrong["went back"] += rows < last
+                last, cycles = rows, cycles + 1
+                for column in columns:
+                    found, name = len(column), column.name[1:]
+                    if found < rows:
+                        column.refresh()
+                        found = len(column)
+                    wrong[f"{name} is short"] += found < rows
+                    if 0 < rows <= found:
+                        row = truth(SCHEMA.by_name[name], rows - 1, 1)[0]
+                        wrong[f"{name} is wrong"] += not np.array_equal(column[rows - 1], row)
+    pipe.send((cycles, last, +wrong))
+
+
+def test_plain_readers_see_a_run_grow_over_many_segments(tmp_path):
+    sink = SmallData(tmp_path, rolling=Rolling(1024), merge=None)
+    sink.begin_run(INFO, SCHEMA, Provenance())
+    readers = [start(read_plainly, tmp_path, sink.path) for _ in range(2)]
+    row, commit = 0, 0
+    while row < 12_000:
+        for n in (200, 30):
+            sink.append(make_batch(row, n))
+            row += n
+        commit += 1
+        sink.commit(books(commit, row))
+    for _, pipe in readers:
+        pipe.send("enough")
+    for process, pipe in readers:
+        cycles, last, wrong = pipe.recv()
+        process.join()
+        assert not wrong
+        assert cycles > 3
+        assert last <= row
+    sink.end_run(books(commit + 1, row))
+    assert len(list(tmp_path.glob("*.parts/seg????.h5"))) == 12
 
 
 def fill_up(folder: Path, pipe: Connection, limit: int) -> None:
