@@ -113,7 +113,7 @@ def last_report(pipe: Connection) -> int:
 def test_kill_at_any_moment_leaves_every_committed_row(tmp_path):
     rng, kills, reported, written = np.random.default_rng(), 0, 0, 0
     path = tmp_path / "tstx00123_Run0007.h5"
-    while kills < int(os.environ.get("FFB_KILLS", "24")):
+    while kills < int(os.environ.get("FFB_KILLS", "16")):
         process, pipe = start(write, tmp_path, int(rng.integers(1 << 30)), 1 << 30)
         assert pipe.recv() == -1
         pipe.poll(rng.uniform(0, 0.012))  # kills while the file is being made or opened as well
