@@ -12,8 +12,12 @@ from ffb.contents import FOLDER
 
 log = logging.getLogger(__name__)
 
-#: Runs of no more bytes are merged while the aggregator waits: that is a second or two.
-SMALL = 256 << 20
+#: Runs of no more bytes are merged while the aggregator waits: that is a moment, even on a busy
+#: machine, so that one which was told to stop does it, too.
+SMALL = 16 << 20
+
+#: Seconds between two looks at merges that are waited for.
+LOOK_S = 0.02
 
 #: Seconds for which the segments of a merged run stay, for those who have its master open.
 LINGER_S = 5.0
@@ -56,30 +60,36 @@ class Merging:
             if path not in self._children:
                 log.info("file=%s is merged in a process of its own", path)
                 self._children[path] = subprocess.Popen(  # noqa: S603  our own command line
-                    [*self._child, str(path)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+                    [*self._child, str(path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    start_new_session=True,  # a Ctrl-C at the terminal is ours alone
                 )
 
     @property
     def alarms(self) -> list[str]:
-        """What failed, in sentences; does what is due and looks after what is under way, too."""
+        """What failed, in sentences."""
+        return [*self._failed.values()]
+
+    def poll(self) -> None:
+        """Merge what is due, look after what is under way, clear up what is done."""
         self._do_due()
         for path, child in [*self._children.items()]:
             if child.poll() is not None:
                 self._reap(path)
         self._tidy(time.monotonic() - self._linger_s)
-        return [*self._failed.values()]
 
-    def close(self, patience_s: float | None = None) -> None:
-        """Wait for processes that still merge, at most ``patience_s`` seconds for all of them.
+    def close(self, leaving: Callable[[], bool] = lambda: False) -> None:
+        """Wait for merges, however long they take, until ``leaving``.
 
-        One that takes longer is stopped: the next start, or `ffb merge`, begins it anew.
+        What is then not done is stopped: the next start, or `ffb merge`, begins it anew.
         """
         self._do_due()
-        end = None if patience_s is None else time.monotonic() + patience_s
+        while self._children and not leaving():
+            self.poll()
+            time.sleep(LOOK_S)
         for path, child in [*self._children.items()]:
-            try:
-                child.wait(None if end is None else max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            if child.poll() is None:
                 child.kill()
                 child.communicate()
                 del self._children[path]

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,14 +29,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a process which was told to stop has to drain, and all of them to be gone.
+#: Seconds that a process which was told to stop has to drain, and that each kind has to be gone.
 GRACE_S, STOP_S = 2.5, 5.0
+
+#: Sent to an aggregator whose stream has ended: it ends, too, but first merges what it wrote.
+FINISH = signal.SIGUSR1
+
+#: Seconds of merging that are not worth a word.
+SOON_S = 0.5
 
 
 @contextlib.contextmanager
-def stoppable(stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` on SIGTERM and SIGINT."""
-    before = {s: signal.signal(s, lambda *_: stop()) for s in (signal.SIGTERM, signal.SIGINT)}
+def stoppable(
+    stop: Callable[[], None], by: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)
+) -> Iterator[None]:
+    """Call ``stop`` on signals."""
+    before = {s: signal.signal(s, lambda *_: stop()) for s in by}
     try:
         yield
     finally:
@@ -147,15 +155,24 @@ def aggregate(config: Config, *, once: bool = False) -> int:
         rolling = Rolling(w.segment_rows, w.segment_s, w.sync_s)
         return SmallData(file.parent, file.name, rolling, merging if w.merge else None)
 
-    service = Service(config, writer, _recorder(config), lambda: merging.alarms)
-    try:
-        if config.exp:
-            earlier(config.file(config.exp, 1).parent)
-        with stoppable(service.stop):
+    def alarms() -> list[str]:
+        merging.poll()
+        return merging.alarms
+
+    service, stopped = Service(config, writer, _recorder(config), alarms), list[bool]()
+
+    def stop() -> None:
+        stopped.append(True)
+        service.stop()
+
+    with stoppable(stop), stoppable(service.stop, [FINISH]):
+        try:
+            if config.exp:
+                earlier(config.file(config.exp, 1).parent)
             balanced = service.loop(once=once, grace_s=GRACE_S)
-    finally:
-        service.close()
-        merging.close(GRACE_S / 2 if service.stopping else None)
+        finally:
+            service.close()
+            merging.close(lambda: bool(stopped))
     return 0 if balanced else 1
 
 
@@ -232,15 +249,31 @@ def run(
         supervisor.start()
         try:
             watch(config, supervisor, console, stopped, page=page)
+            if not stopped:
+                _finish(supervisor, console, stopped)
         finally:
             clean = _stop(supervisor)
     gave_up = [c.name for c in supervisor.children if c.gave_up]
     return 0 if clean and not gave_up else 1
 
 
+def _finish(supervisor: Supervisor, console: Console, stopped: Sequence[object]) -> None:
+    """The stream has ended: wait for the aggregator to merge what it wrote, until stopped."""
+    aggregator = next(c for c in supervisor.children if c.name == "aggregator")
+    if not aggregator.alive or aggregator.process is None:
+        return
+    aggregator.process.send_signal(FINISH)
+    since, said = time.monotonic(), False
+    while aggregator.alive and not stopped:
+        if not said and time.monotonic() - since > SOON_S:
+            said = True
+            console.print("merging what was written; Ctrl-C leaves that for later ...")
+        time.sleep(0.02)
+
+
 def _stop(supervisor: Supervisor) -> bool:
     """Stop producers, then the aggregator they drain into, then the rest."""
-    end, clean = time.monotonic() + STOP_S, True
+    clean = True
     for stage in ("producer", "stream", "aggregator", ""):
-        clean &= supervisor.stop(stage, max(0.5, end - time.monotonic()))
+        clean &= supervisor.stop(stage, STOP_S)
     return clean

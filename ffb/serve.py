@@ -111,9 +111,8 @@ class Service:
             closed = [*self.aggregator.closed][seen:]
             seen += len(closed)
             balanced &= not any(c.problems for c in closed)
-            if closed:  # producers of a run that an earlier life ended may come one by one
-                patience = self.aggregator.timing.end_timeout_ns
-                over = now + (patience if closed[-1].recalled else 0)
+            if any(c.recalled for c in closed):  # its producers come one by one, to be told
+                over = now + self.aggregator.timing.end_timeout_ns
             if self.stopping:
                 end = end or now + int(grace_s * NS)
                 if now > end:
