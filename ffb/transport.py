@@ -130,8 +130,8 @@ class Hub(End):
             magic, kind = b"", b""
         if magic != MAGIC:
             self.reject(printable(identity))
-        elif kind == HELLO and len(frames) == 4:
-            after = int.from_bytes(frames[3][:8], "little")
+        elif kind == HELLO and len(frames) == 4 and len(frames[3]) == 8:
+            after = int.from_bytes(frames[3], "little")
             self._greet(identity, bytes(frames[2]), epoch, seq, after)
         elif kind not in {DATA, REMIND, STATUS} or len(frames) != 5:
             self.reject(printable(identity))
