@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ffb import reader
 from ffb.evidence import Evidence, gather, losses
+from ffb.reader import RunFile
 from ffb.recount import CHECKS, Problem, limited
 from ffb.sink import Counts
 from ffb.source import RunInfo
@@ -54,6 +55,7 @@ def audit(path: str | os.PathLike[str]) -> Report:
             problems += limited(_attributes(run.attrs, run.complete, counts))
             for check in CHECKS:
                 problems += limited(check(evidence))
+            problems += [*limited(_spoilt(evidence)), *limited(_unreadable(run))]
         return Report(str(path), run.info, run.complete, counts, evidence, problems)
 
 
@@ -73,6 +75,29 @@ def _attributes(attrs: Mapping[str, Any], complete: bool, counts: Counts) -> Ite
             yield Problem("attributes", f"ffb.attrs[{key!r}]", said)
     if "balanced" in attrs and not attrs["balanced"]:
         yield Problem("attributes", "ffb.attrs['balanced']", "it was closed out of balance")
+
+
+def _spoilt(e: Evidence) -> Iterator[Problem]:
+    """What producers sent could be unpacked when it came."""
+    for number, account in e.accounts.items():
+        for column, n in account.get("spoilt", {}).items():
+            said = f"{n:,} chunks of {column} did not unpack: their rows are missing there, or bad"
+            yield Problem("unpack", e.names.get(number, f"producer {number}"), said)
+
+
+def _unreadable(run: RunFile) -> Iterator[Problem]:
+    """Compressed columns can be read: nobody has unpacked what was passed on as it came."""
+    for column in (run[name] for name in run.columns):
+        spans: list[tuple[int, int]] = []
+        for at in range(0, len(column), column.chunk) if column.codec else ():
+            end = min(at + column.chunk, len(column))
+            try:
+                _ = column[at:end]
+            except OSError:
+                begin = spans.pop()[0] if spans and spans[-1][1] == at else at
+                spans.append((begin, end))
+        for begin, end in spans:
+            yield Problem("unreadable", column.name, f"rows {begin:,} to {end - 1:,}")
 
 
 def audit_command(path: str) -> int:

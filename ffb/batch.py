@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -12,6 +12,53 @@ from numpy.typing import NDArray
 
 from ffb.codec import CODECS, decode, encode
 from ffb.schema import ALIGN, Schema
+
+
+class Packed(Mapping[str, NDArray[Any]]):
+    """Columns of which some are encoded: those are decoded when they are first asked for.
+
+    ``chunks`` are the encoded ones, as the filter of the file would write them, but for those that
+    turned out to be no chunk, and those that were set. ``tell`` is told the name of a column that
+    does not decode, and why; its rows then read as missing.
+    """
+
+    def __init__(
+        self, schema: Schema, n: int, plain: dict[str, NDArray[Any]], chunks: dict[str, memoryview]
+    ) -> None:
+        self.chunks = chunks
+        self.tell: Callable[[str, str], None] | None = None
+        self._schema, self._n, self._made = schema, n, plain
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        made = self._made.get(name)
+        if made is None:
+            made = self._made[name] = self._decode(name)
+        return made
+
+    def __setitem__(self, name: str, rows: NDArray[Any]) -> None:
+        self._made[name] = rows
+        self.chunks.pop(name, None)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._schema.by_name
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._schema.by_name)
+
+    def __len__(self) -> int:
+        return len(self._schema.columns)
+
+    def _decode(self, name: str) -> NDArray[Any]:
+        c = self._schema.by_name[name]
+        shape = (self._n, *c.shape)
+        try:
+            return decode(self.chunks[name], c.dtype, shape, c.codec)
+        except (ValueError, LookupError) as e:
+            if self.tell is None:
+                raise ValueError(f"column {name} of {self._n} rows does not unpack: {e}") from e
+            del self.chunks[name]
+            self.tell(name, str(e))
+            return np.full(shape, c.missing, c.dtype)
 
 
 class Batch:
@@ -30,31 +77,44 @@ class Batch:
         self.sizes: tuple[int, ...] = ()
 
     @cached_property
-    def columns(self) -> dict[str, NDArray[Any]]:
+    def columns(self) -> dict[str, NDArray[Any]] | Packed:
         """All columns, made when first asked for: who only passes on needs none.
 
-        Views of the buffer; what is encoded is decoded. ``ValueError`` when that fails.
+        Views of the buffer; what is encoded is decoded one by one, as it is asked for, with a
+        ``ValueError`` when that fails; see :meth:`forgive`.
         """
-        s, n, sizes = self.schema, self.n, self.sizes or (0,) * len(self.schema.columns)
-        rows = zip(s.columns, s.dtypes, self._offsets, sizes, strict=False)
-        return {
-            c.name: decode(self.buffer.data[at : at + size], dtype, (n, *c.shape), c.codec)
-            if size
-            else np.ndarray((n, *c.shape), dtype, self.buffer, at)
-            for c, dtype, at, size in rows
+        s, n, buffer = self.schema, self.n, self.buffer
+        sizes = self.sizes or (0,) * len(s.columns)
+        placed = [*zip(s.columns, s.dtypes, self._offsets, sizes, strict=False)]
+        plain = {
+            c.name: np.ndarray((n, *c.shape), dtype, buffer, at)
+            for c, dtype, at, size in placed
+            if not size
         }
-
-    @cached_property
-    def encoded(self) -> dict[str, memoryview]:
-        """Chunks, as the filter of the file would write them, of the columns that are encoded."""
-        view, columns = self.buffer.data, self.schema.columns
-        return {
-            c.name: view[at : at + size]
-            for c, at, size in zip(columns, self._offsets, self.sizes, strict=False)
-            if size
-        }
+        if not self.sizes:
+            return plain
+        chunks = {c.name: buffer.data[at : at + size] for c, _, at, size in placed if size}
+        return Packed(s, n, plain, chunks)
 
     @property
+    def encoded(self) -> Mapping[str, memoryview]:
+        """Chunks, as the filter of the file would write them, of the columns that are encoded."""
+        return self.columns.chunks if isinstance(self.columns, Packed) else {}
+
+    def forgive(self, tell: Callable[[str, str], None]) -> None:
+        """Let the rows of a column that does not decode read as missing.
+
+        ``tell`` is then called with the name of the column and the reason.
+        """
+        if isinstance(self.columns, Packed):
+            self.columns.tell = tell
+
+    def unpack(self) -> None:
+        """Decode what is encoded now; ``ValueError`` when that fails."""
+        for name in [*self.encoded]:
+            _ = self.columns[name]
+
+    @cached_property
     def _offsets(self) -> Sequence[int]:
         """Byte offset of every column in the buffer, then the buffer's size."""
         if not self.sizes:
@@ -73,7 +133,8 @@ class Batch:
             self.buffer[b : b + size] = self.buffer[a : a + size]
         self.n, self.read = n, self.read[:n]
         self.buffer = self.buffer[: new[-1]]
-        self.__dict__.pop("columns", None)
+        for stale in ("columns", "_offsets"):
+            self.__dict__.pop(stale, None)
 
     @classmethod
     def of(

@@ -22,6 +22,7 @@ class FileColumn:
         self._run, self._shown, self._row_shape = run, shown, column.shape
         self.name, self.unit, self.doc = column.name, column.unit, column.doc
         self.dims, self.reducer, self.dtype = column.dims, column.reducer, np.dtype(column.dtype)
+        self.codec, self.chunk = column.codec, column.chunk
 
     @property
     def shape(self) -> tuple[int, ...]:

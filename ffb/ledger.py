@@ -54,8 +54,8 @@ class Account:
     counts the shots that we lost, by reason; ``received`` counts rows that came to be written.
     ``seq`` is the last of its messages covered by a commit, ``partial`` counts by message the rows
     of later ones that are so too, the oldest ones. ``unreadable`` counts messages that could not
-    be decoded, ``ended_at`` is the number of its end_run. ``closed`` counts the shots of closed
-    intervals.
+    be decoded, ``spoilt`` by column the chunks that did not unpack, ``ended_at`` is the number of
+    its end_run. ``closed`` counts the shots of closed intervals.
     """
 
     index: int
@@ -69,6 +69,7 @@ class Account:
     heard: int = 0
     partial: dict[int, int] = field(default_factory=dict)
     unreadable: int = 0
+    spoilt: Counter[str] = field(default_factory=Counter)
     ended: str = ""
     ended_at: int = 0
     interval: Interval | None = None
@@ -99,6 +100,7 @@ class Account:
             "lost": dict(self.lost),
             "refused": dict(self.refused),
             "unreadable": self.unreadable,
+            "spoilt": dict(self.spoilt),
             "ended": self.ended if self.seq >= self.ended_at else "",
             "open": [i.first, i.last, i.shots, i.row] if i else [],
         }
@@ -121,6 +123,7 @@ class Account:
             heard=int(p["heard"]),
             partial={int(seq): int(rows) for seq, rows in p["partial"]},
             unreadable=int(p["unreadable"]),
+            spoilt=Counter({str(k): int(n) for k, n in p["spoilt"].items()}),
             ended=str(p["ended"]),
             interval=interval,
         )
@@ -178,6 +181,13 @@ class Ledger:
         account = self.account(name)
         if n := len(stamps):
             self._lose(account, account.refused, reason, n, int(stamps[0]), int(stamps[-1]))
+
+    def spoil(self, name: Name, column: str) -> bool:
+        """Count a chunk that did not unpack; returns whether it is the first of its producer."""
+        account = self.account(name)
+        first, self.changed = not account.spoilt, True
+        account.spoilt[column] += 1
+        return first
 
     def receive(self, name: Name, rows: int) -> None:
         """Count rows that came to be written."""

@@ -136,10 +136,10 @@ class Live:
                 self.ratio.add(step, light, values)
         for c in self.arrays:
             self.means[c.name].add(light, self._present(c, columns), columns[c.name], older)
-        for name, column in columns.items():
+        for name in columns:
             if name.endswith(PRESENT):
                 seen = self.present.setdefault(name.removesuffix(PRESENT), Presence(RECENT))
-                seen.add(time_ns // RECENT_NS, column)
+                seen.add(time_ns // RECENT_NS, columns[name])
 
     @staticmethod
     def _present(c: Column, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:

@@ -105,7 +105,13 @@ class Run:
     @property
     def notes(self) -> list[str]:
         """What a person should know of the run."""
-        return [*self.steps.notes, *self._contradictions]
+        spoilt = [
+            f"{name[0]}: {a.spoilt.total():,} chunks did not unpack, the first of"
+            f" {next(iter(a.spoilt))}; their rows are missing, or cannot be read: see ffb audit"
+            for name, a in self.ledger.accounts.items()
+            if a.spoilt
+        ]
+        return [*self.steps.notes, *self._contradictions, *spoilt]
 
     def begin(self, name: Name, parameters: Parameters, seq: int, now: int) -> None:
         """Take a producer's begin_run; another one with other parameters begins an epoch."""
@@ -241,6 +247,7 @@ class Run:
             written = self._partial.get(name, {}).pop(seq, 0)
             account = self.ledger.account(name)
             account.received += batch.n - written
+            batch.forgive(partial(self._spoil, name, batch.n))
             self.merge.add(name, seq, batch, now, account.index, parameters.key, skip=written)
         self.arrivals.settle(name, seq, written)
 
@@ -252,6 +259,12 @@ class Run:
         elif isinstance(body, EndRun):
             self.ledger.end(name, body.ended, header.seq)
         self.arrivals.settle(name, header.seq, max(header.n, 1))
+
+    def _spoil(self, name: Name, n: int, column: str, why: str) -> None:
+        """Count a chunk that does not unpack, though it came as it was sent."""
+        if self.ledger.spoil(name, column):
+            said = (self.info.exp, self.info.run, name[0], column, n, why)
+            log.error("exp=%s run=%d producer=%s column %s of %d rows did not unpack: %s", *said)
 
     def _unreadable(self, name: Name) -> None:
         self.ledger.account(name).unreadable += 1

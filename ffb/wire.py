@@ -8,7 +8,6 @@ foreign or too large raises :class:`WireError`, and nothing else.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.batch import Batch
+from ffb.codec import check, checksum
+from ffb.header import CHUNK, KINDS, VERSION, Header, parse
 from ffb.schema import ALIGN, Schema
 from ffb.shot import BeginStep
 from ffb.sink import Provenance
@@ -27,14 +28,12 @@ from ffb.untrusted import (
     DTYPES,
     MAX_COLUMNS,
     MAX_HEADER,
-    MAX_INT,
     MAX_PAYLOAD,
     MAX_RANK,
     MAX_ROWS,
     MAX_SCHEMA,
     MAX_STAMP,
     MAX_STATUS,
-    MAX_TEXT,
     MAX_VALUES,
     UNTRUSTED,
     Frame,
@@ -62,36 +61,6 @@ __all__ = [
     "pack",
     "unpack",
 ]
-
-VERSION = 2
-KINDS = ("begin_run", "shots", "step", "end_run", "status")
-
-
-class Header(NamedTuple):
-    """Who says what about which run; the rest of an envelope is read in its light.
-
-    ``began`` is the timestamp of BeginRun. ``epoch`` is when the producer's process started [ns],
-    ``seq`` counts its messages from 1; the transport fills in these two and ``producer``. ``n``,
-    ``schema`` and ``read`` (int64 ns since 1970 per shot, as bytes) come from the batch, see
-    :func:`encode`. ``counts`` is cumulative per producer and run, as of the end of this message:
-    ``{"read": shots, "lost": {reason: shots}}``. ``losses`` are those since the message before,
-    each ``[reason, first timestamp, last timestamp, shots]``. ``encoded`` holds for a batch with
-    compressed columns the bytes of each column in the payload (int64, as bytes).
-    """
-
-    kind: str
-    exp: str = ""
-    run: int = 0
-    began: int = 0
-    producer: str = ""
-    epoch: int = 0
-    seq: int = 0
-    n: int = 0
-    schema: bytes = b""
-    read: bytes = b""
-    counts: Mapping[str, Any] = {"read": 0, "lost": {}}
-    losses: Sequence[Sequence[Any]] = ()
-    encoded: bytes = b""
 
 
 class EndRun(NamedTuple):
@@ -125,8 +94,7 @@ def encode(header: Header, schema: Schema | None, body: Body) -> list[Frame]:
         header = header._replace(schema=schema.id)
     if isinstance(body, Batch):
         read = np.ascontiguousarray(body.read[: body.n], "<i8").tobytes()
-        sizes = np.array(body.sizes, "<i8").tobytes()
-        header = header._replace(n=body.n, read=read, encoded=sizes)
+        header = header._replace(n=body.n, read=read, encoded=_chunks(body))
         frame: Frame = memoryview(cast("Any", body.buffer))
         limit("rows", body.n, MAX_ROWS)
         limit("bytes of payload", len(frame), MAX_PAYLOAD)
@@ -166,7 +134,7 @@ class Decoder:
         if len(frames) != 3:
             raise WireError(f"{len(frames)} frames; a message has 3: header, schema, body")
         head, columns, body = frames
-        header = self._header(unpacked("header", head, MAX_HEADER, 256))
+        header = parse(unpacked("header", head, MAX_HEADER, 256), self.unknown)
         schema = self._schema(header.schema, columns) if header.schema or len(columns) else None
         if header.kind in {"shots", "begin_run"} and schema is None:
             raise WireError(f"{header.kind} without its schema")
@@ -185,29 +153,6 @@ class Decoder:
         if len(header.read) != 8 * header.n:
             raise WireError(f"{len(header.read)} bytes of read times for {header.n} rows")
         return Message(header, schema, _batch(header, schema, body))
-
-    def _header(self, raw: Any) -> Header:
-        got = typed("header", raw, dict)
-        if got.pop("v", None) != VERSION:
-            raise WireError(f"protocol version is not {VERSION}: run one ffb everywhere")
-        kind = got.get("kind")
-        if kind not in KINDS:
-            raise WireError(f"kind {str(kind)[:40]!r} is none of {', '.join(KINDS)}")
-        if strange := sorted(str(k)[:40] for k in got.keys() - _HEADER.keys()):
-            if kind not in {"shots", "status"}:
-                raise WireError(f"{kind}: unknown header fields {strange[:5]}")
-            self.unknown.update(strange if len(self.unknown) < 100 else {"others": len(strange)})
-        if missing := sorted(_HEADER.keys() - got.keys()):
-            raise WireError(f"{kind}: header fields {missing} are missing")
-        for name, kind_of in _HEADER.items():
-            value = typed(name, got[name], kind_of)
-            if kind_of is int and not 0 <= value <= (MAX_STAMP if name == "began" else MAX_INT):
-                raise WireError(f"{name} is out of range")
-            if kind_of is str and (len(value) > MAX_TEXT or not _FILE_NAME.fullmatch(value)):
-                raise WireError(f"{name} {value[:40]!r} could not be the name of a file")
-        _check_counts(got["counts"])
-        _check_losses(got["losses"])
-        return Header(**{name: got[name] for name in _HEADER})
 
     def _schema(self, name: bytes, frame: Frame) -> Schema:
         schema = self._schemas.get(name)
@@ -287,52 +232,32 @@ def _unpack_snapshot(view: memoryview) -> tuple[dict[str, Any], dict[str, NDArra
 
 
 _PREFIX, _MAGIC = struct.Struct("<4sII"), b"ffbS"
-_FILE_NAME = re.compile(r"([A-Za-z0-9_:-][A-Za-z0-9_.:-]*)?")  # of an experiment or a producer
-_HEADER: dict[str, type] = {
-    "kind": str,
-    "exp": str,
-    "run": int,
-    "began": int,
-    "producer": str,
-    "epoch": int,
-    "seq": int,
-    "n": int,
-    "schema": bytes,
-    "read": bytes,
-    "counts": dict,
-    "losses": list,
-    "encoded": bytes,
-}
 
 
-def _check_counts(counts: dict[str, Any]) -> None:
-    if counts.keys() != {"read", "lost"}:
-        raise WireError("counts must hold read and lost")
-    lost = typed("lost", counts["lost"], dict)
-    if not all(type(c) is int and 0 <= c <= MAX_INT for c in (counts["read"], *lost.values())):
-        raise WireError("counts must be whole numbers")
-    if any(len(reason) > MAX_TEXT for reason in lost):
-        raise WireError("a reason for a loss is too long")
-
-
-def _check_losses(losses: list[Any]) -> None:
-    limit("losses in one message", len(losses), MAX_COLUMNS)
-    for loss in losses:
-        if type(loss) is not list or [type(v) for v in loss] != [str, int, int, int]:
-            raise WireError("a loss is a reason, two timestamps and a number of shots")
-        reason, first, last, shots = loss
-        stamps = 0 <= first <= MAX_STAMP and 0 <= last <= MAX_STAMP
-        if len(reason) > MAX_TEXT or not (stamps and 0 <= shots <= MAX_INT):
-            raise WireError("a loss is out of range")
+def _chunks(batch: Batch) -> bytes:
+    """What the header says of encoded columns."""
+    if not batch.sizes:
+        return b""
+    out = np.zeros(len(batch.sizes), CHUNK)
+    out["size"] = batch.sizes
+    names = [c.name for c in batch.schema.columns]
+    for name, chunk in batch.encoded.items():
+        out["sum"][names.index(name)] = checksum(chunk)
+    return out.tobytes()
 
 
 def _batch(header: Header, schema: Schema, body: Frame) -> Batch:
-    """Rows in ``body``, decoded at once: what does not unpack must not get into a file."""
+    """Rows in ``body``; chunks are as they were sent, and HDF5 can walk through them."""
     limit("bytes of rows", schema.offsets(header.n)[-1], MAX_PAYLOAD)
-    sizes = np.frombuffer(header.encoded, "<i8").tolist()
-    batch = Batch.of(schema, header.n, body, np.frombuffer(header.read, "<i8"), sizes)
-    if batch.sizes:
-        _ = batch.columns
+    chunks = np.frombuffer(header.encoded, CHUNK)
+    read = np.frombuffer(header.read, "<i8")
+    batch = Batch.of(schema, header.n, body, read, chunks["size"].tolist())
+    sums = chunks["sum"][chunks["size"] > 0].tolist()
+    for (name, chunk), sum_ in zip(batch.encoded.items(), sums, strict=True):
+        if checksum(chunk) != sum_:
+            raise WireError(f"{name}: a chunk of {len(chunk)} bytes was damaged on its way")
+        column = schema.by_name[name]
+        check(chunk, header.n * prod(column.shape), np.dtype(column.dtype).itemsize)
     return batch
 
 

@@ -21,7 +21,7 @@ from ffb.schema import PULSE_ID, STEP, TIMESTAMP, Schema
 from ffb.shot import BeginStep, Field, Input, Item
 from ffb.source import Constants, RunInfo
 from ffb.sources.plain import Binding, PlainShot, Stop, share
-from ffb.wire import Decoder, EndRun, Header, Message, WireError
+from ffb.wire import Decoder, EndRun, Header, Message
 from ffb.writers.capture import read_capture
 
 log = logging.getLogger(__name__)
@@ -180,8 +180,10 @@ class ReplaySource:
                 if _is_again(header, newest):
                     continue
                 if info is None or (header.exp, header.run) == (info.exp, info.run):
+                    if isinstance(message.body, Batch):
+                        message.body.unpack()
                     yield message
-        except WireError as e:
+        except ValueError as e:
             log.warning("replay ends early: %s", e)
 
     def stop(self) -> None:

@@ -10,6 +10,8 @@ import msgpack
 import numpy as np
 
 from ffb.batch import compressed
+from ffb.codec import checksum
+from ffb.header import CHUNK
 from ffb.schema import CORE, Column, Schema
 from ffb.wire import VERSION, Header, encode
 from tests.unit.spoken import filled, messages
@@ -72,6 +74,31 @@ def reencoded(**changes: Any) -> Frames:
     """Those with another header."""
     head, *rest = encoded()
     return [msgpack.packb(msgpack.unpackb(head) | changes), *rest]
+
+
+def _chunk_at(payload: bytes) -> int:
+    """Where the chunk begins: with the bytes of its data, and those of a block."""
+    return payload.index(struct.pack(">Q", 16 * 64 * 4))
+
+
+def resealed(frames: Frames) -> Frames:
+    """Encoded shots with the sums of their chunks as they are."""
+    head, schema, payload = frames
+    told, at = (
+        np.frombuffer(msgpack.unpackb(head)["encoded"], CHUNK).copy(),
+        _chunk_at(encoded()[2]),
+    )
+    told["sum"][-1] = checksum(payload[at : at + int(told["size"][-1])])
+    return [msgpack.packb(msgpack.unpackb(head) | {"encoded": told.tobytes()}), schema, payload]
+
+
+def unsound(**changes: Any) -> Frames:
+    """Encoded shots whose chunk comes as it was sent, and does not unpack."""
+    head, schema, payload = reencoded(**changes)
+    at = _chunk_at(payload)
+    size = int(np.frombuffer(msgpack.unpackb(head)["encoded"], CHUNK)["size"][-1])
+    noise = payload[: at + 16] + b"\xff" * (size - 16) + payload[at + size :]
+    return resealed([head, schema, noise])
 
 
 def _flip(data: bytes, at: int) -> bytes:
@@ -165,30 +192,29 @@ def _headers() -> dict[str, Frames]:
 
 def _encoded() -> dict[str, Frames]:
     head, schema, payload = encoded()
-    sizes = np.frombuffer(msgpack.unpackb(head)["encoded"], "<i8")
-    at = payload.index(struct.pack(">Q", 16 * 64 * 4))  # the chunk: bytes of its data, of a block
+    told = np.frombuffer(msgpack.unpackb(head)["encoded"], CHUNK)
+    at = _chunk_at(payload)
 
     def lie(which: int, size: int) -> bytes:
-        out = sizes.copy()
-        out[which] = size
+        out = told.copy()
+        out[which] = size, checksum(payload[at : at + size])
         return out.tobytes()
 
     def written(offset: int, form: str, value: int) -> Frames:
         spoilt = bytearray(payload)
         struct.pack_into(form, spoilt, at + offset, value)
-        return [head, schema, bytes(spoilt)]
+        return resealed([head, schema, bytes(spoilt)])
 
     return {
         "encoded sizes of nothing": headed(SHOTS, encoded=b"\1"),
         "encoded sizes for fewer columns": headed(SHOTS, encoded=bytes(8)),
         "encoded sizes of columns without a codec": reencoded(encoded=lie(0, 64)),
-        "encoded sizes beyond the payload": reencoded(encoded=lie(-1, 2**40)),
-        "encoded sizes below nothing": reencoded(encoded=lie(-1, -64)),
-        "encoded sizes that overflow": reencoded(encoded=lie(-1, 2**63 - 1)),
+        "encoded sizes beyond the payload": reencoded(encoded=lie(-1, 2**31)),
+        "encoded sizes that overflow": reencoded(encoded=lie(-1, 2**32 - 1)),
         "encoded sizes of the rows themselves": reencoded(encoded=lie(-1, 16 * 64 * 4)),
-        "encoded sizes one too small": reencoded(encoded=lie(-1, int(sizes[-1]) - 1)),
+        "encoded sizes one too small": reencoded(encoded=lie(-1, int(told["size"][-1]) - 1)),
         "encoded sizes forgotten": reencoded(encoded=b""),
-        "encoded sizes in a step": headed(STEP, encoded=sizes.tobytes()),
+        "encoded sizes in a step": headed(STEP, encoded=told.tobytes()),
         "encoded sizes as a list": headed(SHOTS, encoded=[1, 2]),
         "encoded rows of another number": reencoded(n=15, read=bytes(120)),
         "a chunk of more than its rows": written(0, ">Q", 2**40),
@@ -198,7 +224,9 @@ def _encoded() -> dict[str, Frames]:
         "a chunk in odd blocks": written(8, ">I", 3),
         "a block beyond its chunk": written(12, ">I", 2**31),
         "a block of nothing": written(12, ">I", 0),
+        "a chunk with a bit flipped": [head, schema, _flip(payload, at + 20)],
         "a chunk of noise": [head, schema, payload[: at + 16] + b"\xff" * (len(payload) - at - 16)],
+        "a chunk with the sum of another": reencoded(encoded=told.tobytes()[:-1] + b"\0"),
         "terabytes in a chunk": schemed(
             column(shape=[1 << 24], codec="bitshuffle-lz4", chunk=65536), rows=65536
         ),

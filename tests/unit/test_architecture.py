@@ -27,7 +27,7 @@ BOUNDARIES = {
 LAYERS = (
     {"shot", "source", "schema", "codec", "batch", "sink", "health", "runs", "layers", "address"},
     {"reduce", "endpoints", "untrusted", "contents", "losses"},
-    {"settings", "compile", "wire", "uncalibrated", "sockets", "parts"},
+    {"settings", "compile", "wire", "header", "uncalibrated", "sockets", "parts"},
     {
         "light",
         "problems",

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ffb.batch import Batch, compressed
-from ffb.codec import decode
+from ffb.codec import checksum, decode
+from ffb.header import CHUNK
 from ffb.schema import CORE, Column, Schema
 from ffb.shot import BeginStep
 from ffb.sink import Provenance
@@ -123,38 +124,103 @@ def test_other_batches_than_full_ones_travel_as_they_are(n: int) -> None:
     assert compressed(filled(SCHEMA, 8)).encoded == {}
 
 
-def sized(*sizes: int) -> bytes:
-    return np.array([*[0] * len(CORE), *sizes], "<i8").tobytes()
+def chunks(frames: list[bytes]) -> np.ndarray:
+    return np.frombuffer(msgpack.unpackb(frames[0])["encoded"], CHUNK).copy()
+
+
+def lying(frames: list[bytes], which: int, size: int) -> list[bytes]:
+    """Another size of a column, with the sum of the bytes that then stand for it."""
+    told = chunks(frames)
+    at = Batch.of(PACKED, 8, frames[2], np.zeros(8, "<i8"), told["size"].tolist())._offsets[which]
+    told[which] = size, checksum(frames[2][at : at + size])
+    return reheaded(frames, encoded=told.tobytes())
+
+
+def packed_frames() -> list[bytes]:
+    return [bytes(f) for f in encode(Header("shots"), PACKED, compressed(packable(8)))]
 
 
 def test_a_message_that_lies_about_its_encoded_columns_is_refused() -> None:
-    frames = [bytes(f) for f in encode(Header("shots"), PACKED, compressed(packable(8)))]
-    sizes = np.frombuffer(msgpack.unpackb(frames[0])["encoded"], "<i8")
-    wave, noise, image, plain = sizes[-4:].tolist()
-    assert noise == plain == 0
+    frames = packed_frames()
+    told = chunks(frames)
+    wave, noise, image, plain = (len(PACKED.columns) - k for k in (4, 3, 2, 1))
+    size = told["size"].tolist()
+    assert size[noise] == size[plain] == 0
     lies = [
-        b"", b"123", sizes.tobytes()[:-8], sizes.tobytes() + bytes(8),
-        sized(wave + 64, 0, image, 0), sized(wave - 1, 0, image, 0), sized(0, 0, image, 0),
-        sized(wave, 0, 0, 0), sized(wave, 0, image, 9), sized(-wave, 0, image, 0),
-        sized(wave, 0, 1 << 62, 0), sized(image, 0, wave, 0), sized(8 * 400, 0, image, 0),
+        (wave, size[wave] + 64), (wave, size[wave] - 1), (wave, 0), (image, 0), (plain, 9),
+        (wave, 8 * 400), (image, 2**32 - 1), (wave, size[image]), (0, 64), (noise, 64),
     ]  # fmt: skip
     for lie in lies:
         with pytest.raises(WireError):
-            Decoder()(reheaded(frames, encoded=lie))
-    core = np.array([1, *sizes[1:]], "<i8").tobytes()
-    for wrong in (reheaded(frames, encoded=core), reheaded(messages()[0], encoded=sized(1))):
+            Decoder()(lying(frames, *lie))
+    for encoded in (b"", b"123", told[:-1].tobytes(), told.tobytes() + bytes(8)):
         with pytest.raises(WireError):
-            Decoder()(wrong)
-    for at in range(0, wave, 5):  # what does not unpack is refused when it comes, not later
+            Decoder()(reheaded(frames, encoded=encoded))
+    with pytest.raises(WireError):
+        Decoder()(reheaded(messages()[0], encoded=told.tobytes()))
+
+
+def test_damage_anywhere_in_a_chunk_is_seen_when_it_comes() -> None:
+    frames = packed_frames()
+    told = chunks(frames)
+    at = PACKED.offsets(8)[len(CORE)]
+    for k in range(0, int(told["size"][len(CORE)]), 3):
         body = bytearray(frames[2])
-        start = PACKED.offsets(8)[len(CORE)] + at
-        body[start : start + 8] = bytes([255]) * 8
-        try:
+        body[at + k] ^= 1 << k % 8
+        with pytest.raises(WireError, match=r"a/wave.*damaged"):
             Decoder()([*frames[:2], bytes(body)])
-        except WireError:
-            break
-    else:
-        pytest.fail("damage was never seen")
+
+
+def unsound() -> Batch:
+    """Rows that come as they were sent, with a chunk that HDF5 can walk through, of nonsense."""
+    frames = packed_frames()
+    told, body = chunks(frames), bytearray(frames[2])
+    at, size = PACKED.offsets(8)[len(CORE)], int(told["size"][len(CORE)])
+    body[at + 16 : at + size] = b"\xff" * (size - 16)
+    told["sum"][len(CORE)] = checksum(body[at : at + size])
+    got = Decoder()([*reheaded(frames, encoded=told.tobytes())[:2], bytes(body)]).body
+    assert isinstance(got, Batch)
+    return got
+
+
+def test_a_chunk_that_does_not_unpack_costs_its_column_alone_and_is_told_once() -> None:
+    with pytest.raises(ValueError, match="column a/wave of 8 rows does not unpack"):
+        unsound().unpack()
+    got, told, sent = unsound(), [], packable(8)
+    assert got.encoded.keys() == {"a/wave", "a/image"}
+    got.forgive(lambda name, why: told.append((name, why)))
+    for name in [*got.columns, *got.columns]:
+        if name == "a/wave":
+            assert np.isnan(got.columns[name]).all()
+            assert got.columns[name].shape == (8, 100)
+        else:
+            assert got.columns[name].tobytes() == sent.columns[name].tobytes(), name
+    assert [name for name, _ in told] == ["a/wave"]
+    assert "damaged" in told[0][1]
+    assert got.encoded.keys() == {"a/image"}, "it must not get into a file any more"
+
+
+def test_encoded_columns_are_decoded_when_they_are_first_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(
+        "ffb.batch.decode", lambda data, *a: made.append(len(data)) or decode(data, *a)
+    )
+    got = Decoder()(packed_frames()).body
+    assert isinstance(got, Batch)
+    assert [*got.columns] == [c.name for c in PACKED.columns]
+    assert len(got.columns) == len(PACKED.columns)
+    assert "a/wave" in got.columns
+    assert "a/b" not in got.columns
+    _ = got.columns["timestamp"], got.columns["a/noise"]
+    assert made == []
+    _ = got.columns["a/image"], got.columns["a/image"]
+    assert made == [len(got.encoded["a/image"])]
+    got.columns["a/image"] = got.columns["a/image"] + 1
+    assert got.encoded.keys() == {"a/wave"}, "what was set is not what was sent"
+    with pytest.raises(KeyError):
+        _ = got.columns["a/b"]
 
 
 @given(
