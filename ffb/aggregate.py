@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ffb.epochs import Parameters
+from ffb.ledger import Ledger
 from ffb.runstate import Run, Timing
 from ffb.sink import Counts, Provenance, Sink
 from ffb.source import RunInfo
@@ -179,7 +180,9 @@ class Aggregator:
         for counts in self.ended(info):
             if _seq_of(counts, name) is not None:
                 log.info("exp=%s run=%d was ended by an earlier life", info.exp, info.run)
-                self.closed.append(Closed(info, counts, [], recalled=True))
+                books = Ledger()
+                books.resume(counts)
+                self.closed.append(Closed(info, counts, books.balance(), recalled=True))
                 return
 
     def _refuse(self, run: Run | None, info: RunInfo, name: Name, message: Message) -> None:

@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 
 SECOND = 1_000_000_000
 
-_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
+_LIBC = ctypes.CDLL(None)
+_TRIM = getattr(_LIBC, "malloc_trim", None)
+
+#: Parameters of mallopt, and more bytes than one allocation has.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _HUGE = -1, -3, 1 << 30
 
 
 class Rate:
@@ -51,6 +55,17 @@ class Latency:
         return (
             [float(p) for p in np.percentile(seen, which)] if seen.size else [np.nan] * len(which)
         )
+
+
+def keep_memory() -> None:
+    """Reuse the memory of large arrays and messages instead of asking the system each time.
+
+    For who takes and frees megabytes many times a second; :func:`trim` still gives it back. It
+    halves what the aggregator spends on large batches: the system zeroes every page it hands out.
+    """
+    if _TRIM is not None:
+        _LIBC.mallopt(_M_MMAP_THRESHOLD, _HUGE)
+        _LIBC.mallopt(_M_TRIM_THRESHOLD, _HUGE)
 
 
 def trim() -> None:

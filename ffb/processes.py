@@ -134,13 +134,19 @@ def _inherit(
 
 
 def aggregate(config: Config, *, once: bool = False) -> int:
-    """Merge, write, publish; 0 when the books of every run that ended balance."""
+    """Merge, write, publish; 0 when the books of every run that ended balance.
+
+    SIGTERM and SIGINT end it soon and leave large files in segments, for the next start or `ffb
+    merge`; :data:`FINISH` ends it with every run in one plain file.
+    """
+    from ffb.health import keep_memory
     from ffb.serve import Service
     from ffb.shown import Writer
     from ffb.writers.chain import Rolling
     from ffb.writers.consolidate import unfinished
     from ffb.writers.small_data import SmallData
 
+    keep_memory()
     merging, seen = _merging(), set[Path]()
 
     def earlier(folder: Path) -> None:

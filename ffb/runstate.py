@@ -158,7 +158,8 @@ class Run:
         """Why the run is over, "" while it is not; ``heard`` says when each gave a sign of life."""
         missing, patience = self.missing, self.timing.end_timeout_ns
         if not missing:
-            if now - max(self.joined.values(), default=now) <= patience and self._awaited():
+            recent = now - max(self.joined.values(), default=now) <= patience
+            if recent and (self._awaited() or self._incomplete()):
                 return ""
             ends = [a.ended for a in self.ledger.accounts.values() if a.ended]
             odd = [e for e in ends if e not in {NORMAL_END, DIED}]
@@ -178,6 +179,10 @@ class Run:
             self.ledger.account(k).ended == DIED and k[0] not in self._elsewhere
             for k in newest.items()
         )
+
+    def _incomplete(self) -> bool:
+        """Whether a producer that is to be expected has come neither here nor to another run."""
+        return len({name for name, _ in self.joined} | self._elsewhere) < self.merge.expect
 
     def _then(self, action: Callable[[], None]) -> None:
         if self._begun:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ffb import reader
+from ffb.health import keep_memory
 from ffb.sink import Counts, Provenance
 from ffb.transport import Hub, Link
 from ffb.wire import Decoder, EndRun
@@ -30,11 +31,15 @@ from tests.benchmarks.rows import SHOTS, Load
 #: Name, whether the schema is the full one, codec, producers, rows, and the gates: psana, tofile.
 CASES = (
     ("full", True, "", 1, 16_384, 5.0, 0.6),
-    ("full, 2 producers", True, "", 2, 16_384, 0.0, 0.0),
+    ("full, 2 producers", True, "", 2, 16_384, 5.0, 0.6),
     ("full, compressed", True, "bitshuffle-lz4", 1, 16_384, 12.0, 1.5),
     ("scalars", False, "", 1, 262_144, 20.0, 0.0),
     ("scalars, 2 producers", False, "", 2, 262_144, 0.0, 0.0),
 )
+
+
+#: Seconds between two looks of a reader that waits for rows.
+PAUSE_S = 0.0005
 
 
 def once(way: Callable[[Path, Load], float], load: Load, where: str) -> float:
@@ -91,6 +96,7 @@ def _drain(links: list[Link]) -> None:
 
 
 def _serve(address: str, folder: Path, producers: int, pipe: Connection) -> None:
+    keep_memory()
     took, decode = rows.aggregator(folder, producers), Decoder()
     hub = Hub(address)
     pipe.send("ready")
@@ -107,16 +113,24 @@ def _serve(address: str, folder: Path, producers: int, pipe: Connection) -> None
     pipe.send(took.closed[0].problems)
 
 
-def lag(load: Load, where: str) -> np.ndarray:
-    """From the beginning of each commit until ``ffb.open`` elsewhere shows its rows [ms]."""
+def lag(load: Load, where: str) -> dict[str, np.ndarray]:
+    """How soon rows can be read elsewhere, and how much of that is the machine's load [ms].
+
+    From the beginning of each commit until ``ffb.open`` in another process shows its rows; the same
+    without the time in which the writer did not run, which in memory is time without a processor;
+    and how late a bare sleep in the other process ends.
+    """
     folder = Path(tempfile.mkdtemp(prefix="ffb_bench_", dir=where))
     context = get_context("forkserver")
     ours, theirs = context.Pipe()
     path = folder / "benchmark_Run0001.h5"
     watch = context.Process(target=_watch, args=(path, load.rows, theirs))
     watch.start()
-    took, decode, begun = rows.aggregator(folder, load.producers), Decoder(), {}
-    made, took.sinks = took.sinks, lambda info: [_Noting(begun), *made(info)]
+    took, decode = rows.aggregator(folder, load.producers), Decoder()
+    begun: dict[int, tuple[int, int]] = {}
+    ended: dict[int, tuple[int, int]] = {}
+    made = took.sinks
+    took.sinks = lambda info: [_Noting(begun), *made(info), _Noting(ended)]
     for frames in load.messages[: load.producers]:
         took.receive(decode(frames), time.monotonic_ns())
     took.tick(time.monotonic_ns())
@@ -132,21 +146,30 @@ def lag(load: Load, where: str) -> np.ndarray:
             time.sleep(0.002)
     while not took.closed:
         took.tick(time.monotonic_ns())
-    seen = np.array(ours.recv())
+    seen, asleep = map(np.array, ours.recv())
     watch.join()
     shutil.rmtree(folder)
-    at = np.searchsorted(seen[:, 0], [*begun])
-    return (seen[at, 1] - np.array([*begun.values()])) / 1e6
+    first, last = np.array([*begun.values()]), np.array([*ended.values()])
+    took_ns, ran_ns = (last - first).T
+    shown = seen[np.searchsorted(seen[:, 0], [*begun]), 1] - first[:, 0]
+    return {
+        "commit to readable elsewhere": shown / 1e6,
+        "the same but for the writer's wait for a processor": (shown - took_ns + ran_ns) / 1e6,
+        "a bare sleep there ends late by": asleep / 1e6 - PAUSE_S * 1e3,
+    }
 
 
 class _Noting:
-    """A sink before the writer: when each commit begins, by the rows it makes readable."""
+    """A sink beside the writer: when each commit comes by, by the rows it makes readable.
 
-    def __init__(self, begun: dict[int, int]) -> None:
-        self._begun = begun
+    By the clock and by the time for which we ran, both in ns.
+    """
+
+    def __init__(self, times: dict[int, tuple[int, int]]) -> None:
+        self._times = times
 
     def commit(self, counts: Counts) -> None:
-        self._begun.setdefault(counts.written, time.monotonic_ns())
+        self._times.setdefault(counts.written, (time.monotonic_ns(), time.thread_time_ns()))
 
     def ignore(self, *_: object) -> None:
         """Nothing to note."""
@@ -156,6 +179,7 @@ class _Noting:
 
 def _watch(path: Path, rows: int, pipe: Connection) -> None:
     seen: list[tuple[int, int]] = []
+    asleep: list[int] = []
     while not path.exists():
         time.sleep(0.001)
     with reader.open(path, wait=10) as run:
@@ -165,8 +189,10 @@ def _watch(path: Path, rows: int, pipe: Connection) -> None:
             if n and (not seen or n > seen[-1][0]):
                 run["timestamp"][n - 1]
                 seen.append((n, time.monotonic_ns()))
-            time.sleep(0.0005)
-    pipe.send(seen)
+            begin = time.monotonic_ns()
+            time.sleep(PAUSE_S)
+            asleep.append(time.monotonic_ns() - begin)
+    pipe.send((seen, asleep))
 
 
 def main() -> None:
@@ -177,6 +203,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name begins so")
     parser.add_argument("--where", default="/dev/shm" if os.path.isdir("/dev/shm") else None)
     options = parser.parse_args()
+    keep_memory()  # as the service does
     print(machine("h5py", "psana"))
     for name, full, codec, producers, n, over_psana, over_tofile in CASES:
         if not name.startswith(options.only):
@@ -203,11 +230,10 @@ def main() -> None:
             middle = statistics.median(found)
             print(f"| {key} | {middle:,.0f} | {ratios[0]:.2f} | {ratios[1]:.2f} | {gate} |")
     load = rows.load(rows.schema_of(full=True), int(12_800 * options.scale), 2)
-    ms = lag(load, options.where)
-    p50, p99 = np.percentile(ms, [50, 99])
-    print(
-        f"\ncommit to readable elsewhere: p50 {p50:.1f} ms, p99 {p99:.1f} ms of {ms.size} commits"
-    )
+    print()
+    for what, ms in lag(load, options.where).items():
+        p50, p99 = np.percentile(ms, [50, 99])
+        print(f"{what}: p50 {p50:.1f} ms, p99 {p99:.1f} ms of {ms.size}")
 
 
 if __name__ == "__main__":

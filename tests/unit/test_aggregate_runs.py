@@ -9,7 +9,7 @@ from ffb.schema import CORE, Schema
 from ffb.sink import Entry
 from ffb.source import RunInfo
 from tests.unit.producers import RUN, SCHEMA, Memory, Producer
-from tests.unit.world import HORIZON, MS, World
+from tests.unit.world import END, HORIZON, MS, World
 
 
 @pytest.mark.parametrize("what", ["begin_run", "append", "commit", "end_run", "step"])
@@ -215,3 +215,42 @@ def test_a_run_that_an_earlier_life_ended_is_not_begun_again() -> None:
     second = Aggregator(sinks, ended=lambda info: [books])
     second.receive(again.begin(), 0)
     assert opened == [p.run]
+
+
+def test_a_run_does_not_end_before_a_producer_that_is_slow_to_come() -> None:
+    """One that was quick has read its part and ended before the other one has begun."""
+    world, a, b = World(producers=2), Producer("a"), Producer("b")
+    world.give(a.begin(), a.shots([1, 2]), a.end())
+    world.tick()
+    assert world.aggregator.open
+    world.give(b.begin(), b.shots([3]), b.end())
+    world.tick()
+    assert world.acks == {"a": 3, "b": 3}
+    assert world.sink.ended.written == 3
+    assert not world.aggregator.refused
+
+
+def test_a_run_ends_without_a_producer_that_never_comes_or_has_gone_elsewhere() -> None:
+    world, a = World(producers=2), Producer("a")
+    world.give(a.begin(), a.end())
+    world.tick()
+    assert world.aggregator.open
+    world.tick(END // MS + 1)
+    assert world.sink.ended.ended == "end of run"
+    world, a = World(producers=2), Producer("a")
+    b = Producer("b", run=RunInfo("xpptest01", 8, 1))
+    world.give(a.begin(), b.begin(), a.end())
+    world.tick()
+    assert [c.info for c in world.aggregator.closed] == [a.run]
+
+
+def test_the_books_of_a_recalled_run_are_looked_at() -> None:
+    first, p = Aggregator(lambda _: [Memory()]), Producer("p0")
+    for message in (p.begin(), p.shots([1, 2]), p.end()):
+        first.receive(message, 0)
+    first.tick(NS)
+    books = first.closed[0].counts
+    books.producers["p0"]["read"] = 1
+    second = Aggregator(lambda _: [Memory()], ended=lambda info: [books])
+    second.receive(p.begin(), 0)
+    assert second.closed[0].problems

@@ -1,8 +1,13 @@
-"""What a producer took arrives, whatever becomes of its run."""
+"""What a producer took arrives, whatever becomes of its run; what was written is merged."""
+
+import io
+import sys
 
 import pytest
+from rich.console import Console
 
 from ffb import config, processes
+from ffb.supervise import Child, Supervisor
 from ffb.testing.listed import ListedRun
 from tests.unit.test_produce import ENERGY, TOML, Source, Window, shots
 
@@ -39,3 +44,34 @@ def test_a_producer_whose_run_fails_still_waits_for_what_it_sent(tmp_path, monke
         processes.reduce(config.load(file))
     assert sum(b.n for _, b in link.batches()) == 2
     assert order == ["drain", "close", "source closed"]
+
+
+MERGING = """
+import signal, sys, time
+asked = []
+signal.signal(signal.SIGUSR1, lambda *_: asked.append(1))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+print("ready", flush=True)
+while not asked or sys.argv[1] == "long":
+    time.sleep(0.01)
+time.sleep(0.6)
+print("merged", flush=True)
+"""
+
+
+@pytest.mark.parametrize("stopped", [[], [True]])
+def test_an_aggregator_that_still_merges_is_waited_for_until_we_are_stopped(tmp_path, stopped):
+    words = [sys.executable, "-c", MERGING, "long" if stopped else "short"]
+    supervisor = Supervisor([Child("aggregator", words, True, tmp_path / "a.log")])
+    supervisor.start()
+    try:
+        while not (tmp_path / "a.out").read_text():
+            assert supervisor.children[0].alive
+        console = Console(file=io.StringIO())
+        processes._finish(supervisor, console, stopped)
+        assert supervisor.children[0].alive == bool(stopped)
+    finally:
+        assert processes._stop(supervisor)
+    said = (tmp_path / "a.out").read_text()
+    assert said == ("ready\n" if stopped else "ready\nmerged\n")
+    assert ("merging" in console.file.getvalue()) == (not stopped)
