@@ -37,6 +37,7 @@ def serve(folder: Path, files: Path | None = None, **writer: float) -> Service:
         "transport": {"aggregator": f"ipc://{folder}/a", "views": f"ipc://{folder}/v"},
         "aggregate": {"commit_ms": 1.0, "horizon_ms": 20.0, "end_timeout_s": 60.0},
         "writer": {"directory": str(files or folder / "h5"), **writer},
+        "run": {"producers": 1},
     }
     return Service(parse(tables), writer_of)
 
