@@ -165,16 +165,13 @@ class Chain:
         """Commit, and close everything for good."""
         if not self._ended:
             self.commit(counts, final=True)
-            self._journal.add("ended", counts=_plain(counts))
-            self._journal.write()
-            self._journal.sync()
             self._ended = True
-        self._close(complete=True)
+        self._close()
 
     def close(self) -> None:
         """Close everything as it is, to be continued; what is not committed is dropped."""
         try:
-            self._close(complete=False)
+            self._close()
         finally:
             self._journal.close()
 
@@ -311,18 +308,19 @@ class Chain:
         write_master(self.path, *about)
         self._inode = self.path.stat().st_ino
 
-    def _close(self, complete: bool) -> None:
+    def _close(self) -> None:
         left = [*self._done, *self._full, self.segment]
         for s in left:
             if not s.said:
                 s.discard()
         last = [s for s in left if s.said]
-        if complete:
-            self.segment.complete()
         for s in last:
             s.close()
-        self._write_master([*self._closed, *(_listed(s) for s in last)], complete)
+        # From here on the run has ended, for readers and for whoever would go on with it.
+        self._write_master([*self._closed, *(_listed(s) for s in last)], self._ended)
         self._close_books(last)
+        if self._ended:
+            self._journal.add("ended", counts=_plain(self.books))
         self._journal.write()
         self._journal.sync()
         self._journal.close()

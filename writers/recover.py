@@ -129,6 +129,7 @@ def _merged(master: Path, folder: Path, history: History) -> Healed | None:
     (found,) = examine.ask([examine.master(master)])
     if found["wrong"]:
         return None
+    history.ended |= found["complete"]  # the master says so before the journal
     if not found["plain"] and history.info is None and folder.exists():
         master.unlink()
     if not (found["plain"] and found["complete"]):

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.contents import COMMITTED, COMPLETE, TABLES
+from ffb.contents import COMMITTED, TABLES
 from ffb.schema import Schema
 from ffb.sink import Provenance
 from ffb.source import RunInfo
@@ -49,7 +49,7 @@ class Segment:
         self._h5: h5py.File | None = self._create(info)
         self._columns = [_growing(self._h5, c.name, c.codec) for c in schema.columns]
         self._tables = {name: Growing(self._h5, name) for name in TABLES}
-        self._counter, self._complete = self._h5[COMMITTED], self._h5[COMPLETE]
+        self._counter = self._h5[COMMITTED]
         self._fd: int = self._h5.id.get_vfd_handle()
         self.inode = os.fstat(self._fd).st_ino
 
@@ -137,11 +137,6 @@ class Segment:
         """Let readers see what counts."""
         if self._h5 is not None:
             layout.set_counter(self._counter, self.first + self.committed)
-
-    def complete(self) -> None:
-        """Say that the run ends here; repeatable."""
-        if self._h5 is not None:
-            layout.set_counter(self._complete, 1)
 
     def name(self) -> None:
         """Give the file its closed name beside its live one; repeatable."""

@@ -117,21 +117,6 @@ class SmallData:
             log.info("file=%s continued at row=%d commit=%d", path, self.rows, self.books.commit)
         return ""
 
-    def finished(self, info: RunInfo) -> Counts:
-        """Last books of this run if a file of it is complete already, ``Counts()`` if none is.
-
-        A producer process that they say has ended has nothing to send that is not written: its
-        messages were not acknowledged because the aggregator died after the end of the run.
-        """
-        found = Counts()
-        for path in self._candidates(info):
-            if not path.exists():
-                return found
-            with contextlib.suppress(OSError, ValueError), reader.open(path) as run:
-                if run.info == info and run.complete:
-                    found = run.counts
-        return found
-
     def resume(self) -> dict[tuple[str, int], int]:
         """Tell for each (producer, process) the last ``seq`` that the continued run holds.
 

@@ -205,6 +205,39 @@ def test_what_counts_is_in_the_journal_before_and_synced_before_that(
     sink.close()
 
 
+def test_a_run_has_ended_when_its_master_says_so_and_not_before(tmp_path, monkeypatch):
+    """A writer that dies between the two is played by an error, and a lease given back."""
+
+    def die(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def add(self, kind, real=journal.Journal.add, **fields):
+        die() if kind == "ended" else real(self, kind, **fields)
+
+    sink = rolling(tmp_path)
+    sink.append(make_batch(0, 1500))
+    with monkeypatch.context() as patch:
+        patch.setattr(chain, "write_master", die)
+        with pytest.raises(OSError, match="1500 rows are safe"):
+            sink.end_run(books(1, 1500))
+    sink._lease.release()
+    again = rolling(tmp_path)
+    assert (again.path, again.rows, again.books.written) == (sink.path, 1500, 1500)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Journal, "add", add)
+        with pytest.raises(OSError, match="1500 rows are safe"):
+            again.end_run(books(2, 1500))
+    again._lease.release()
+    with reader.open(sink.path) as run:
+        assert run.complete
+    other = rolling(tmp_path)
+    assert other.path.name == "mfxx49820_Run0042_2.h5"
+    other.close()
+    assert_plain(sink.path, 1500)
+    with reader.open(sink.path) as run:
+        assert run.complete
+
+
 def test_epochs_with_other_columns_show_as_one_run(tmp_path):
     kept = [c for c in SCHEMA.columns if c.name != "spot/npix"]
     changed = [c._replace(shape=(8,)) if c.name == "azav/I" else c for c in kept]

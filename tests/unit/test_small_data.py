@@ -199,16 +199,6 @@ def test_a_file_of_another_run_is_never_touched(tmp_path, caplog, info, schema, 
     assert all(p.read_bytes() == data for p, data in before.items())
 
 
-def test_books_of_a_run_that_is_complete_can_be_had_before_it_begins_again(tmp_path):
-    sink, producers = begun(tmp_path), {"p0": {"producer": "p0", "epoch": 5, "seq": 9}}
-    sink.append(make_batch(0, 5))
-    assert SmallData(tmp_path).finished(INFO) == Counts()
-    sink.end_run(Counts(3, 5, 5, producers=producers, ended="end of run"))
-    (tmp_path / f"{NAME[:-3]}_2.h5").write_text("dear diary")
-    assert SmallData(tmp_path).finished(INFO).producers == producers
-    assert SmallData(tmp_path).finished(RunInfo(INFO.exp, INFO.run, 5)) == Counts()
-
-
 def test_a_file_that_is_no_hdf5_is_never_touched(tmp_path, caplog):
     (tmp_path / NAME).write_text("dear diary")
     sink = begun(tmp_path)
