@@ -17,12 +17,11 @@ from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["CODECS", "FILTER", "check", "checksum", "decode", "encode", "filter_options"]
+__all__ = ["CODECS", "FILTER", "check", "decode", "encode", "filter_options"]
 
 #: Registered number of the filter.
 FILTER = 32008
@@ -40,10 +39,6 @@ _GROUP = 8
 
 #: The filter uses 8 KiB; what is larger than this is no chunk that we would read.
 _MAX_BLOCK = 1 << 24
-
-
-#: Bytes of a row of a checksum.
-_ROW = 4096
 
 
 class _Functions(NamedTuple):
@@ -119,18 +114,6 @@ def check(data: bytes | memoryview, size: int, item: int) -> int:
     if at != end:
         raise ValueError(f"the blocks of a chunk end at byte {at}, not at {end}")
     return block
-
-
-def checksum(data: bytes | memoryview) -> int:
-    """Checksum of 32 bits: of rows of 4 KiB, the sum along each and the parity across all.
-
-    Sums and parities, with the bytes that fill no row, go through a CRC-32, six times as fast as
-    everything. Changes within a row, and up to three flipped bits anywhere, always tell in them.
-    """
-    whole = len(data) // _ROW * _ROW
-    words = np.frombuffer(data, "<u8", whole // 8).reshape(-1, _ROW // 8)
-    crc = crc32(memoryview(data)[whole:])
-    return crc32(np.bitwise_xor.reduce(words, axis=0), crc32(words.sum(axis=1), crc))
 
 
 def _default_block(item: int) -> int:

@@ -14,7 +14,7 @@ from ffb.untrusted import MAX_COLUMNS, MAX_INT, MAX_STAMP, MAX_TEXT, WireError, 
 VERSION = 2
 KINDS = ("begin_run", "shots", "step", "end_run", "status")
 
-#: A column in ``Header.encoded``: its bytes in the payload and their checksum; zeros for rows.
+#: A column in ``Header.encoded``: its bytes in the payload and their CRC-32; zeros for rows.
 CHUNK = np.dtype([("size", "<u4"), ("sum", "<u4")])
 
 

@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from math import prod
 from typing import Any, NamedTuple, TypeAlias, cast
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffb.batch import Batch
-from ffb.codec import check, checksum
+from ffb.codec import check
 from ffb.header import CHUNK, KINDS, VERSION, Header, parse
 from ffb.schema import ALIGN, Schema
 from ffb.shot import BeginStep
@@ -242,7 +243,7 @@ def _chunks(batch: Batch) -> bytes:
     out["size"] = batch.sizes
     names = [c.name for c in batch.schema.columns]
     for name, chunk in batch.encoded.items():
-        out["sum"][names.index(name)] = checksum(chunk)
+        out["sum"][names.index(name)] = crc32(chunk)
     return out.tobytes()
 
 
@@ -254,7 +255,7 @@ def _batch(header: Header, schema: Schema, body: Frame) -> Batch:
     batch = Batch.of(schema, header.n, body, read, chunks["size"].tolist())
     sums = chunks["sum"][chunks["size"] > 0].tolist()
     for (name, chunk), sum_ in zip(batch.encoded.items(), sums, strict=True):
-        if checksum(chunk) != sum_:
+        if crc32(chunk) != sum_:
             raise WireError(f"{name}: a chunk of {len(chunk)} bytes was damaged on its way")
         column = schema.by_name[name]
         check(chunk, header.n * prod(column.shape), np.dtype(column.dtype).itemsize)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import struct
 from typing import Any
+from zlib import crc32
 
 import msgpack
 import numpy as np
 
 from ffb.batch import compressed
-from ffb.codec import checksum
 from ffb.header import CHUNK
 from ffb.schema import CORE, Column, Schema
 from ffb.wire import VERSION, Header, encode
@@ -88,7 +88,7 @@ def resealed(frames: Frames) -> Frames:
         np.frombuffer(msgpack.unpackb(head)["encoded"], CHUNK).copy(),
         _chunk_at(encoded()[2]),
     )
-    told["sum"][-1] = checksum(payload[at : at + int(told["size"][-1])])
+    told["sum"][-1] = crc32(payload[at : at + int(told["size"][-1])])
     return [msgpack.packb(msgpack.unpackb(head) | {"encoded": told.tobytes()}), schema, payload]
 
 
@@ -197,7 +197,7 @@ def _encoded() -> dict[str, Frames]:
 
     def lie(which: int, size: int) -> bytes:
         out = told.copy()
-        out[which] = size, checksum(payload[at : at + size])
+        out[which] = size, crc32(payload[at : at + size])
         return out.tobytes()
 
     def written(offset: int, form: str, value: int) -> Frames:

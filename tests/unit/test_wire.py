@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from zlib import crc32
 
 import msgpack
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ffb.batch import Batch, compressed
-from ffb.codec import checksum, decode
+from ffb.codec import decode
 from ffb.header import CHUNK
 from ffb.schema import CORE, Column, Schema
 from ffb.shot import BeginStep
@@ -132,7 +133,7 @@ def lying(frames: list[bytes], which: int, size: int) -> list[bytes]:
     """Another size of a column, with the sum of the bytes that then stand for it."""
     told = chunks(frames)
     at = Batch.of(PACKED, 8, frames[2], np.zeros(8, "<i8"), told["size"].tolist())._offsets[which]
-    told[which] = size, checksum(frames[2][at : at + size])
+    told[which] = size, crc32(frames[2][at : at + size])
     return reheaded(frames, encoded=told.tobytes())
 
 
@@ -177,7 +178,7 @@ def unsound() -> Batch:
     told, body = chunks(frames), bytearray(frames[2])
     at, size = PACKED.offsets(8)[len(CORE)], int(told["size"][len(CORE)])
     body[at + 16 : at + size] = b"\xff" * (size - 16)
-    told["sum"][len(CORE)] = checksum(body[at : at + size])
+    told["sum"][len(CORE)] = crc32(body[at : at + size])
     got = Decoder()([*reheaded(frames, encoded=told.tobytes())[:2], bytes(body)]).body
     assert isinstance(got, Batch)
     return got
