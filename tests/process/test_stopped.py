@@ -150,7 +150,7 @@ def test_an_aggregator_that_stands_still_makes_a_live_stream_shed_by_name(
         [transport]
         aggregator = "ipc://{tmp_path}/a"
         views = "ipc://{tmp_path}/v"
-        window_mb = 0.001
+        window_mb = 0.01
         [run]
         producers = 1
         dashboard = false
@@ -162,7 +162,7 @@ def test_an_aggregator_that_stands_still_makes_a_live_stream_shed_by_name(
     wait_for(lambda: committed(path) > 5, process)
     stopped = child(process, "aggregate")
     stopped.send_signal(signal.SIGSTOP)
-    time.sleep(3)  # the stream goes on meanwhile, into a window of one batch
+    time.sleep(3)  # the stream goes on meanwhile, into a window of a few batches
     stopped.send_signal(signal.SIGCONT)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
@@ -180,7 +180,7 @@ def test_an_aggregator_that_stands_still_makes_a_live_stream_shed_by_name(
 def test_who_comes_second_is_refused_with_a_sentence_and_the_first_go_on(
     tmp_path, configured, start
 ):
-    file = configured()
+    file = configured(shots=40_000)  # they come while it goes on, however slow they are
     first = start("run", file, "--no-page", "--once")
     wait_for(lambda: committed(path_in(tmp_path)) > 50, first)
     aggregator = start("aggregate", file)
@@ -190,10 +190,13 @@ def test_who_comes_second_is_refused_with_a_sentence_and_the_first_go_on(
         assert second.returncode in {1, 2}
         assert re.search(sentence, said), said
         assert "Traceback" not in said
+    assert first.poll() is None
+    first.send_signal(signal.SIGINT)
     said, _ = first.communicate(timeout=120)
     assert first.returncode == 0, said
     with ffb.open(path_in(tmp_path)) as run:
-        assert run.counts.read == run.counts.written == run.committed == SHOTS
+        assert run.complete
+        assert run.counts.read == run.counts.written == run.committed > 50
 
 
 def test_timestamps_that_go_back_and_come_twice(tmp_path, configured, start):
