@@ -135,7 +135,7 @@ def faults(folder: Path, minutes: float, rate: float, seed: int) -> list[str]:
             text.replace("[writer]", f'[writer]\ndirectory = "{files}"')
             + "\n[aggregate]\nend_timeout_s = 60.0\n"
         )
-        here.ffb("aggregator", "aggregate", file, "--once")
+        here.ffb("aggregator", "aggregate", file)
         here.start("viewer-0", "tests.soak.soak", "--view", f"ipc://{folder}/v")
         for k in range(PRODUCERS):
             here.ffb(f"producer-{k}", "reduce", file, "--index", k, "--of", PRODUCERS, "--once")
@@ -145,6 +145,8 @@ def faults(folder: Path, minutes: float, rate: float, seed: int) -> list[str]:
             bad.one()
             bad.rest(1.0)
         bad.close()
+        time.sleep(5.0)  # what was held up at the end is made up for
+        here.processes["aggregator"].terminate()
         codes = {n: p.wait(120) for n, p in here.processes.items() if not n.startswith("viewer")}
         print(f"faults: {dict(bad.done)}")
         for alarm, times in bad.seen.most_common():

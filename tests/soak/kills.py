@@ -34,7 +34,7 @@ Columns = dict[str, np.ndarray]
 EXP, FIRST_RUN, PRODUCERS = "mfxx49820", 7, 3
 
 #: Seconds that a process is left alone after it was started, at least and at most.
-SPARED = (0.5, 5.0)
+SPARED = (0.5, 8.0)
 
 
 def configure(folder: Path, tag: str, ring: bool) -> Path:
@@ -45,7 +45,7 @@ def configure(folder: Path, tag: str, ring: bool) -> Path:
         "light": LIGHT,
         "reducers.diode": DIODE,
         "batch": {"shots": 32},
-        "aggregate": {"horizon_ms": 3000.0, "end_timeout_s": 15.0},
+        "aggregate": {"horizon_ms": 500.0, "end_timeout_s": 15.0},
         "transport": {
             "aggregator": f"ipc://{folder}/a", "views": f"ipc://{folder}/v", "ring": ring
         },
