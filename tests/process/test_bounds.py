@@ -37,6 +37,7 @@ def service(tmp_path):
             "views": f"ipc://{tmp_path}/v",
             "window_mb": 0.5,
         },
+        "run": {"producers": 1},
         "aggregate": {"commit_ms": 1.0, "horizon_ms": 20.0, "end_timeout_s": 60.0},
     }
     made = []
