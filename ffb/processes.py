@@ -140,6 +140,7 @@ def aggregate(config: Config, *, once: bool = False) -> int:
     merge`; :data:`FINISH` ends it with every run in one plain file.
     """
     from ffb.health import keep_memory
+    from ffb.orphans import Orphans
     from ffb.serve import Service
     from ffb.shown import Writer
     from ffb.writers.chain import Rolling
@@ -148,11 +149,15 @@ def aggregate(config: Config, *, once: bool = False) -> int:
 
     keep_memory()
     merging, seen = _merging(), set[Path]()
+    orphans = Orphans(config.aggregate.end_timeout_s, command("recover", "--end"))
 
     def earlier(folder: Path) -> None:
-        """Merge what earlier lives have left in ``folder``."""
-        if config.writer.merge and folder not in seen:
-            seen.add(folder)
+        """Merge what earlier lives have left in ``folder``, and end what they left open."""
+        if folder in seen:
+            return
+        seen.add(folder)
+        orphans.look(folder)
+        if config.writer.merge:
             merging.start(unfinished(folder))
 
     def writer(settings: Config, info: RunInfo) -> Writer:
@@ -163,7 +168,8 @@ def aggregate(config: Config, *, once: bool = False) -> int:
 
     def alarms() -> list[str]:
         merging.poll()
-        return merging.alarms
+        orphans.poll(service.aggregator.open)
+        return [*merging.alarms, *orphans.alarms]
 
     service, stopped = Service(config, writer, _recorder(config), alarms), list[bool]()
 
@@ -178,6 +184,7 @@ def aggregate(config: Config, *, once: bool = False) -> int:
             balanced = service.loop(once=once, grace_s=GRACE_S)
         finally:
             service.close()
+            orphans.finish(lambda: bool(stopped))
             merging.close(lambda: bool(stopped))
     return 0 if balanced else 1
 

@@ -58,7 +58,7 @@ LAYERS = (
         "shown",
         "report",
     },
-    {"ffb", "evidence", "recount", "audit", "verify", "heir", "produce", "serve"},
+    {"ffb", "evidence", "recount", "audit", "verify", "heir", "orphans", "produce", "serve"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
     {"supervise", "merging", "table", "watch", "check", "show", "replay"},
     {"processes"},
