@@ -1,7 +1,8 @@
 """The files of a run as one: a plain file, or a master's file segments, even while they change.
 
 Exports :class:`Segments`: rows, tables and the log of a run by their numbers in the run, whichever
-file they stand in. A master that was replaced is noticed by its inode; files that are open stay so.
+file they stand in. A master that was replaced is noticed by its inode, which is held so that no
+file made later can have the same; files that are open stay so.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Segments:
         self.parts: list[Part] = []
         self.listed = False
         self.generation = 0
-        self._inode = (-1, -1)
+        self._held = -1
         self._ended = False
         self._schemas: dict[int, Schema] = {}
         self._moved: NDArray[np.int64] | None = None
@@ -65,13 +66,28 @@ class Segments:
             raise
 
     def _load(self) -> None:
+        """Take what is at the path now, and hold it until another file is taken."""
+        held = os.open(self.path, os.O_RDONLY)  # first: what comes later is another file then
+        try:
+            self._learn()
+        except BaseException:
+            os.close(held)
+            raise
+        self._release()
+        self._held = held
+
+    def _release(self) -> None:
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
+
+    def _learn(self) -> None:
         """Read the plain file, or the master, that is at the path now."""
         with open_h5(self.path) as file:
             info = self._identify(file)
             if self.parts and info != self.info:
                 now = f"{info.exp} run {info.run} begun at {info.began}"
                 raise BrokenFileError(f"{self.path} was replaced by {now}: open it again")
-            stat = os.fstat(file.id.get_vfd_handle())
             names = ("config", "columns", "reducers", "constants", "versions", "notes")
             self.text = {k: str(file[GROUP][k].asstr()[()]) for k in names}
             listed = contents.SEGMENTS in file
@@ -81,7 +97,7 @@ class Segments:
             closed = bool(listing) and int(listing[-1]["rows"]) >= 0  # else its end is on the move
             ends = {k: int(file[k].shape[0]) for k in contents.TABLES if closed and k in file}
         merged = self.listed and not listed
-        before, self.listed, self._inode = self.parts, listed, (stat.st_dev, stat.st_ino)
+        before, self.listed = self.parts, listed
         self.parts = self._parts_of(listing, ends) if listed else [Part(self.path)]
         for part in before:
             if part not in self.parts:
@@ -173,7 +189,7 @@ class Segments:
             stat = os.stat(self.path)
         except FileNotFoundError:  # what is open can still be read
             return False
-        if (stat.st_dev, stat.st_ino) == self._inode:
+        if os.path.samestat(stat, os.fstat(self._held)):
             return False
         self._load()
         return True
@@ -303,6 +319,7 @@ class Segments:
 
     def close(self) -> None:
         """Give all files back."""
+        self._release()
         for part in self.parts:
             part.close()
 
