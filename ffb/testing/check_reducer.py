@@ -45,7 +45,7 @@ def check_reducer(
     with np.errstate(all="ignore"):  # frames are made up, and Python warns where numba does not
         if isinstance(reducer, TileReducer):
             assert isinstance(where, Area), "a tile reducer is checked on an Area"
-            _check_tile(reducer, params, _masked(where) if frames is None else where, frames, rtol)
+            _check_tile(reducer, params, where, frames, rtol)
         else:
             assert not isinstance(where, Area), "a whole-shot reducer is checked on Inputs"
             _check_shot(reducer, params, where, frames, rtol)
@@ -122,11 +122,43 @@ def _equal(a: Mapping[str, Any], b: Mapping[str, Any], text: str) -> None:
         np.testing.assert_array_equal(value, b[column], err_msg=f"{column}; {text}")
 
 
-def _check_tile(
-    r: TileReducer, params: Any, area: Area, frames: Frames | None, rtol: float
-) -> None:
+def features_in_python(
+    reducer: Reducer[Any, Any] | TileReducer,
+    params: Any,
+    where: Area | Mapping[str, Input],
+    frames: Frames | None = None,
+) -> Rows:
+    """Features of each shot by the reducer's plain Python functions; see :func:`check_reducer`."""
+    with np.errstate(all="ignore"):
+        if isinstance(reducer, TileReducer):
+            assert isinstance(where, Area)
+            area, images = _area_and_images(where, frames)
+            constants = _frozen(reducer.prepare(params, area))
+            made = [_python(reducer, constants, area, image) for image in images]
+        else:
+            assert not isinstance(where, Area)
+            constants = _frozen(reducer.constants(params, where))
+            made = [_call(reducer, constants, f) for f in frames or _made_up(where)]
+    return [{f: getattr(m, f) for f in reducer.selected(params)} for m in made]
+
+
+def _area_and_images(where: Area, frames: Frames | None) -> tuple[Area, list[NDArray[np.float32]]]:
+    area = _masked(where) if frames is None else where
     given = frames or _made_up({"image": Input("value", "<f4", area.shape)})
-    images = [np.asarray(f["image"], np.float32) for f in given]
+    return area, [np.asarray(f["image"], np.float32) for f in given]
+
+
+def _call(r: Reducer[Any, Any], constants: Any, frames: Mapping[str, Any]) -> Any:
+    """Features of one shot's frames, which are read-only."""
+    given = {k: _frozen(np.asarray(v)) for k, v in frames.items()}
+    tail = () if r.params is None else (constants,)
+    return r.fn(*(given[a] if given[a].ndim else given[a][()] for a in r.inputs), *tail)
+
+
+def _check_tile(
+    r: TileReducer, params: Any, where: Area, frames: Frames | None, rtol: float
+) -> None:
+    area, images = _area_and_images(where, frames)
     constants = _frozen(r.prepare(params, area))
     expected = [_python(r, constants, area, image) for image in images]
     columns = columns_of(r.name, r, params, expected[0], area.unit)
@@ -171,9 +203,7 @@ def _check_shot(
 ) -> None:
     given = frames or _made_up(inputs)
     constants = _frozen(r.constants(params, inputs))
-    tail = () if r.params is None else (constants,)
-    readonly = [{k: _frozen(np.asarray(v)) for k, v in f.items()} for f in given]
-    expected = [r.fn(*(f[a] if f[a].ndim else f[a][()] for a in r.inputs), *tail) for f in readonly]
+    expected = [_call(r, constants, f) for f in given]
     columns = columns_of(r.name, r, params, expected[0], "1")
     member = Member(r.name, r, columns, constants, tuple(r.inputs))
     schema = Schema(member.all_columns)
