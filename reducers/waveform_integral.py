@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from ffb import Feature, Waveform, reducer
+from ffb.reducers.trace import common_problems, gate_problem, median
 from ffb.shot import Input
 
 
@@ -15,18 +16,23 @@ class Params(NamedTuple):
     """Gates are half-open ranges of samples.
 
     ``gate`` holds the pulse; ``dt`` [ns] is the distance of samples; ``baseline`` is the gate
-    whose mean is subtracted, nothing is if it is left out; ``sign`` is -1 for pulses that go down,
-    which then count as positive.
+    whose level is subtracted, nothing is if it is left out; ``sign`` is -1 for pulses that go down,
+    which then count as positive; ``level`` is ``"mean"`` or ``"median"``, which a few pulses in
+    the baseline's gate do not move (that of smalldata_tools).
     """
 
     gate: tuple[int, int]
     dt: float
     baseline: tuple[int, int] | None = None
     sign: int = 1
+    level: str = "mean"
 
 
 class Constants(NamedTuple):
-    """The same, checked; an empty baseline gate stands for none."""
+    """The same, checked; an empty baseline gate stands for none.
+
+    ``whole`` says that samples are integers.
+    """
 
     start: int
     stop: int
@@ -34,13 +40,15 @@ class Constants(NamedTuple):
     after: int
     dt: float
     sign: float
+    by_median: bool
+    whole: bool
 
 
 class Integral(NamedTuple):
     """What the pulse amounts to; NaN in the gate or the baseline makes it NaN."""
 
     area: Annotated[float, Feature("@ ns", "sum over the gate, above the baseline, times dt")]
-    baseline: Annotated[float, Feature("@", "mean of the baseline gate, 0 without one")]
+    baseline: Annotated[float, Feature("@", "level of the baseline gate, 0 without one")]
     peak: Annotated[float, Feature("@", "largest sample of the gate, above the baseline")]
     peak_position: Annotated[float, Feature("ns", "time of the peak from the first sample")]
 
@@ -50,9 +58,12 @@ def waveform_integral(waveform: Waveform, constants: Constants) -> Integral:
     """Area and peak of a waveform inside a gate, above its baseline."""
     c, nan = constants, np.nan
     baseline = 0.0
-    for i in range(c.before, c.after):
-        baseline += np.float64(waveform[i])
-    baseline /= max(c.after - c.before, 1)
+    if c.by_median:
+        baseline = median(waveform[c.before : c.after], c.whole)
+    else:
+        for i in range(c.before, c.after):
+            baseline += np.float64(waveform[i])
+        baseline /= max(c.after - c.before, 1)
     total, peak, at = 0.0, -np.inf, c.start
     for i in range(c.start, c.stop):
         v = c.sign * (np.float64(waveform[i]) - baseline)
@@ -67,22 +78,18 @@ def waveform_integral(waveform: Waveform, constants: Constants) -> Integral:
 @waveform_integral.prepare
 def gates(params: Params, inputs: Mapping[str, Input]) -> Constants:
     """Check the gates against the waveform; ``ValueError`` lists what does not fit."""
-    (size,) = inputs["waveform"].shape
-    problems = []
-    for name, gate in (("gate", params.gate), ("baseline", params.baseline)):
-        if gate is not None and not 0 <= gate[0] < gate[1] <= size:
-            problems.append(
-                f"{name}: [{gate[0]}, {gate[1]}] is no part of the waveform; it has samples"
-                f" 0..{size}, the end is not included"
-            )
-    if params.sign not in (-1, 1):
-        problems.append(f"sign: {params.sign} is neither 1 nor -1")
-    if not 0 < params.dt < np.inf:
-        problems.append(f"dt: {params.dt} ns is no distance of samples")
+    given = inputs["waveform"]
+    problems = gate_problem("gate", params.gate, given.shape[0])
+    problems += gate_problem("baseline", params.baseline, given.shape[0])
+    problems += common_problems(params.dt, params.sign)
+    if params.level not in ("mean", "median"):
+        problems.append(f'level: {params.level!r} is neither "mean" nor "median"')
     if problems:
         raise ValueError("\n".join(problems))
     before, after = params.baseline or (0, 0)
-    return Constants(*params.gate, before, after, params.dt, float(params.sign))
+    by_median = params.level == "median" and before < after
+    whole = np.dtype(given.dtype).kind in "iu"
+    return Constants(*params.gate, before, after, params.dt, float(params.sign), by_median, whole)
 
 
 def example() -> tuple[Params, dict[str, Input]]:
