@@ -251,7 +251,8 @@ class ReducerConfig(Table):
 class CalibrationConfig(Table):
     """Calibration of one detector: constants from files instead of psana's store, and masks.
 
-    Files are .npy or .npz, shaped (gain ranges, segments, rows, columns).
+    Files are .npy or .npz, shaped (gain ranges, segments, rows, columns); a segment, or a gain
+    range, that is the only one needs no axis.
     """
 
     constants: Literal["store", "none"] = "store"

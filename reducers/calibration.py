@@ -1,10 +1,11 @@
-"""Raw ADU to keV, one detector row at a time: Jungfrau and epix10ka.
+"""Raw ADU to keV: the constants of a detector, checked, masked and laid out for its kernel.
 
 A pixel's value is ``(adu - pedestal) * factor`` in float32, rounded twice in this order, with
 ``pedestal`` including the offset and ``factor`` = mask / gain: bit by bit what psana's
-``det.raw.calib`` computes. Almost all pixels are in their first gain range, so its constants lie
-together (*hot*) and every row goes through them at the speed of memory; the other ranges lie apart
-(*cold*) and are read only for pixels that have switched.
+``det.raw.calib`` computes for Jungfrau, epix10ka and epix100. Cameras of one gain range are
+calibrated the same way, whatever their type. Where psana differs: it divides an opal's pixels by
+the gain, which can differ by one unit in the last place, and leaves out its mask; it ignores the
+gain of an axis camera; and it subtracts a common mode from an archon unasked.
 """
 
 from __future__ import annotations
@@ -12,121 +13,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from ffb.reducers.constants import edges_mask, from_files
+from ffb.reducers.constants import RANGES, edges_mask, from_files
+from ffb.reducers.gain_ranges import (
+    F32,
+    WITHOUT_GAIN,
+    Planes,
+    Range,
+    exact,
+    kernel_of,
+    ranges_of,
+)
 from ffb.settings import CalibrationConfig
 from ffb.shot import Input
 from ffb.source import Constants
 
-#: The ADC value of a raw pixel; its gain range is in the two bits above.
-ADU = 0x3FFF
-
-#: Pixels that are looked through together for some that have switched.
-BLOCK = 64
-
 #: Gain ranges whose status masks a pixel; psana leaves out the two that epix10ka derives.
 STATUS_RANGES = 5
 
-#: Gain ranges by detector type.
-RANGES = {"jungfrau": 3, "epix10ka": 7}
+#: Types that switch gain in a way that is not known here; the gain is in bits of their words.
+UNKNOWN = ("epixhr2x2", "epixhremu", "epixm320", "epixuhr", "epixuhr3x2", "jungfrauemu")
 
-#: Range of an epix10ka pixel from its configuration bits, data bit 14 put at bit 5: (mask, value).
-EPIX10KA = ((28, 28), (28, 12), (12, 8), (60, 16), (60, 0), (60, 48), (60, 32))
-
-F32 = NDArray[np.float32]
-Range = tuple[NDArray[Any], NDArray[Any]]
-
-
-class Jungfrau(NamedTuple):
-    """Constants of a Jungfrau: ``pedestal`` and ``factor`` (pixels,) of range 0.
-
-    ``switched`` (2 * pixels, 2) holds both for gain code 1, then for 3, side by side because they
-    are read for single pixels; ``undefined`` is the value of a good pixel with gain code 2, which
-    means none.
-    """
-
-    pedestal: F32
-    factor: F32
-    switched: F32
-    undefined: float
-
-
-class Epix10ka(NamedTuple):
-    """Constants of an epix10ka, each (pixels,): with data bit 14 off, and (``low``) with it on."""
-
-    pedestal: F32
-    factor: F32
-    pedestal_low: F32
-    factor_low: F32
-
-
-def exact(fn: Callable[..., Any]) -> Any:
-    """Compile without licence to rearrange floating point: bits must be psana's."""
-    return njit(fn, nogil=True, error_model="numpy")
-
-
-@exact
-def jungfrau_tile(raw: Any, first: int, planes: Jungfrau, out: Any) -> int:
-    """Calibrate a row of a Jungfrau; returns how many valid pixels became NaN."""
-    pedestal = planes.pedestal[first : first + raw.size]
-    factor = planes.factor[first : first + raw.size]
-    bits = np.uint16(0)
-    for i in range(raw.size):
-        bits |= raw[i]
-        out[i] = (np.float32(raw[i]) - pedestal[i]) * factor[i]
-    return _switch(raw, first, planes, out) if bits > ADU else 0
-
-
-@exact
-def _switch(raw: Any, first: int, planes: Jungfrau, out: Any) -> int:
-    """Overwrite the pixels of a row that have switched; returns how many became NaN.
-
-    They come in clusters: blocks without any are passed over at the speed of the cache.
-    """
-    bad, factor, switched = 0, planes.factor, planes.switched
-    for at in range(0, raw.size, BLOCK):
-        end = min(at + BLOCK, raw.size)
-        bits = np.uint16(0)
-        for i in range(np.uint64(at), np.uint64(end)):
-            bits |= raw[i]
-        if bits <= ADU:
-            continue
-        for i in range(at, end):
-            code = raw[i] >> 14
-            if code != 0:  # 1 and 3 take the same way: which of them comes cannot be guessed
-                k = np.uint64((np.int64(code) >> 1) * factor.size + first + i)
-                adu = np.float32(raw[i] & ADU)
-                out[i] = (adu - switched[k, 0]) * switched[k, 1]
-                if code == 2:
-                    out[i] = planes.undefined if factor[first + i] != 0 else 0.0
-                bad += out[i] != out[i]
-    return bad
-
-
-@exact
-def epix10ka_tile(raw: Any, first: int, planes: Epix10ka, out: Any) -> int:
-    """Calibrate a row of an epix10ka; returns how many valid pixels became NaN."""
-    pedestal = planes.pedestal[first : first + raw.size]
-    factor = planes.factor[first : first + raw.size]
-    bits = np.uint16(0)
-    for i in range(raw.size):
-        bits |= raw[i]
-        out[i] = (np.float32(raw[i] & ADU) - pedestal[i]) * factor[i]
-    bad = 0
-    if bits & (ADU + 1):
-        pedestal = planes.pedestal_low[first : first + raw.size]
-        factor = planes.factor_low[first : first + raw.size]
-        for i in range(raw.size):
-            low = (np.float32(raw[i] & ADU) - pedestal[i]) * factor[i]
-            out[i] = low if raw[i] & (ADU + 1) else out[i]
-        for i in range(raw.size):
-            bad += out[i] != out[i]
-    return bad
+#: Raw pixels of detectors with one gain range, all exact in float32; others are uint16.
+WORDS = ("uint8", "uint16", "int16")
 
 
 @dataclass(frozen=True)
@@ -138,7 +51,7 @@ class Calibration:
     the constants come from; ``notes`` are for log and file.
     """
 
-    constants: Jungfrau | Epix10ka
+    constants: Planes
     tile: Any
     mask: NDArray[np.bool_]
     unit: str
@@ -150,8 +63,8 @@ class Calibration:
     def calibrate(self, segments: Sequence[Any], out: F32) -> int:
         """Calibrate a whole frame into ``out`` (segments, rows, columns) float32.
 
-        ``segments`` are flat uint16 arrays in segment order. Returns how many good pixels became
-        NaN.
+        ``segments`` are flat arrays of raw pixels in segment order. Returns how many good pixels
+        became NaN.
         """
         first, bad, columns = 0, 0, self.mask.shape[-1]
         flat = out.reshape(-1)
@@ -184,22 +97,28 @@ def make(
     Raises ``LookupError`` with a sentence where there are no pedestals, the type of detector has
     no calibration here or a file cannot be read, ``ValueError`` for constants that do not fit.
     """
-    if np.dtype(given.dtype) != np.uint16:
-        raise ValueError(f"raw pixels are {given.dtype}; only uint16 can be calibrated")
+    words = WORDS if RANGES.get(constants.dettype, 1) == 1 else ("uint16",)
+    dtype = np.dtype(given.dtype)
+    if dtype.name not in words or not dtype.isnative:
+        raise ValueError(
+            f"raw pixels are {given.dtype}; only {' and '.join(words)} can be calibrated; set"
+            f' {constants.detector} = "none" to leave them as they are'
+        )
     s, r, columns = given.shape
     constants = replace(constants, shape=(s, r, columns))
     if settings is None:
-        return calibration_of(constants)
+        return replace(calibration_of(constants), dtype=dtype.str)
     if problems := list(_beside_the_point(constants, settings)):
         raise ValueError("; ".join(problems))
     constants, mask = from_files(constants, settings, locate)
-    return calibration_of(constants, mask=mask, edges=settings.edges, unit=settings.unit)
+    made = calibration_of(constants, mask=mask, edges=settings.edges, unit=settings.unit)
+    return replace(made, dtype=dtype.str)
 
 
 def _beside_the_point(c: Constants, settings: CalibrationConfig) -> Iterator[str]:
     """Settings that would change nothing, or say what is not so."""
-    if c.dettype == "epix10ka" and settings.offset:
-        yield "offset: psana's calibration of an epix10ka has none; leave it out"
+    if c.dettype != "jungfrau" and settings.offset:
+        yield f"offset: psana's calibration of an {c.dettype or 'unknown'} has none; leave it out"
     if settings.unit != "keV" and not settings.gain:
         yield (
             f"unit: psana's gains are in ADU/keV; for {settings.unit!r} name a file of gains in"
@@ -222,22 +141,29 @@ def calibration_of(
     finite is masked, and so is one whose first gain range has no gain; a pixel that a shot finds
     in a range without gain, or with a gain code that means none, becomes NaN in that shot. With
     ``psana`` those are 0 and nothing is masked for want of gain: psana's frame. Without any gain
-    the factor is 1 and the unit ADU.
+    the factor is 1 and the unit ADU, but for types for which psana has a factor of its own.
+    A camera without pedestals keeps its raw ADU, as with psana.
     """
     c = constants
     _check(c, mask)
     good = _good(c, mask, edges)
-    ranges = _jungfrau(c) if c.dettype == "jungfrau" else _epix10ka(c, int(psana))
-    notes = _mask_out(good, ~_finite(ranges), "constants that are not finite")
+    notes = []
+    if c.pedestals is None:  # of a camera, or it would not have passed the check
+        notes.append(f"raw ADU: no pedestals (constants: {c.origin})")
+        c = replace(c, pedestals=np.zeros((1, *c.shape), np.float32), dettype="", gain=None)
+    elif c.gain is None and c.dettype in WITHOUT_GAIN:
+        notes.append(f"no gains: psana's {' '.join(map(str, WITHOUT_GAIN[c.dettype]))}/ADU")
+    ranges = ranges_of(c, psana)
+    notes += _mask_out(good, ~_finite(ranges), "constants that are not finite")
     if not psana:
         notes += _mask_out(good, ranges[0][1] == 0, "no gain in their first range")
     undefined = np.float32(0 if psana else np.nan)
-    planes = [_plane(*ranges[0], good, np.float32(0))]
-    planes += [_plane(*r, good, undefined) for r in ranges[1:]]
+    planes, tile = kernel_of(c.dettype, ranges, good, undefined)
     return Calibration(
-        *_pack(c.dettype, planes, undefined),
+        planes,
+        tile,
         mask=good,
-        unit=unit if c.gain is not None else "ADU",
+        unit=unit if c.gain is not None else WITHOUT_GAIN.get(c.dettype, (1, "ADU"))[1],
         ids=dict(c.ids),
         origin=c.origin,
         notes=tuple(f"{c.detector}: {n}" for n in notes),
@@ -254,13 +180,14 @@ def _none(detector: str) -> str:
 
 def _check(c: Constants, mask: NDArray[Any] | None) -> None:
     """Raise ``LookupError`` for what is missing, ``ValueError`` for every shape that is wrong."""
-    if c.dettype not in RANGES:
+    if c.dettype in UNKNOWN:
         raise LookupError(
-            f"{c.detector}: detectors of type {c.dettype!r} are not calibrated yet, only"
-            f' {" and ".join(RANGES)}; set {c.detector} = "none" in [calibration] to reduce raw'
-            ' ADU, or { constants = "none", mask = "mask.npy" } to mask pixels too'
+            f"{c.detector}: detectors of type {c.dettype!r}, which switch gain, are not calibrated"
+            f" yet, only {', '.join(RANGES)} and those of one gain range;"
+            f' set {c.detector} = "none" in [calibration] to reduce raw ADU,'
+            ' or { constants = "none", mask = "mask.npy" } to mask pixels too'
         )
-    if c.pedestals is None:
+    if c.pedestals is None and c.dettype in (*RANGES, "epix100"):
         raise LookupError(
             f"{c.detector}: no pedestals (constants: {c.origin}); {_none(c.detector)}"
         )
@@ -269,7 +196,7 @@ def _check(c: Constants, mask: NDArray[Any] | None) -> None:
             f"{c.detector}: the run does not tell the pixels' configuration bits, without which"
             f" an epix10ka has no gain ranges; {_none(c.detector)}"
         )
-    ranges = (RANGES[c.dettype], *c.shape)
+    ranges = (RANGES.get(c.dettype, 1), *c.shape)
     status = c.shape if c.status is not None and c.status.ndim == 3 else ranges
     expected = {"pedestals": ranges, "gain": ranges, "offset": ranges, "status": status}
     expected |= {"config": c.shape, "xyz": (3, *c.shape)}
@@ -298,39 +225,6 @@ def _good(c: Constants, mask: NDArray[Any] | None, edges: int) -> NDArray[np.boo
     return good
 
 
-def _factor(gain: NDArray[Any] | None, like: NDArray[Any]) -> NDArray[Any]:
-    """Return 1 / gain, 0 where the gain is 0, 1 without any gain."""
-    if gain is None:
-        return np.ones_like(like)
-    with np.errstate(over="ignore", invalid="ignore"):
-        one = gain.dtype.type(1)
-        return np.asarray(np.divide(one, gain, out=np.zeros_like(gain), where=gain != 0))
-
-
-def _jungfrau(c: Constants) -> list[Range]:
-    """Pedestal and factor of each gain range; the offset joins the pedestal."""
-    assert c.pedestals is not None
-    with np.errstate(over="ignore", invalid="ignore"):
-        pedestals = c.pedestals if c.offset is None else c.pedestals + c.offset
-    return list(zip(pedestals, _factor(c.gain, pedestals), strict=True))
-
-
-def _epix10ka(c: Constants, otherwise: int) -> list[Range]:
-    """Fold seven gain ranges to two by the configuration bits: data bit 14 off, and on.
-
-    Pixels whose bits name no range get pedestal 0 and the factor ``otherwise``.
-    """
-    assert c.pedestals is not None
-    assert c.config is not None
-    factor = _factor(c.gain, c.pedestals)
-    out = []
-    for bit in (0, 32):
-        bits = c.config | np.uint8(bit)
-        here = [(bits & m) == value for m, value in EPIX10KA]
-        out.append((np.select(here, c.pedestals, 0), np.select(here, factor, otherwise)))
-    return out
-
-
 def _finite(ranges: list[Range]) -> NDArray[np.bool_]:
     return np.asarray(np.logical_and.reduce([np.isfinite(a) for r in ranges for a in r]))
 
@@ -340,24 +234,3 @@ def _mask_out(good: NDArray[np.bool_], unfit: NDArray[np.bool_], why: str) -> li
     number = int((good & unfit).sum())
     good &= ~unfit
     return [f"{number} pixels masked: {why}"] if number else []
-
-
-def _plane(
-    pedestal: NDArray[Any], factor: NDArray[Any], good: NDArray[np.bool_], undefined: np.float32
-) -> tuple[F32, F32]:
-    """Fold the mask into one range; good pixels without gain get the factor ``undefined``."""
-    finite = np.isfinite(pedestal) & np.isfinite(factor)
-    folded = (np.where(finite, factor, 0) * good).astype(np.float32)
-    folded[good & (folded == 0)] = undefined
-    return np.where(finite, pedestal, 0).astype(np.float32), folded
-
-
-def _pack(
-    dettype: str, planes: list[tuple[F32, F32]], undefined: np.float32
-) -> tuple[Jungfrau | Epix10ka, Any]:
-    """Lay the planes out for the kernel, and name it."""
-    if dettype == "epix10ka":
-        return Epix10ka(*(a.ravel() for plane in planes for a in plane)), epix10ka_tile
-    pedestal, factor = (a.ravel() for a in planes[0])
-    switched = np.concatenate([np.stack([a.ravel() for a in p], axis=-1) for p in planes[1:]])
-    return Jungfrau(pedestal, factor, switched, float(undefined)), jungfrau_tile

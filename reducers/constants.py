@@ -19,6 +19,9 @@ from ffb.uncalibrated import Uncalibrated
 #: Constants that may come from a file, by the names they have in the configuration.
 FILES = ("pedestals", "gain", "offset", "status")
 
+#: Gain ranges by detector type; all others have one.
+RANGES = {"jungfrau": 3, "epix10ka": 7}
+
 
 def from_files(
     constants: Constants, setting: CalibrationConfig, locate: Callable[[str], Path] = Path
@@ -110,15 +113,20 @@ def load(path: Path, name: str, detector: str) -> tuple[NDArray[Any], str]:
 def _shaped(array: NDArray[Any], name: str, constants: Constants) -> NDArray[Any]:
     """Bring an array to (gain ranges, segments, rows, columns); a segment axis may be left out.
 
-    A mask, and a status for all gain ranges, have no gain ranges.
+    So may the axis of gain ranges where there is but one. A mask, and a status for all gain
+    ranges, have no gain ranges.
     """
     if array.dtype.kind not in "iufb":
         raise LookupError(f"{constants.detector}: {name} holds {array.dtype}, no numbers")
-    if name == "mask":
-        return array[None] if array.ndim == 2 else array
-    if array.ndim == 3 and constants.shape[0] == 1 and name != "status":
+    if array.ndim == 2:
+        array = array[None]
+    if name in ("mask", "status"):
+        return array
+    if array.ndim == 3 and constants.dettype not in RANGES:
+        array = array[None]
+    elif array.ndim == 3 and constants.shape[0] == 1:
         array = array[:, None]
-    return array if name == "status" else np.ascontiguousarray(array, np.float32)
+    return np.ascontiguousarray(array, np.float32)
 
 
 def _read_out(array: NDArray[Any], constants: Constants) -> tuple[NDArray[Any], str]:

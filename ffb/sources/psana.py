@@ -113,13 +113,19 @@ class Meaning:
 
         ``geometry`` names a file in psana's geometry format to be used instead of the store's;
         without either, the default that psana ships for the type of detector is taken. With
-        ``store`` false, psana's calibration store is not asked.
+        ``store`` false, psana's calibration store is not asked, and a detector that psana has no
+        class for has no constants.
 
         Raises ``LookupError`` for a detector that psana has no class for, and when the store does
         not answer.
         """
         known = [k for k in self._manager.det_classes["normal"] if k[0] == detector]
         areas = [k for k in known if hasattr(self._manager.det_classes["normal"][k], "_pedestals")]
+        if not areas and not store and not geometry:
+            number = max(
+                (len(n) for (d, _), n in self.segments.items() if d == detector), default=1
+            )
+            return Constants(detector, self.dettype(detector), (number, 0, 0))
         if not areas:
             known = sorted({name for name, _ in self._manager.det_classes["normal"]})
             raise LookupError(

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from ffb.reducers.calibration import EPIX10KA, calibration_of
+from ffb.reducers.calibration import calibration_of
+from ffb.reducers.gain_ranges import EPIX10KA
 from ffb.sources.psana import Meaning
 from ffb.sources.standins import import_psana
 from ffb.sources.xtc2_specs import SPECS, Service

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from ffb.reducers import calibration as cal
-from ffb.source import Constants
 from tests.unit.calibrations import (
     EPIX,
     JF,
@@ -166,11 +165,3 @@ def test_what_cannot_be_calibrated_says_how_to_go_without(c, message):
     with pytest.raises(LookupError, match=message) as error:
         cal.calibration_of(c)
     assert f'{c.detector} = "none"' in str(error.value)
-
-
-def test_a_detector_without_calibration_says_what_can_be_done():
-    for kind in ("epix100", "opal", "rayonix"):
-        with pytest.raises(LookupError, match=f"type '{kind}' are not calibrated yet") as error:
-            cal.calibration_of(Constants("cam", kind, (1, 4, 4), pedestals=np.zeros((1, 1, 4, 4))))
-        assert 'cam = "none" in [calibration]' in str(error.value)
-        assert 'constants = "none", mask' in str(error.value)
