@@ -1,0 +1,169 @@
+"""Constant-fraction discriminator: when pulses come, whatever their height."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb.compile import kernel
+from ffb.reducers.trace import median
+from ffb.shot import Input
+
+
+class Discriminator(NamedTuple):
+    """Settings of :func:`find`, checked.
+
+    A region is where the trace is above ``threshold``, in units of the trace's standard deviation
+    if ``relative``; ``sign`` is that of pulses, 0 for the larger excursion of the trace's two;
+    ``weights`` (taps,) float64 smooth; ``shift`` [samples] is from the crossing to the hit;
+    ``whole`` says that samples are integers.
+    """
+
+    threshold: float
+    relative: bool
+    sign: float
+    weights: NDArray[np.float64]
+    offset: int
+    multiplier: float
+    shift: int
+    whole: bool
+
+
+class Found(NamedTuple):
+    """What :func:`find` found: hits, also those beyond the room for them; level and noise."""
+
+    n: int
+    level: float
+    noise: float
+
+
+def discriminator(
+    given: Input,
+    threshold: float,
+    relative: bool,
+    sign: int,
+    taps: int,
+    offset: int,
+    multiplier: float,
+) -> tuple[Discriminator | None, list[str]]:
+    """Check the settings against the waveform: a discriminator, or what does not fit."""
+    (size,) = given.shape
+    problems = []
+    if not 0 <= threshold < np.inf:
+        problems.append(f"threshold: {threshold} must be a number, 0 or above")
+    if taps < 1 or taps % 2 == 0 or taps > size:
+        problems.append(
+            f"taps: {taps} must be odd, so that smoothing does not shift, and 1..{size}"
+        )
+    if not 0 < offset < size:
+        problems.append(f"offset: {offset} must be 1..{size - 1} samples")
+    if not -np.inf < multiplier < 0:
+        problems.append(f"multiplier: {multiplier} must be below 0, or nothing crosses it")
+    if problems:
+        return None, problems
+    at = np.arange(taps) - taps // 2
+    weights = np.exp(-0.5 * (at / max((taps - 1) / 6, 1e-9)) ** 2)
+    made = Discriminator(
+        threshold,
+        relative,
+        float(sign),
+        weights / weights.sum(),
+        offset,
+        multiplier,
+        round(offset * (1 + multiplier)),
+        np.dtype(given.dtype).kind in "iu",
+    )
+    return made, []
+
+
+@kernel
+def _smooth(waveform: NDArray[Any], level: float, weights: NDArray[np.float64], at: int) -> Any:
+    """Sample ``at`` above ``level``, smoothed; the trace goes on at ``level`` beyond its ends."""
+    first = at - weights.size // 2
+    skip = max(-first, 0)
+    stop = min(weights.size, waveform.size - first)
+    if stop <= skip:
+        return 0.0
+    w, x = weights[skip:stop], waveform[first + skip : first + stop]
+    total = 0.0
+    for i in range(x.size):
+        total += w[i] * (np.float64(x[i]) - level)
+    return total
+
+
+@kernel
+def _crossing(
+    waveform: NDArray[Any], level: float, sign: float, c: Discriminator, first: int, last: int
+) -> Any:
+    """Last sample before the discriminator rises through 0, -1 if not once, and how far behind."""
+    at, rest, rises, falls, before = -1, 0.0, 0, 0, 0.0
+    for i in range(first, last):
+        near = _smooth(waveform, level, c.weights, i)
+        far = _smooth(waveform, level, c.weights, i + c.offset)
+        now = sign * (near + c.multiplier * far)
+        if i > first and before < 0.0 and now >= 0.0:
+            rises += 1
+            at, rest = i - 1, before / (before - now)
+        falls += i > first and before >= 0.0 and now < 0.0
+        before = now
+    return at if rises == 1 and falls == 0 else -1, rest
+
+
+@kernel
+def find(
+    waveform: NDArray[Any],
+    c: Discriminator,
+    samples: NDArray[np.int64],
+    times: NDArray[np.float64],
+    heights: NDArray[np.float64],
+) -> Any:
+    """Find hits and fill in the first of them, as many as there is room for: :class:`Found`.
+
+    With the median of the trace as level, s the smoothed trace above it and D = s[i] + multiplier
+    s[i + offset], a region of samples above the threshold, moved by -shift, is a hit if D rises
+    through 0 within it exactly once and falls never. ``samples`` is the last sample with D < 0,
+    ``times`` [samples] the crossing between it and the next on a straight line, both moved back by
+    shift = round(offset (1 + multiplier)); ``heights`` the largest sample of the region.
+    """
+    n, number = waveform.size, 0
+    level = median(waveform, c.whole)
+    if level != level:
+        return Found(0, level, level)
+    total, squares = 0.0, 0.0
+    for v in waveform:
+        x = np.float64(v) - level
+        total += x
+        squares += x * x
+    noise = np.sqrt(max(squares / n - (total / n) ** 2, 0.0))
+    sign = c.sign
+    if sign == 0.0:
+        lo, hi = waveform[0], waveform[0]
+        for v in waveform:
+            lo = v if v < lo else lo
+            hi = v if v > hi else hi
+        sign = -1.0 if level - np.float64(lo) > np.float64(hi) - level else 1.0
+    limit = c.threshold * noise if c.relative else c.threshold
+    i = 0
+    while i < n:
+        height = sign * (np.float64(waveform[i]) - level)
+        if not height > limit:
+            i += 1
+            continue
+        start = i
+        while i < n:
+            x = sign * (np.float64(waveform[i]) - level)
+            if not x > limit:
+                break
+            height = max(height, x)
+            i += 1
+        first, last = max(start - c.shift, 0), min(i - c.shift, n)
+        at, rest = _crossing(waveform, level, sign, c, first, last)
+        if at >= 0:
+            if number < samples.size:
+                samples[number] = at + c.shift
+                times[number] = at + c.shift + rest
+                heights[number] = height
+            number += 1
+    return Found(number, level, noise)

@@ -1,0 +1,99 @@
+"""Hits of a waveform by a constant-fraction discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
+
+import numpy as np
+
+from ffb import Feature, Vector, Waveform, reducer
+from ffb.reducers.discriminator import Discriminator, discriminator, find
+from ffb.reducers.trace import common_problems
+from ffb.shot import Input
+
+
+class Params(NamedTuple):
+    """Where to look for hits, and when one is.
+
+    ``dt`` [ns] is the distance of samples. Candidates are the regions where the waveform is above
+    its median by more than ``threshold`` times its standard deviation, or by ``threshold`` in its
+    own unit unless ``relative``. ``sign`` is -1 for pulses that go down, 0 for those of the larger
+    excursion. ``taps`` is the length of the Gaussian that smooths, 3 sigma to either side, odd; 1
+    does not smooth. The discriminator is D = s[i] + ``multiplier`` s[i + ``offset``]. Up to
+    ``capacity`` hits are kept.
+    """
+
+    dt: float
+    threshold: float = 4.0
+    relative: bool = True
+    sign: int = 0
+    taps: int = 35
+    offset: int = 25
+    multiplier: float = -0.75
+    capacity: int = 32
+
+
+class Constants(NamedTuple):
+    """The same, checked."""
+
+    discriminator: Discriminator
+    dt: float
+    capacity: int
+
+
+class Hits(NamedTuple):
+    """Hits in the order of time; places beyond the last are 0 samples and NaN."""
+
+    n: Annotated[int, Feature("1", "hits found, also those beyond the capacity")]
+    sample: Annotated[Vector, Feature("1", "sample before each hit", ("hit",), "<i8")]
+    time: Annotated[
+        Vector, Feature("ns", "time of each hit from the first sample", ("hit",), "<f8")
+    ]
+    amplitude: Annotated[
+        Vector, Feature("@", "largest sample of each hit, above the baseline", ("hit",), "<f8")
+    ]
+    overflow: Annotated[bool, Feature("1", "whether there were more hits than the capacity")]
+    baseline: Annotated[float, Feature("@", "median of the waveform; NaN if a sample is")]
+    noise: Annotated[float, Feature("@", "standard deviation of the waveform, pulses included")]
+
+
+@reducer(version=1)
+def waveform_cfd(waveform: Waveform, constants: Constants) -> Hits:
+    """Hits of a waveform by a constant-fraction discriminator.
+
+    A region above the threshold is a hit if D, which is negative on the leading edge of a pulse
+    and positive behind it, rises through 0 in it exactly once and never falls; regions are moved
+    by -shift before and hits by shift = round(offset (1 + multiplier)) after. ``sample`` is what
+    smalldata_tools calls hitIndices; it smooths with an even number of taps, which moves all hits
+    by half a sample. ``time`` is on the straight line between the samples about the crossing.
+    A waveform with NaN or infinite samples has no hits, and NaN as baseline and noise.
+    """
+    c = constants
+    samples = np.zeros(c.capacity, np.int64)
+    times, heights = np.full(c.capacity, np.nan), np.full(c.capacity, np.nan)
+    found = find(waveform, c.discriminator, samples, times, heights)
+    return Hits(
+        found.n, samples, times * c.dt, heights, found.n > c.capacity, found.level, found.noise
+    )
+
+
+@waveform_cfd.prepare
+def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
+    """Check the parameters against the waveform; ``ValueError`` lists what does not fit."""
+    p = params
+    made, problems = discriminator(
+        inputs["waveform"], p.threshold, p.relative, p.sign, p.taps, p.offset, p.multiplier
+    )
+    problems += common_problems(p.dt, p.sign, (1, 0, -1))
+    if p.capacity < 1:
+        problems.append(f"capacity: {p.capacity} is too small; at least 1")
+    if made is None or problems:
+        raise ValueError("\n".join(problems))
+    return Constants(made, p.dt, p.capacity)
+
+
+def example() -> tuple[Params, dict[str, Input]]:
+    """Parameters, and an input to try them on."""
+    params = Params(0.5, threshold=0.5, taps=3, offset=2, multiplier=-0.8, capacity=8)
+    return params, {"waveform": Input("value", "<u2", (128,), "V")}
