@@ -328,7 +328,9 @@ def columns_of(
         if len(shape) != len(meta.dims):
             raise TypeError(f"{f} declares axes {meta.dims}, has shape {shape}")
         u = _unit(meta.unit, unit)
-        out.append(Column(f"{name}/{f}", dtype, shape, meta.dims, u, meta.doc, name))
+        length = f"{name}/{meta.length}" if meta.length else ""
+        column = Column(f"{name}/{f}", dtype, shape, meta.dims, u, meta.doc, name, length=length)
+        out.append(column)
     return tuple(out)
 
 

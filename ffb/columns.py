@@ -1,17 +1,27 @@
 """One column of a run's file under numpy's indexing: committed rows, wherever they stand.
 
-Exports :class:`FileColumn`.
+Exports :class:`FileColumn` and :class:`Ragged`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffb.contents import Shown
 from ffb.segments import Segments
+
+
+class Ragged(NamedTuple):
+    """Lists of some rows: ``values`` end to end, ``lengths`` (rows,) int64 of each.
+
+    ``np.split(values, np.cumsum(lengths)[:-1])`` gives them one by one.
+    """
+
+    values: NDArray[Any]
+    lengths: NDArray[np.int64]
 
 
 class FileColumn:
@@ -22,7 +32,7 @@ class FileColumn:
         self._run, self._shown, self._row_shape = run, shown, column.shape
         self.name, self.unit, self.doc = column.name, column.unit, column.doc
         self.dims, self.reducer, self.dtype = column.dims, column.reducer, np.dtype(column.dtype)
-        self.codec, self.chunk = column.codec, column.chunk
+        self.codec, self.chunk, self.length = column.codec, column.chunk, column.length
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,6 +61,19 @@ class FileColumn:
         low, high = int(index.min()), int(index.max())
         # One block and a choice from it: HDF5's own selection of points is far slower.
         return self._read(slice(low, high + 1, 1), rest)[index - low]
+
+    def ragged(self, rows: slice = slice(None)) -> Ragged:
+        """Lists of a slice of rows without the places that are not used.
+
+        A list that was longer than there is room for has the entries that there was room for.
+        Raises ``TypeError`` for a column that holds no lists.
+        """
+        if not self.length:
+            raise TypeError(f"{self.name} holds no lists, no column counts its entries; index it")
+        count = FileColumn(self._run, self._run.shown[self.length])[rows]
+        lengths = np.clip(count.astype(np.int64), 0, self._row_shape[0])
+        values = self[rows, : int(lengths.max(initial=0))]
+        return Ragged(values[np.arange(values.shape[1]) < lengths[:, None]], lengths)
 
     def _index(self, rows: Any) -> NDArray[Any]:
         n, index = len(self), np.asarray(rows)

@@ -41,6 +41,7 @@ def dataset(run: RunFile, names: Iterable[str], rows: slice) -> xarray.Dataset:
             if fits:
                 coords[axis] = (axis, values, {"unit": unit})
         attrs = {"unit": column.unit, "doc": column.doc, "reducer": column.reducer}
+        attrs |= {"length": column.length} if column.length else {}
         data[name] = (("shot", *axes), run[name][rows], attrs)
     about = {"exp": run.info.exp, "run": run.info.run, "complete": int(run.complete)}
     return xr.Dataset(data, coords, about)

@@ -81,7 +81,8 @@ class Live:
             if c.name not in core and not c.name.endswith(PRESENT) and c.dtype[1] in "fiub"
         ]
         self.scalars = [c for c in shown if not c.shape]
-        self.arrays = [c for c in shown if 1 <= len(c.shape) <= 2 and min(c.shape) > 0]
+        arrays = (c for c in shown if 1 <= len(c.shape) <= 2 and min(c.shape) > 0)
+        self.arrays = [c for c in arrays if not c.length]  # entries of lists have no mean by place
         self.motors = [c.name for c in self.scalars if c.name.startswith(MOTOR) and not c.reducer]
         n, self.norm = len(self.scalars), _normaliser(self.scalars)
         self.strip, self.scan = Moments(n, STRIP_BINS), Moments(n, STEPS)

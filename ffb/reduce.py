@@ -76,7 +76,9 @@ class Feature:
 
     In ``unit``, ``@`` stands for the unit of the input: ``"@ ns"`` of volts is ``"V ns"``.
     ``dtype`` is needed for features with axes; ``float``, ``int`` and ``bool`` bring their own.
-    ``when`` names a boolean parameter: the feature exists only where that is true.
+    ``when`` names a boolean parameter: the feature exists only where that is true. ``length`` names
+    the feature, an ``int``, that counts the entries of a *list*: along its first axis, which is as
+    long as the reducer has room, the places that are not used hold NaN, or 0 in whole numbers.
     """
 
     unit: str
@@ -84,6 +86,7 @@ class Feature:
     dims: tuple[str, ...] = ()
     dtype: str = ""
     when: str = ""
+    length: str = ""
 
 
 class Axis(NamedTuple):
@@ -187,6 +190,12 @@ def features_of(name: str, features: Any) -> dict[str, tuple[str, Feature]]:
             raise TypeError(f"{where}: a feature with axes needs dims and dtype")
         dtype = np.dtype(meta.dtype or _SCALARS[base]).newbyteorder("<").str
         out[f] = dtype, meta
+    for f, (_, meta) in out.items():
+        if meta.length and (not meta.dims or out.get(meta.length, ("",))[0] != _SCALARS[int]):
+            raise TypeError(
+                f"{name}.{f}: length={meta.length!r} must name an int among the features, and"
+                " counts along the first of dims"
+            )
     return out
 
 

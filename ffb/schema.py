@@ -23,7 +23,8 @@ class Column(NamedTuple):
     that of one row; ``dims`` names its axes; ``dtype`` is a little-endian numpy string; ``unit``
     is ``"1"`` if it has none; ``reducer`` is the configured name it comes from, ``""`` for what
     ffb itself adds. ``codec`` names the compression of its chunks, ``""`` for none, and ``chunk``
-    the rows of a chunk then.
+    the rows of a chunk then. ``length`` names the column that counts the entries of a *list*: the
+    first axis holds that many of them, at most its size, and missing values after them.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Column(NamedTuple):
     reducer: str = ""
     codec: str = ""
     chunk: int = 0
+    length: str = ""
 
     @property
     def row_bytes(self) -> int:
@@ -79,8 +81,11 @@ class Schema:
 
     @cached_property
     def packed(self) -> bytes:
-        """The schema as msgpack: a list of columns, each a list of its fields."""
-        return bytes(msgpack.packb([tuple(c) for c in self.columns]))
+        """The schema as msgpack: a list of columns, each a list of its fields.
+
+        Columns that are no lists leave out ``length``, so that ids are what they were before it.
+        """
+        return bytes(msgpack.packb([tuple(c) if c.length else tuple(c[:-1]) for c in self.columns]))
 
     @cached_property
     def id(self) -> bytes:

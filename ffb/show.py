@@ -62,7 +62,7 @@ def reducer(name: str) -> int:
         (
             k,
             dtype,
-            ", ".join(f.dims) or "-",
+            (", ".join(f.dims) or "-") + (f"; {f.length} of them" if f.length else ""),
             f.unit.replace("@", "the input's"),
             f"{f.doc}, if {f.when}" if f.when else f.doc,
         )

@@ -109,6 +109,10 @@ def parse_schema(frame: Frame) -> Schema:
     if [c[:3] for c in schema.columns[: len(CORE)]] != [c[:3] for c in CORE]:
         raise WireError(f"a schema begins with {', '.join(c.name for c in CORE)}")
     limit("values in a row", sum(prod(c.shape) for c in schema.columns), MAX_CELLS)
+    for c in (c for c in schema.columns if c.length):
+        count = schema.by_name.get(c.length)
+        if not c.shape or count is None or count.shape or count.dtype[1] not in "iu":
+            raise WireError(f"column {c.name[:40]!r}: {c.length[:40]!r} does not count its entries")
     _check_places({c.name for c in schema.columns})
     return schema
 
@@ -141,10 +145,12 @@ def check_coords(schema: Schema, reducers: Mapping[str, Any]) -> None:
 
 
 def _column(row: Any) -> Column:
-    if type(row) is not list or len(row) != len(Column._fields):
+    fields = len(Column._fields)
+    if type(row) is not list or len(row) not in {fields - 1, fields}:
         raise WireError(f"a column has the fields {', '.join(Column._fields)}")
-    name, dtype, shape, dims, unit, doc, reducer, codec, chunk = row
+    name, dtype, shape, dims, unit, doc, reducer, codec, chunk, length = [*row, ""][:fields]
     texts = {"name": name, "unit": unit, "doc": doc, "reducer": reducer, "codec": codec}
+    texts["length"] = length
     for field, value in texts.items():
         typed(field, value, str)
         limit(f"letters of {field}", len(value), 4096 if field == "doc" else MAX_TEXT)
@@ -163,4 +169,4 @@ def _column(row: Any) -> Column:
         raise WireError(f"{where}: a chunk has a power of two of rows, at most {MAX_CHUNK}")
     if codec and (codec not in CODECS or not shape or not chunk):
         raise WireError(f"{where}: codec {codec[:40]!r} for {chunk} rows of {shape}")
-    return Column(name, dtype, tuple(shape), tuple(dims), unit, doc, reducer, codec, chunk)
+    return Column(name, dtype, tuple(shape), tuple(dims), unit, doc, reducer, codec, chunk, length)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -146,8 +146,9 @@ def _begun(record: Mapping[str, Any]) -> Written:
 def schema_of(packed: bytes) -> Schema:
     """Undo ``Schema.packed``."""
     rows: list[list[Any]] = msgpack.unpackb(packed)
+    made: Iterator[list[Any]]
     made = ([tuple(x) if isinstance(x, list) else x for x in row] for row in rows)
-    return Schema(tuple(Column._make(row) for row in made))
+    return Schema(tuple(Column(*row) for row in made))
 
 
 def counts_of(record: Mapping[str, Any]) -> Counts:

@@ -109,6 +109,8 @@ def _describe(dataset: h5py.Dataset, column: Column, provenance: Provenance) -> 
         ("reducer_version", str(made.get("version", "")) if isinstance(made, Mapping) else ""),
     ):
         dataset.attrs[key] = value
+    if column.length:
+        dataset.attrs["length"] = column.length
     for i, dim in enumerate(["shot", *column.dims]):
         dataset.dims[i].label = dim
 

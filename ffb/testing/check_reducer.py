@@ -2,14 +2,14 @@
 
 ``check_reducer(roi, *example())`` asserts that the compiled reducer gives what its plain Python
 functions give; that a shot's features depend on that shot alone, whatever came before and however
-shots are batched; that an absent shot is missing and changes nothing else; that neither frames nor
-constants are written to.
+shots are batched; that an absent shot is missing and changes nothing else; that lists end where
+their counts say; that neither frames nor constants are written to.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from ffb.bind import columns_of
 from ffb.fuse import RUN, Member
 from ffb.guard import Guard
 from ffb.reduce import Area, Reducer, Tile, TileReducer
-from ffb.schema import Schema
+from ffb.schema import Column, Schema
 from ffb.shot import FrameBlock, Input
 from ffb.stages import AreaPass, ShotStage
 from ffb.uncalibrated import Uncalibrated
@@ -92,7 +92,11 @@ def _taken(columns: Any, arrays: Mapping[str, NDArray[Any]], row: int) -> dict[s
 
 
 def _compare(
-    name: str, reduce: Callable[[list[int], list[int]], Rows], expected: Rows, rtol: float
+    name: str,
+    columns: Iterable[Column],
+    reduce: Callable[[list[int], list[int]], Rows],
+    expected: Rows,
+    rtol: float,
 ) -> None:
     """Hold ``reduce(shots, absent) -> rows`` against ``expected``, and against itself."""
     shots = list(range(len(expected)))
@@ -112,9 +116,16 @@ def _compare(
         if k != 1:
             _equal(whole[k], gapped[k], f"{name}: shot {k} beside an absent one")
     for column, value in gapped[1].items():
-        missing = np.isnan(value) if np.asarray(value).dtype.kind == "f" else value == 0
-        assert np.all(missing), f"{column}: absent, but {value}"
+        assert _missing(value), f"{column}: absent, but {value}"
+    for c in (c for c in columns if c.length):
+        for k in shots:
+            unused = whole[k][c.name][max(int(whole[k][c.length]), 0) :]
+            assert _missing(unused), f"{c.name} of shot {k}: {unused} after its last entry"
     assert whole[0][f"{name}/present"]
+
+
+def _missing(value: Any) -> bool:
+    return bool(np.all(np.isnan(value) if np.asarray(value).dtype.kind == "f" else value == 0))
 
 
 def _equal(a: Mapping[str, Any], b: Mapping[str, Any], text: str) -> None:
@@ -175,7 +186,7 @@ def _check_tile(
 
     before = [image.copy() for image in images]
     features = [{f: getattr(e, f) for f in r.selected(params)} for e in expected]
-    _compare(r.name, reduce, features, rtol)
+    _compare(r.name, columns, reduce, features, rtol)
     np.testing.assert_array_equal(images, before, err_msg=f"{r.name} writes to its frames")
 
 
@@ -221,5 +232,5 @@ def _check_shot(
         return [_taken(schema.columns, batch.columns, row) for row in range(len(shots))]
 
     features = [{f: getattr(e, f) for f in r.selected(params)} for e in expected]
-    _compare(r.name, reduce, features, rtol)
+    _compare(r.name, columns, reduce, features, rtol)
     assert not errors, errors

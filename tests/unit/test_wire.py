@@ -51,6 +51,7 @@ columns = st.builds(
     reducer=text,
     codec=st.just(""),
     chunk=st.sampled_from([0, 1, 16]),
+    length=st.just(""),
 )
 
 
