@@ -159,9 +159,9 @@ class Aggregator:
             if other.info != info:
                 other.gone_on(name)
         run, seq = self._runs.get(info), message.header.seq
-        if run is None and not self._is_closed(info):
+        if run is None and not self._is_closed(info, name):
             self._recall(info, name)
-        if (run is None and self._is_closed(info)) or (run and len(run.joined) >= MAX_PRODUCERS):
+        if self._is_closed(info, name) or (run and len(run.joined) >= MAX_PRODUCERS):
             self._refuse(run, info, name, message)
             return
         parameters = Parameters.of(message.schema, message.body)
@@ -172,8 +172,12 @@ class Aggregator:
             log.info("exp=%s run=%d opened by producer=%s", info.exp, info.run, name[0])
         run.begin(name, parameters, seq, now)
 
-    def _is_closed(self, info: RunInfo) -> bool:
-        return any(c.info == info for c in self.closed)
+    def _is_closed(self, info: RunInfo, name: Name) -> bool:
+        """Whether a run is closed in which this process took part.
+
+        Another one may come when all were dead for too long: its shots go to a file of their own.
+        """
+        return any(c.info == info and _seq_of(c.counts, name) is not None for c in self.closed)
 
     def _recall(self, info: RunInfo, name: Name) -> None:
         """Take a run as closed that an earlier life ended, if it knew this very process."""
@@ -188,10 +192,12 @@ class Aggregator:
     def _refuse(self, run: Run | None, info: RunInfo, name: Name, message: Message) -> None:
         header: Header = message.header
         covered = [_seq_of(c.counts, name) or 0 for c in self.closed if c.info == info]
+        if closed := self._is_closed(info, name):
+            run = None
         if run is None and header.seq <= max(covered, default=0):  # only the word of it got lost
             self._arrivals.settle(name, header.seq, max(header.n, 1))
             return
-        reason = "the run is closed" if self._is_closed(info) else "no begin_run came first"
+        reason = "the run is closed" if closed else "no begin_run came first"
         if header.n or header.kind == "begin_run":
             log.warning(
                 "exp=%s run=%d producer=%s refused kind=%s rows=%d: %s",

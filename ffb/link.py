@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ffb.batch import Batch
 from ffb.ring import SPARE, Kept, Ring
 from ffb.ringfile import RingError, RingFile
 from ffb.schema import Schema
+from ffb.sink import Provenance
 from ffb.sockets import (
     ACK,
     DATA,
@@ -52,7 +53,8 @@ class Link(End):
 
     ``key`` is the file with the aggregator's public CURVE key, needed for addresses of other
     hosts. Batches given to :meth:`send` belong to the link: they are kept, not copied, until
-    committed. ``resent`` counts messages sent again after a reconnection, ``connected`` says
+    committed. ``promised`` says that a run is being prepared whose begin_run is not sent yet.
+    ``resent`` counts messages sent again after a reconnection, ``connected`` says
     whether the aggregator is there, ``held`` whether its disk keeps it from committing.
 
     With a ``file`` every message lies in a ring in shared memory before it is sent. Where that
@@ -78,7 +80,7 @@ class Link(End):
         self._after = after
         self.resent, self.connected, self.held = 0, False, False
         self._window = Window(window_bytes)
-        self.alarm = ""
+        self.alarm, self.promised = "", False
         self._file = file
         self._ring: Ring | None = None
         self._expected, self._fits = 0, True
@@ -138,7 +140,7 @@ class Link(End):
         return out
 
     def note(self, timestamp: int) -> None:
-        """Note that a shot was read, so that it is in the books should we be killed."""
+        """Note that a shot was taken, so that it is in the books should we be killed."""
         if self._ring is not None:
             self._ring.note(timestamp)
 
@@ -164,12 +166,30 @@ class Link(End):
                 " before a batch, and wait or count the shots as lost"
             )
         header = header._replace(producer=self.producer, epoch=self.epoch, seq=self._window.seq + 1)
+        self.promised = self.promised and header.kind != "begin_run"
         sent = self._window.keep(header.kind, encode(header, schema, body))
-        if self._file is not None:
-            self._store(self._file, header.kind, sent, place)
+        read = header.counts["read"]
+        self._store(sent.size, lambda r: r.put(sent.seq, header.kind, sent.frames, read, place))
         if self.connected:
             self._data(sent)
         return sent.seq
+
+    def promise(self, header: Header, schema: Schema, body: Provenance) -> None:
+        """Say how the next message is to begin its run should we be killed before we can send it.
+
+        Shots noted from here on are of that run; what stands there is sent by our successor alone.
+        """
+        seq = self._window.seq + 1
+        header = header._replace(producer=self.producer, epoch=self.epoch, seq=seq)
+        frames = encode(header, schema, body)
+        self.promised = True
+        self._store(sum(map(len, frames)), lambda ring: ring.promise(seq, frames))
+
+    def withdraw(self) -> None:
+        """Take the promise back: the run will not be begun, and its shots are in no books."""
+        self.promised = False
+        if self._ring is not None:
+            self._ring.withdraw()
 
     def restore(self, messages: Iterable[Kept], acked: int) -> None:
         """Take over what an earlier process of our name and epoch had under way."""
@@ -215,18 +235,21 @@ class Link(End):
         self._monitor.close(0)
         super().close()
 
-    def _store(self, file: RingFile, kind: str, sent: Sent, place: int) -> None:
+    def _store(self, size: int, put: Callable[[Ring], bool]) -> None:
+        """Put a message of ``size`` bytes into the ring, which is made with the first one."""
+        if (file := self._file) is None:
+            return
         first, self._fits = self._ring is None, False
         try:
             ring = self._ring = self._ring or file.make(self._window.most + SPARE, self.epoch)
         except RingError as e:
             self.unprotected(str(e))
             return
-        kept = ring.put(sent.seq, kind, sent.frames, place)
+        kept = put(ring)
         if first:
             file.install()
         if not kept:
-            self.unprotected(f"a message of {sent.size} bytes found no room in the ring")
+            self.unprotected(f"a message of {size} bytes found no room in the ring")
 
     def _ring_room(self, ring: Ring) -> bool:
         """Whether a batch fits into the ring; looked up again after each change."""

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -215,15 +216,11 @@ class Plan:
 
     def provenance(self) -> Provenance:
         """Where the numbers of this run come from."""
-        config, members = self.config, self._bound.members
-        return Provenance(
-            config.text,
-            {m.name: self._origin(m) for m in members},
-            {d.area.detector: dict(d.ids) for d in self._bound.detectors.values()},
-            _versions(),
-            platform.node(),
-            shlex.join(sys.argv),
-            tuple(self.notes),
+        return replace(
+            origin(self.config),
+            reducers={m.name: self._origin(m) for m in self._bound.members},
+            constants={d.area.detector: dict(d.ids) for d in self._bound.detectors.values()},
+            notes=tuple(self.notes),
         )
 
     def _origin(self, m: Member) -> dict[str, Any]:
@@ -266,6 +263,13 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     infinite = isinstance(value, float) and not np.isfinite(value)
     return str(value) if infinite or isinstance(value, Path) else value
+
+
+def origin(config: Config) -> Provenance:
+    """What is known of the numbers of a run before it has a plan."""
+    return Provenance(
+        config.text, versions=_versions(), host=platform.node(), command=shlex.join(sys.argv)
+    )
 
 
 def _versions() -> dict[str, str]:

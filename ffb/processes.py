@@ -89,6 +89,7 @@ def reduce(
                         runs = worker.loop(1 if once else None)
                     finally:  # a run that failed has sent what it took, and that must arrive
                         drained = link.drain(GRACE_S if worker.stopping else patience)
+                        drained &= not link.promised  # its shots are for our successor to tell
         finally:
             if file is not None:
                 file.close(remove=drained)

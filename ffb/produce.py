@@ -12,9 +12,11 @@ from ffb.batch import Batch, compressed
 from ffb.config import Config, ConfigError
 from ffb.health import SECOND, Rate
 from ffb.losses import Losses
-from ffb.plan import Plan
+from ffb.plan import Plan, origin
+from ffb.schema import CORE, Schema
 from ffb.shed import Shedder, Stratum
 from ffb.shot import BeginStep, Idle, Item, Shot
+from ffb.source import Taking
 from ffb.wire import EndRun, Header
 
 if TYPE_CHECKING:
@@ -51,7 +53,11 @@ class Producer:
         self._sent: dict[str, Any] = {}  # the books as of the last message
         self._hand = 0  # timestamp of a shot that is neither in a batch nor lost yet
         self._opened = self._pumped = self._told = 0
+        self._refused = False  # whether the run passes by
         self._rates = Rate(), Rate()
+        self._taking = isinstance(source, Taking)
+        if isinstance(source, Taking):
+            source.note = self._note
 
     def stop(self) -> None:
         """Finish the shot in hand, send what is there, and end; safe in a signal handler."""
@@ -70,16 +76,20 @@ class Producer:
     def _take(self, run: Run) -> None:
         info = run.info
         self.read, self.reduced, self.losses, self.shed = 0, 0, Losses(), Shedder()
-        self._sent, self._opened = self.counts, 0
+        self._sent, self._opened, self._refused = self.counts, 0, False
         self._say(f"preparing run {info.run}")
+        head = Header("begin_run", info.exp, info.run, info.began)
+        if self._taking:  # its shots may be taken before we know what is made of them
+            self.link.promise(head, Schema(CORE), origin(self.config))
         try:
             plan = Plan.make(self.config, run)
         except ConfigError as e:
+            self.link.withdraw()
+            self._refused = True
             if self.runs == 0:
                 raise
             self._refuse(run, e)
             return
-        head = Header("begin_run", info.exp, info.run, info.began)
         log.info("run %d begins: %d columns", info.run, len(plan.schema.columns))
         resume = self._resume if self._resume and self._resume.info == info else None
         self._admitted()
@@ -143,7 +153,8 @@ class Producer:
         """Take a shot or lose it; true when the batch is full."""
         self._hand, full = shot.timestamp, False
         self.read += 1
-        self.link.note(self._hand)
+        if not self._taking:
+            self.link.note(self._hand)
         try:
             plan.fill(shot)
             if kept := self._kept(plan):
@@ -159,6 +170,11 @@ class Producer:
                 log.warning("shot %d cannot be read (%d so far): %s", shot.timestamp, times, e)
         self._hand = 0
         return full
+
+    def _note(self, timestamp: int) -> None:
+        """Take note of a shot that the source has taken, for :meth:`_shot` or our successor."""
+        if not self._refused:
+            self.link.note(timestamp)
 
     def _lose(self, reason: str) -> None:
         self.losses.add(reason, self._hand)

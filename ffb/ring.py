@@ -4,11 +4,13 @@ The file holds words of eight bytes: a header, the timestamps of the shots read 
 messages, then the messages themselves. Every step ends with one aligned store of one word, so that
 a process killed between two instructions leaves either the old state or the new one:
 
-- A shot read: its timestamp, then the count of shots noted.
+- A shot taken: its timestamp, then the count of shots noted.
 - A message: its frames, its line of the index with a checksum, then the line's ``commit``.
 - An acknowledgement: the number acknowledged, then zero in the ``commit`` of what is not needed.
 
-The newest message is always kept, for the books and the run that its header tells of.
+The newest message is always kept, for the books and the run that its header tells of. Before there
+is any of a run, while its first shots are looked at, a promise may stand for it: a begin_run that
+is not sent, but found by who comes after us.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ _STAMPS_AT = 512
 _INDEX_AT = _STAMPS_AT + STAMPS
 _LINE = 16
 DATA_AT = 8 * (_INDEX_AT + LINES * _LINE)
-_KINDS = ("begin_run", "shots", "step", "end_run")
+_PROMISE = "promise"
+_KINDS = ("begin_run", "shots", "step", "end_run", _PROMISE)
 
 
 class Kept(NamedTuple):
@@ -92,7 +95,8 @@ class Ring:
         self._words = self._all[:DATA_AT].cast("Q")
         self._data = self._all[DATA_AT:]
         self.bytes = self.high_water = 0
-        self._noted = self._told = self._origin = 0
+        self._noted = self._told = 0
+        self._origin = self._place = 0  # shots noted before the run, shots of it taken by others
         self._used: dict[int, tuple[int, int]] = {}  # where each message begins and ends
         self._lines: dict[int, int] = {}  # and its line of the index
         self._blank = [_INDEX_AT + k * _LINE for k in range(LINES)]
@@ -103,7 +107,7 @@ class Ring:
         self._words[0] = _MAGIC
 
     def note(self, timestamp: int) -> None:
-        """Note that a shot was read."""
+        """Note that a shot was taken."""
         since = self._noted - self._told
         at = self._told + min(since, STAMPS - 1)
         self._words[_STAMPS_AT + at % STAMPS] = timestamp & _MASK
@@ -114,36 +118,71 @@ class Ring:
         """Whether a message of ``size`` can be put now."""
         return bool(self._blank) and self._find(size) >= 0
 
-    def put(self, seq: int, kind: str, frames: Sequence[Frame], place: int = 0) -> bool:
+    def put(
+        self, seq: int, kind: str, frames: Sequence[Frame], read: int = 0, place: int = 0
+    ) -> bool:
         """Keep message ``seq``; false where there is no room for it, or no memory.
 
-        It tells of all shots noted, unless it is a step. ``place`` is for a begin_run, and says
-        how many shots of the run others have taken before.
+        It tells of ``read`` shots of the run, which may be fewer than were noted. ``place`` is for
+        a begin_run, and says how many shots of the run others have taken before.
         """
+        if kind == "begin_run":
+            self._begin(place)
+        if not self._put(seq, seq, kind, frames, self._origin + read):
+            return False
+        before, self._newest = self._newest, seq
+        if before and before == self._spent:
+            self._release(before)
+        if kind == "begin_run":
+            self._forget()
+        return True
+
+    def promise(self, seq: int, frames: Sequence[Frame]) -> bool:
+        """Keep what is to be message ``seq`` should we be killed before we put it.
+
+        It is a begin_run: shots noted from here on are of its run. False as with :meth:`put`.
+        """
+        self._begin(0)
+        return self._put(0, seq, _PROMISE, frames, self._origin)
+
+    def withdraw(self) -> None:
+        """Take the promise back, with the shots noted since."""
+        if self._promised:
+            self._words[_NOTED] = self._noted = self._told
+            self._forget()
+
+    @property
+    def _promised(self) -> bool:
+        return 0 in self._used
+
+    def _forget(self) -> None:
+        if self._promised:
+            self._release(0)
+
+    def _begin(self, place: int) -> None:
+        if not self._promised:
+            self._origin = self._noted
+        self._place = place
+
+    def _put(self, key: int, seq: int, kind: str, frames: Sequence[Frame], told: int) -> bool:
         sizes = [len(f) for f in frames]
         begin = self._find(sum(sizes)) if self._blank else -1
         if begin < 0 or not self._own(begin + sum(sizes)):
             return False
-        if kind == "begin_run":
-            self._origin = self._noted - place
         at = begin
         for frame, size in zip(frames, sizes, strict=True):
             self._data[at : at + size] = frame
             at += size
-        if kind != "step":
-            self._told = self._noted
-        line = self._lines[seq] = self._blank.pop()
-        fields = [seq, _KINDS.index(kind), begin, *sizes, self._told, self._told - self._origin]
+        line = self._blank.pop()
+        place = told - self._origin + self._place
+        fields = [seq, _KINDS.index(kind), begin, *sizes, told, place]
         for k, value in enumerate(fields, start=1):
             self._words[line + k] = value
         self._words[line + 9] = _checksum(self._words[line + 1 : line + 9], self._data[begin:at])
         self._words[line] = seq
-        self._used[seq] = begin, at
+        self._told, self._lines[key], self._used[key] = told, line, (begin, at)
         self.bytes += at - begin
         self.high_water = max(self.high_water, self.bytes)
-        before, self._newest = self._newest, seq
-        if before and before == self._spent:
-            self._release(before)
         return True
 
     def acked(self, seq: int) -> None:
@@ -206,8 +245,8 @@ def read(memory: mmap.mmap, size: int) -> Left | None:
         if head["magic"] != _MAGIC or head["size"] != size:
             return None
         found = [k for k in (_kept(words, data, i) for i in range(LINES)) if k is not None]
-        whole = sorted(k for k in found if isinstance(k, Kept))
-        kept, damaged = _in_a_row(whole, head["acked"]), len(found) - len(whole)
+        whole = [k for k in found if isinstance(k, Kept)]
+        kept, damaged = _in_a_row(_fulfilled(whole), head["acked"]), len(found) - len(whole)
         if not kept or kept[-1].seq < head["acked"]:
             return None
         noted, told = head["noted"], kept[-1].noted
@@ -234,6 +273,13 @@ def _kept(words: memoryview, data: memoryview, line: int) -> Kept | bool | None:
         frames.append(bytes(data[begin : begin + n]))
         begin += n
     return Kept(seq, _KINDS[kind], frames, noted, place)
+
+
+def _fulfilled(found: list[Kept]) -> list[Kept]:
+    """Messages in order; a promise is the begin_run that it stands for, unless that is there."""
+    promised = {k.seq: k._replace(kind="begin_run") for k in found if k.kind == _PROMISE}
+    sent = {k.seq: k for k in found if k.kind != _PROMISE}
+    return sorted((promised | sent).values())
 
 
 def _in_a_row(found: list[Kept], acked: int) -> list[Kept]:

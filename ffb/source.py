@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -124,3 +124,14 @@ class Source(Protocol):
     def close(self) -> None:
         """Give everything back."""
         ...
+
+
+@runtime_checkable
+class Taking(Protocol):
+    """A source that takes shots of a run before they are asked for, and cannot give them again.
+
+    It calls ``note`` with the timestamp of each before anybody else may think that it is done with,
+    so that whoever keeps the books knows of it, should the process end before it is delivered.
+    """
+
+    note: Callable[[int], None]

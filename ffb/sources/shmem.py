@@ -21,7 +21,7 @@ import os
 import select
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from ffb.sources.dgram_run import DgramRun, Meanings, prepare
 from ffb.sources.dgram_shot import Moment, Stream
@@ -87,6 +87,7 @@ class ShmemSource:
 
     It waits ``timeout`` seconds for a server, ``None`` for ever; :meth:`runs` raises
     ``TimeoutError`` if none came at all, and is over when one went away and none came back.
+    ``note`` is that of :class:`ffb.source.Taking`.
     """
 
     #: Shots do not wait for us: what is not taken in time is lost to the server's next client.
@@ -96,6 +97,7 @@ class ShmemSource:
         self, tag: str, timeout: float | None = None, meanings: Meanings | None = None
     ) -> None:
         self.tag, self.timeout, self._meanings = tag, timeout, meanings
+        self.note: Callable[[int], None] = lambda _: None
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = False
         self._client: Client | None = None
@@ -200,9 +202,15 @@ class ShmemSource:
                 yield moment
 
     def _until_end(self, moments: Iterator[Moment | None]) -> Stream:
-        """Moments of one run."""
+        """Moments of one run; a shot is noted before its buffer goes back."""
+        noted = -1
         for moment in moments:
-            if moment is None or moment.service in SHOTS:
+            if moment is None:
+                yield None
+            elif moment.service in SHOTS:
+                if moment.timestamp != noted:  # one that comes twice in a row counts once
+                    noted = moment.timestamp
+                    self.note(noted)
                 yield moment
             elif moment.service == Service.END_RUN:
                 return "end of run"

@@ -81,7 +81,8 @@ class ShmemServer:
     """Shared memory named ``tag`` with slots for ``clients`` and ``buffers`` of ``size`` bytes.
 
     ``buffers`` is limited by /proc/sys/fs/mqueue/msg_max, 10 as a rule. ``stats`` counts what was
-    sent, to whom, and what was lost with a client that died.
+    sent, to whom, and what was lost with a client that died; ``lost`` holds the timestamps of that:
+    shots that were in its queue or in its hands, and whose buffers it had not given back.
     """
 
     def __init__(self, tag: str, clients: int = 1, buffers: int = 8, size: int = 0x90_0000) -> None:
@@ -92,6 +93,7 @@ class ShmemServer:
         clean(tag)
         self.tag, self.clients, self.buffers, self.size = tag, clients, buffers, size
         self.stats: collections.Counter[str] = collections.Counter()
+        self.lost: list[int] = []
         total = (buffers + TRANSITIONS) * size
         fd = os.open(_segment(tag), os.O_CREAT | os.O_RDWR, 0o666)
         os.ftruncate(fd, -(-total // 4096) * 4096)
@@ -196,6 +198,7 @@ class ShmemServer:
                 self._owner[i] = -1
                 self._free.append(i)
                 self.stats["lost with a client"] += 1
+                self.lost.append(struct.unpack_from("<Q", self._shm, i * self.size)[0])
         for holders in self._holders:
             holders.discard(k)
         self._unseen[k].clear()

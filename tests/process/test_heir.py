@@ -15,6 +15,7 @@ from ffb.batch import Batch
 from ffb.heir import DIED, Resume, deliver
 from ffb.link import Link, RefusedError
 from ffb.ringfile import RingFile
+from ffb.schema import CORE, Schema
 from ffb.shot import BeginStep, Idle
 from ffb.sink import Provenance
 from ffb.source import RunInfo
@@ -273,3 +274,44 @@ def test_a_run_is_resumed_behind_what_is_done(caplog: pytest.LogCaptureFixture) 
     got = [*Resume(run.info, 1, 9).items(run)]
     assert got[1:] == [Idle(), *items[2:]]
     assert "does not come in the same order" in caplog.text
+
+
+def test_shots_taken_while_a_run_was_prepared_are_told_with_the_run_begun_for_it(
+    hub: Hub, address: str, file_of: Callable[[], RingFile]
+) -> None:
+    """Killed before it knew its columns: its begin_run has none but those that every run has."""
+    dead = Fate(address, file_of())
+    dead.link.promise(RUN, Schema(CORE), Provenance("the configuration"))
+    for stamp in (7, 8, 9):
+        dead.link.note(stamp)
+    assert dead.link.promised
+    assert dead.link.unacked == 0
+    dead.is_killed()
+    aggregate, file = Aggregate(hub), file_of()
+    inherit(file, address, aggregate, live=True)
+    begin, end = (m for m in aggregate.got if m.header.seq)
+    assert begin.schema == Schema(CORE)
+    assert begin.body == Provenance("the configuration")
+    assert end.body == EndRun(DIED)
+    assert end.header.counts == {"read": 3, "lost": {DIED: 3}}
+    assert [loss[1] for loss in end.header.losses] == [7, 8, 9]
+    file.close(remove=True)
+
+
+def test_a_promise_is_kept_by_the_begin_run_or_withdrawn(
+    address: str, file_of: Callable[[], RingFile]
+) -> None:
+    dead = Fate(address, file_of())
+    dead.link.promise(RUN, Schema(CORE), Provenance())
+    dead.begin()
+    assert not dead.link.promised
+    dead.link.promise(RUN._replace(run=4), Schema(CORE), Provenance())
+    dead.link.withdraw()
+    assert not dead.link.promised
+    dead.is_killed()
+    file = file_of()
+    left = file.read()
+    assert left is not None
+    ((header, schema, _),) = (Decoder()(m.frames) for m in left.messages)
+    assert (header.run, schema) == (3, SCHEMA)
+    file.close(remove=True)

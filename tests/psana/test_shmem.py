@@ -11,6 +11,7 @@ import pytest
 from ffb.shot import BeginStep, Field, FrameBlock, Idle
 from ffb.sources.psana import Meaning
 from ffb.sources.shmem import ShmemSource
+from ffb.sources.shmem_client import Client
 from ffb.sources.xtc2_specs import Service
 from ffb.testing.fabricate import RunSpec, write_run
 from ffb.testing.playback import load, service
@@ -309,6 +310,7 @@ def test_a_silent_server_is_told_by_idles_until_a_stop(small, tag):
 SIGNALLED = """
 import signal, sys
 from ffb.sources.shmem import ShmemSource
+from ffb.sources.shmem_client import Client
 source = ShmemSource(sys.argv[1])
 signal.signal(signal.SIGTERM, lambda *_: (print("handler", flush=True), source.stop()))
 print("ready", flush=True)
@@ -351,3 +353,25 @@ def test_psanas_own_server(small, tag):
         assert row.step == SMALL.step(i)
         assert row.values["edge"] == (SMALL.fltpos(i) if SMALL.has_time_tool(i) else None)
     assert not [n for n in taken.notes if "psana" in n]
+
+
+def test_a_shot_is_noted_before_its_buffer_goes_back_also_where_a_shape_is_learnt(
+    other, tag, monkeypatch
+):
+    noted, unnoted, back = [], [], Client.give_back
+
+    def give_back(client, index):
+        if (stamp := client.moment(index).timestamp) not in noted:
+            unnoted.append(stamp)
+        back(client, index)
+
+    monkeypatch.setattr(Client, "give_back", give_back)
+    with serving(tag, [(d,) for d in load(other)]), source(tag) as src:
+        src.note = noted.append
+        run = next(src.runs())
+        run.bind(WAVES, {})
+        learnt = len(noted)
+        stamps = [item.timestamp for item in run if not isinstance(item, BeginStep | Idle)]
+    assert 8 <= learnt < OTHER.shots
+    assert noted == stamps == [OTHER.timestamp(i) for i in range(OTHER.shots)]
+    assert unnoted == []

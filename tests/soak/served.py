@@ -23,9 +23,9 @@ from ffb.testing.truth import RunSpec
 HOUR = 3_600_000_000_000
 GATE, BASELINE = slice(20, 90), slice(0, 20)
 
-#: The shape is stated: shots from which one is learnt are in no ring before the run begins there.
+#: The shape of the waveform is not stated: whoever comes has to learn it from the first shots.
 INPUTS = {
-    "pulse": {"detector": "w8", "field": "raw_0", "shape": [128]},
+    "pulse": {"detector": "w8", "field": "raw_0"},
     '"gasdet/f11ENRC"': {"detector": "gasdet", "field": "f11ENRC", "unit": "mJ", "record": True},
 }
 LIGHT = {"laser": {"on": [90], "off": [91]}, "xray": {"on": [40], "off": [162]}}
@@ -70,7 +70,8 @@ def stamps_of(spec: RunSpec, loop: int) -> NDArray[np.uint64]:
 class Endless(Player):
     """Plays a tape again and again, until ``stop`` exists when a run is over.
 
-    A line of JSON says after each run what the server did with its shots.
+    A line of JSON says after each run what the server did with its shots, and under ``lost`` which
+    of them were in the queues and hands of clients that died.
     """
 
     def __init__(self, server: ShmemServer, stop: Path, told: Path, **more: Any) -> None:
@@ -98,11 +99,12 @@ class Endless(Player):
         now = dict(self.server.stats)
         one = {k: n - self._before.get(k, 0) for k, n in now.items()}
         self._before = now
+        lost, self.server.lost = self.server.lost, []
         with self._told.open("a") as f:
-            f.write(json.dumps({"loop": loop, **one}) + "\n")
+            f.write(json.dumps({"loop": loop, **one, "lost": lost}) + "\n")
 
 
-def told(folder: Path) -> Iterator[dict[str, int]]:
+def told(folder: Path) -> Iterator[dict[str, Any]]:
     """What the server said of each run."""
     for line in (folder / "served.jsonl").read_text().splitlines():
         yield json.loads(line)

@@ -78,11 +78,27 @@ def test_rows_before_begin_and_after_the_end_are_refused_and_acknowledged() -> N
     assert world.aggregator.refused == {"no begin_run came first": 2}
     world.give(a.begin(), a.end())
     world.tick()
-    world.give(a.shots([5]), b.begin())
+    world.give(a.shots([5]))
     world.tick()
-    assert world.acks == {"a": 3, "b": 2}
+    assert world.acks == {"a": 3, "b": 1}
     assert world.aggregator.refused["the run is closed"] == 1
     assert world.made == [RUN]
+
+
+def test_who_comes_when_the_run_is_closed_begins_it_anew_with_books_of_its_own() -> None:
+    world, a, b = World(), Producer("a"), Producer("b")
+    world.give(a.begin(), a.shots([1]), a.end())
+    world.tick()
+    world.give(b.begin(), b.shots([2, 3]), a.shots([5]), b.end())
+    world.tick()
+    assert world.acks == {"a": 4, "b": 3}
+    assert world.made == [RUN, RUN]
+    first, second = world.aggregator.closed
+    assert (first.counts.read, second.counts.read) == (1, 2)
+    assert (first.counts.written, second.counts.written) == (1, 2)
+    assert [p["producer"] for p in second.counts.producers.values()] == ["b"]
+    assert first.problems == second.problems == []
+    assert world.aggregator.refused["the run is closed"] == 1
 
 
 def test_a_step_is_told_once() -> None:

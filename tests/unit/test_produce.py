@@ -7,6 +7,7 @@ from ffb import config
 from ffb.batch import Batch
 from ffb.heir import Resume
 from ffb.produce import Producer
+from ffb.schema import CORE, Schema
 from ffb.shot import BeginStep, Idle, Input
 from ffb.source import RunInfo
 from ffb.testing.listed import ListedRun, ListedShot
@@ -35,6 +36,7 @@ class Window:
         self.gauges = {"in_flight_bytes": 0, "high_water_bytes": 0, "window_bytes": size}
         self.held = self.burst = False
         self.alarm, self.noted, self.place = "", [], 0
+        self.promises = []
 
     @property
     def room(self):
@@ -49,6 +51,12 @@ class Window:
 
     def note(self, timestamp):
         self.noted.append(timestamp)
+
+    def promise(self, header, schema, body):
+        self.promises.append((header, schema, body, len(self.sent)))
+
+    def withdraw(self):
+        self.promises.append("withdrawn")
 
     def send(self, header, schema, body, place=0):
         self.place = place or self.place
@@ -265,6 +273,44 @@ def test_a_shot_in_hand_when_its_producer_fails_is_in_the_books(settings):
         Producer(settings, Source(run_of(*shots(2), Fatal(7, {}))), link, "p0").loop()
     assert balanced(link) == [["producer failed", 7, 7, 1]]
     assert link.sent[-1][1] == EndRun("producer failed")
+
+
+class Greedy(Source):
+    """Takes the shots of a run at once, as one who looks ahead for a shape does."""
+
+    def runs(self):
+        for run in self.all:
+            for item in run:
+                self.note(item.timestamp)
+            yield run
+
+    def note(self, timestamp):
+        raise AssertionError("nobody listens")
+
+
+def test_shots_taken_before_the_run_begins_are_noted_then_and_once(settings):
+    run, link = run_of(*shots(6)), Window()
+    producer = Producer(settings, source := Greedy(run), link, "p0")
+    listening, source.note = source.note, lambda t: link.sent or listening(t)
+    producer.loop()
+    assert link.noted == [0, 1, 2, 3, 4, 5]
+    ((header, schema, body, sent),) = link.promises
+    assert (header.kind, header.run, sent) == ("begin_run", run.info.run, 0)
+    assert schema == Schema(CORE)
+    assert body.config == settings.text
+    balanced(link)
+
+
+def test_shots_of_a_run_that_passes_by_are_not_noted(settings):
+    fits, misfit = run_of(*shots(2)), run_of(*shots(3), inputs={})
+    link = Window()
+    source = Greedy(fits, misfit)
+    producer = Producer(settings, source, link, "p0")
+    refuse, noted = producer._refuse, []
+    producer._refuse = lambda *a: (refuse(*a), source.note(99), noted.extend(link.noted))
+    assert producer.loop() == 2
+    assert link.promises[-1] == "withdrawn"
+    assert 99 not in noted
 
 
 def test_a_run_that_can_be_read_again_goes_on_where_a_killed_one_had_sent(settings):

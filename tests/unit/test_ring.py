@@ -52,9 +52,9 @@ def test_messages_and_shots_not_told_of_outlive_their_process(folder):
     file.install()
     for t in (11, 12, 13):
         ring.note(t)
-    ring.put(2, "shots", frames(2))
+    ring.put(2, "shots", frames(2), read=3)
     ring.note(14)
-    ring.put(3, "step", frames(3))
+    ring.put(3, "step", frames(3), read=3)
     ring.note(15)
     dies(file, ring)
     left = heir(folder)
@@ -96,7 +96,7 @@ def test_of_many_shots_not_told_of_the_first_and_the_newest_are_known(folder, mo
     file.install()
     for t in range(100, 105):
         ring.note(t)
-    ring.put(2, "shots", frames(2))
+    ring.put(2, "shots", frames(2), read=5)
     for t in range(200, 220):
         ring.note(t)
     dies(file, ring)
@@ -104,6 +104,61 @@ def test_of_many_shots_not_told_of_the_first_and_the_newest_are_known(folder, mo
     assert left.unsent == [*range(200, 207), 219]
     assert left.more == 12
     assert left.last == 0
+
+
+def test_a_promise_stands_for_a_begin_run_until_that_is_there(folder):
+    """Shots taken before the run could be begun are known, and those not told of yet stay so."""
+    file, ring = new(folder)
+    ring.promise(1, frames(1))
+    file.install()
+    for t in (11, 12, 13):
+        ring.note(t)
+    dies(file, ring)
+    left = heir(folder)
+    assert [(m.seq, m.kind, m.frames) for m in left.messages] == [(1, "begin_run", frames(1))]
+    assert (left.unsent, left.acked) == ([11, 12, 13], 0)
+    file, ring = new(folder)
+    ring.promise(1, frames(1))
+    for t in (11, 12, 13):
+        ring.note(t)
+    ring.put(1, "begin_run", frames(2))
+    file.install()
+    ring.put(2, "shots", frames(3), read=1)
+    assert ring.bytes == sum(map(len, [*frames(2), *frames(3)]))
+    dies(file, ring)
+    left = heir(folder)
+    assert [(m.seq, m.frames) for m in left.messages] == [(1, frames(2)), (2, frames(3))]
+    assert left.unsent == [12, 13]
+
+
+def test_where_both_are_there_the_begin_run_counts(folder, monkeypatch):
+    """Killed between putting it and forgetting the promise."""
+    file, ring = new(folder)
+    ring.promise(1, frames(1))
+    file.install()
+    ring.note(11)
+    monkeypatch.setattr(rings.Ring, "_forget", lambda _: None)
+    ring.put(1, "begin_run", frames(2))
+    dies(file, ring)
+    left = heir(folder)
+    assert [m.frames for m in left.messages] == [frames(2)]
+    assert left.unsent == [11]
+
+
+def test_a_promise_withdrawn_leaves_the_run_before_as_it_was(folder):
+    file, ring = new(folder)
+    ring.put(1, "begin_run", frames(1))
+    file.install()
+    ring.note(5)
+    ring.put(2, "end_run", frames(2), read=1)
+    ring.promise(3, frames(3))
+    ring.note(11)
+    assert [m.seq for m in rings.read(ring._memory, SIZE).messages] == [1, 2, 3]
+    ring.withdraw()
+    ring.withdraw()
+    dies(file, ring)
+    left = heir(folder)
+    assert ([m.seq for m in left.messages], left.unsent, left.more) == ([1, 2], [], 0)
 
 
 def entries(folder):
@@ -127,7 +182,7 @@ def test_what_is_damaged_and_what_follows_is_not_believed(folder, where, caplog)
     file, ring = new(folder)
     for k in (1, 2, 3, 4):
         ring.note(10 * k)
-        ring.put(k, "shots", frames(k))
+        ring.put(k, "shots", frames(k), read=k)
     file.install()
     dies(file, ring)
     line = entries(folder)[3]
@@ -146,7 +201,7 @@ def test_a_message_not_wholly_put_does_not_exist(folder):
     ring.put(1, "begin_run", frames(1))
     file.install()
     ring.note(5)
-    ring.put(2, "shots", frames(2))
+    ring.put(2, "shots", frames(2), read=1)
     ring._words[ring._lines[2]] = 0
     dies(file, ring)
     left = heir(folder)
