@@ -23,6 +23,7 @@ from ffb.schema import Column
 from ffb.settings import CalibrationConfig
 from ffb.shot import Input
 from ffb.source import Run
+from ffb.wiring import FILLED, as_input, in_order, motor_column, no_column, owner_of
 
 _RANKS = {0: "a value", 1: "a waveform", 2: "an image", 3: "an area detector"}
 
@@ -76,12 +77,15 @@ class Binder:
         self.detectors: dict[str, Detector] = {}
         self.used: dict[str, Any] = {}
         self.coords: dict[str, Coords] = {}
+        filled = (*FILLED, *map(motor_column, run.motors))
+        self.columns = {c.name: c for c in filled}
 
     def bind(self) -> Bound:
         """Bind everything. Raises :class:`ffb.config.ConfigError` that lists all problems."""
         path = self.config.path
         folder = path.parent if path else Path()
         found: dict[str, Reducer[Any, Any] | TileReducer] = {}
+        arguments: dict[str, dict[str, str]] = {}
         wanted = {n: None for n, i in self.config.inputs.items() if i.record}
         for name, c in self.config.reducers.items():
             try:
@@ -89,12 +93,15 @@ class Binder:
             except LookupError as e:
                 self.problems.append(f"reducers.{name}.use: {e}")
                 continue
-            wanted |= dict.fromkeys(self._arguments(name, found[name]).values())
+            arguments[name] = self._arguments(name, found[name])
+            wanted |= dict.fromkeys(arguments[name].values())
+        order, circle = in_order(arguments, self.config.inputs)
+        self.problems += [f"reducers: {circle}"] if circle else []
         self._bind_inputs(list(wanted))
         for n in (n for n, i in self.config.inputs.items() if i.record and n in self.inputs):
             if self.inputs[n].kind == "area":
                 self.problems.append(f"inputs.{n}.record: an area detector is not recorded whole")
-        members = [self._member(name, r, folder) for name, r in found.items()]
+        members = [self._member(name, found[name], arguments[name], folder) for name in order]
         if self.problems:
             raise ConfigError(self.problems)
         kept = tuple(m for m in members if m is not None)
@@ -105,10 +112,14 @@ class Binder:
         given = self.config.reducers[name].inputs
         table = dict.fromkeys(r.inputs, given) if isinstance(given, str) else dict(given)
         for argument in r.inputs:
-            if table.get(argument) not in self.config.inputs:
+            if not self._known(table.get(argument, "")):
                 self.problems.append(f"reducers.{name}.inputs.{argument}: names no input")
                 table.pop(argument, None)
         return {a: table[a] for a in r.inputs if a in table}
+
+    def _known(self, name: str) -> bool:
+        known = name in self.config.inputs or name in self.columns
+        return known or owner_of(name) in self.config.reducers
 
     def _bind_inputs(self, wanted: list[str]) -> None:
         fields = {n: f for n, f in self.config.fields.items() if n in wanted}
@@ -116,13 +127,29 @@ class Binder:
         self.inputs, missing = self.run.bind(fields, shapes)
         self.problems += [m if m.startswith("inputs.") else f"inputs: {m}" for m in missing]
 
-    def _member(self, name: str, r: Reducer[Any, Any] | TileReducer, folder: Path) -> Member | None:
+    def _given(self, where: str, name: str) -> Input | None:
+        """What an argument receives; ``None`` where that is not to be had."""
+        if name in self.inputs:
+            return self.inputs[name]
+        if name in self.columns:
+            return as_input(self.columns[name])
+        if name not in self.config.inputs and owner_of(name) in self.used:
+            self.problems.append(f"{where}: {no_column(name, self.columns)}")
+        return None
+
+    def _member(
+        self,
+        name: str,
+        r: Reducer[Any, Any] | TileReducer,
+        arguments: Mapping[str, str],
+        folder: Path,
+    ) -> Member | None:
         """Prepare one reducer; ``None`` when that brought up a problem."""
         known = len(self.problems)
-        arguments = self._arguments(name, r)
-        inputs = {a: self.inputs[n] for a, n in arguments.items() if n in self.inputs}
+        given = {a: self._given(f"reducers.{name}.inputs.{a}", n) for a, n in arguments.items()}
+        inputs = {a: i for a, i in given.items() if i is not None}
         for a, i in inputs.items():
-            rank = 3 if i.kind == "area" else len(i.shape)
+            rank = 3 if i.kind == "area" else len(i.shape) if len(i.shape) < 3 else -1
             if rank != r.inputs[a]:
                 self.problems.append(
                     f"reducers.{name}.inputs.{a}: {arguments[a]} is {_RANKS.get(rank, i.shape)};"
@@ -134,8 +161,11 @@ class Binder:
         names = tuple(arguments.values())
         try:
             if isinstance(r, TileReducer):
-                return self._tile_member(name, r, params, names)
-            return self._shot_member(name, r, params, inputs, names)
+                member = self._tile_member(name, r, params, names)
+            else:
+                member = self._shot_member(name, r, params, inputs, names)
+            self.columns |= {c.name: c for c in (member.all_columns if member else ())}
+            return member
         except ValueError as e:
             self.problems += [f"reducers.{name}.params.{line}" for line in str(e).splitlines()]
         except TypeError as e:
@@ -230,10 +260,12 @@ class Binder:
     def _dry_run(self, member: Member, inputs: list[Input]) -> Any:
         """Run a whole-shot reducer with bounds checks on made-up frames: features or ``None``."""
         features, last = None, None
+        assert isinstance(member.reducer, Reducer)
+        memory = plain(member.reducer.remembered(member.constants))
         for frames in _made_up(inputs):
             try:
                 one = compile_one(member, frames)
-                features = one(frames, plain(member.constants))
+                features = one(frames, plain(member.constants), memory)
             except IndexError as e:
                 self.problems.append(
                     f"reducers.{member.name}: reads outside of its input or constants"

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from ffb import layers, problems, resolve, shot
+from ffb import layers, problems, resolve, shot, wiring
 from ffb.codec import CODECS
 from ffb.endpoints import Endpoints
 from ffb.problems import ConfigError, Problem, nearest
@@ -242,18 +242,28 @@ def _check_reducers(data: Mapping[str, Any], folder: Path) -> Iterator[Problem]:
     """
     inputs, reducers = data.get("inputs"), data.get("reducers")
     names = list(inputs) if isinstance(inputs, Mapping) else []
-    for name, table in reducers.items() if isinstance(reducers, Mapping) else ():
-        for at, text in _check_reducer(table, names, folder) if isinstance(table, Mapping) else ():
+    tables = {
+        n: t
+        for n, t in (reducers.items() if isinstance(reducers, Mapping) else ())
+        if isinstance(t, Mapping)
+    }
+    found: dict[str, _Any] = {}
+    for name, table in tables.items():
+        try:
+            if isinstance(table.get("use"), str):
+                found[name] = resolve.reducer(table["use"], folder)
+        except LookupError as e:
+            yield Problem(("reducers", name, "use"), str(e))
+    names += [c.name for c in wiring.FILLED]
+    names += [f"{name}/{f}" for name, r in found.items() for f in r.outputs]
+    for name, table in tables.items():
+        for at, text in _check_reducer(table, names, found.get(name), folder):
             yield Problem(("reducers", name, *at), text)
 
 
-def _check_reducer(table: Mapping[str, Any], inputs: list[str], folder: Path) -> Iterator[Problem]:
-    found = None
-    if isinstance(table.get("use"), str):
-        try:
-            found = resolve.reducer(table["use"], folder)
-        except LookupError as e:
-            yield Problem(("use",), str(e))
+def _check_reducer(
+    table: Mapping[str, Any], inputs: list[str], found: _Any | None, folder: Path
+) -> Iterator[Problem]:
     given = table.get("inputs", {})
     if isinstance(given, str):
         yield from _check_input(given, inputs, found)
@@ -266,8 +276,13 @@ def _check_reducer(table: Mapping[str, Any], inputs: list[str], folder: Path) ->
         yield from _check_params(params, found)
 
 
+def _offered(name: str, inputs: list[str]) -> bool:
+    """Whether it is an input or a column; which motors there are only the run knows."""
+    return name in inputs or name.startswith("scan/")
+
+
 def _check_input(given: str, inputs: list[str], found: _Any | None) -> Iterator[Problem]:
-    if given not in inputs:
+    if not _offered(given, inputs):
         yield Problem(("inputs",), f"no input {given!r}; {nearest(given, inputs)}")
     if found is not None and len(found.inputs) != 1:
         table = ", ".join(f'{a} = "..."' for a in found.inputs)
@@ -281,7 +296,7 @@ def _check_inputs(
         if found is not None and argument not in found.inputs:
             near = nearest(argument, list(found.inputs))
             yield Problem(("inputs", argument), f"no argument of {found.name}; {near}")
-        if isinstance(name, str) and name not in inputs:
+        if isinstance(name, str) and not _offered(name, inputs):
             yield Problem(("inputs", argument), f"no input {name!r}; {nearest(name, inputs)}")
     if found is not None:
         for argument in found.inputs:

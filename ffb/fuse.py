@@ -144,6 +144,47 @@ class _Writer:
         return out
 
 
+class _Taken:
+    """Lines that read columns which ffb, or a reducer before, has filled in the same batch."""
+
+    def __init__(self, columns: Sequence[Column], at: int) -> None:
+        self.names = [c.name for c in columns]
+        self.lines: list[str] = []
+        for i, c in enumerate(columns):
+            kind = np.dtype(c.dtype)
+            dtype = "uint8" if kind.kind == "b" else kind.name
+            self.lines.append(f"t{i} = buffer[table[{at}] : table[{at + 1}]].view(np.{dtype})")
+            if c.shape:
+                sizes = [f"t{i}.size // table[{at + 2}]"]
+                sizes += [f"table[{at + HEAD + d}]" for d in range(len(c.shape))]
+                self.lines.append(f"t{i} = t{i}.reshape(({', '.join(sizes)}))")
+            at += HEAD + len(c.shape)
+            if c.reducer:
+                self.lines.append(f"h{i} = buffer[table[{at}] : table[{at + 1}]]")
+                at += HEAD
+        self._guarded = {c.name for c in columns if c.reducer}
+
+    def frame(self, name: str) -> str:
+        """Expression of a column's row ``j``."""
+        return f"t{self.names.index(name)}[j]"
+
+    def here(self, name: str) -> str:
+        """Condition under which the row has a value."""
+        return f" and h{self.names.index(name)}[j] != 0" if name in self._guarded else ""
+
+
+def places_of(columns: Sequence[Column], schema: Schema, capacity: int) -> NDArray[np.int64]:
+    """Where columns taken as inputs lie in a batch's buffer, each with that of its presence."""
+    offsets = dict(zip(schema.by_name, schema.offsets(capacity), strict=False))
+    out: list[int] = []
+    for c in columns:
+        owner = [schema.by_name[f"{c.reducer}/present"]] if c.reducer else []
+        for k in (c, *owner):
+            at, size = offsets[k.name], k.row_bytes // np.dtype(k.dtype).itemsize
+            out += [at, at + capacity * k.row_bytes, size, *k.shape]
+    return np.array(out, np.int64)
+
+
 def _indent(lines: Sequence[str], levels: int) -> list[str]:
     return ["    " * levels + line for line in lines]
 
@@ -157,21 +198,31 @@ def _writers(members: Sequence[Member]) -> list[_Writer]:
 
 
 def _shots(
-    members: Sequence[Member], inputs: Sequence[str], bit: Mapping[str, int], scope: dict[str, Any]
+    members: Sequence[Member],
+    inputs: Sequence[str],
+    bit: Mapping[str, int],
+    columns: Sequence[Column],
+    memories: Sequence[Any],
+    scope: dict[str, Any],
 ) -> str:
     """Text of the loop over shots; ``bit`` is each input's column of ``present``."""
     writers = _writers(members)
+    taken = _Taken(columns, writers[-1].at)
     body = [line for w in writers for line in w.views()]
-    body += [f"x{i} = frames[{i}]" for i in range(len(inputs))]
+    body += [*taken.lines, *(f"x{i} = frames[{i}]" for i in range(len(inputs)))]
     for w in writers:
         made = _rebuilt(w.member.constants, f"constants[{w.tag}]", f"K{w.tag}", scope)
-        body.append(f"p{w.tag} = {made}")
+        kept = _rebuilt(memories[w.tag], f"memories[{w.tag}]", f"M{w.tag}", scope)
+        body += [f"p{w.tag} = {made}", f"m{w.tag} = {kept}"]
     body.append("for j in range(lo, hi):")
     for w in writers:
         m, r = w.member, w.member.reducer
-        frames = [f"x{inputs.index(i)}[j]" for i in m.inputs]
+        frames = [f"x{inputs.index(i)}[j]" if i in bit else taken.frame(i) for i in m.inputs]
         tail = [] if r.params is None else [f"p{w.tag}"]
-        here = "".join(f" and present[j, {bit[i]}]" for i in m.inputs)
+        tail += [f"m{w.tag}"] if memories[w.tag] else []
+        here = "".join(
+            f" and present[j, {bit[i]}]" if i in bit else taken.here(i) for i in m.inputs
+        )
         body += [
             f"    if active[{w.tag}] == {RUN}{here}:",
             f"        r{w.tag} = kernel_{w.tag}({', '.join([*frames, *tail])})",
@@ -179,7 +230,7 @@ def _shots(
             f"    elif active[{w.tag}] != {LEAVE}:",
             *_indent(w.absent(), 2),
         ]
-    head = "def shots(lo, hi, active, present, frames, constants, buffer, table):"
+    head = "def shots(lo, hi, active, present, frames, constants, memories, buffer, table):"
     return "\n".join([head, *_indent(body, 1), ""])
 
 
@@ -238,15 +289,21 @@ def compile_shots(
     members: Sequence[Member],
     inputs: Sequence[str],
     bit: Mapping[str, int],
+    columns: Sequence[Column],
+    memories: Sequence[Any],
     example: tuple[Any, ...],
 ) -> Any:
-    """Compile the loop over shots for arguments of the types of ``example``."""
+    """Compile the loop over shots for arguments of the types of ``example``.
+
+    ``inputs`` are those of the block, in the order of the frames; ``columns`` are the others that
+    reducers take, which stand in the batch.
+    """
     scope = {"borrowed": borrowed, "put": kernel(_put), "fill": kernel(_fill)}
     for tag, m in enumerate(members):
         assert isinstance(m.reducer, Reducer)
         scope[f"kernel_{tag}"] = kernel(m.reducer.fn)
     types = tuple(numba.typeof(a) for a in example)
-    return build(_shots(members, inputs, bit, scope), scope, types)
+    return build(_shots(members, inputs, bit, columns, memories, scope), scope, types)
 
 
 def compile_area(
@@ -275,13 +332,17 @@ def compile_area(
 
 
 def compile_one(member: Member, frames: tuple[Any, ...]) -> Any:
-    """Compile a whole-shot reducer alone, with bounds checks: frames, constants -> features."""
+    """Compile a whole-shot reducer alone, with bounds checks.
+
+    The result is a function of frames, constants and memory, both as plain tuples.
+    """
     assert isinstance(member.reducer, Reducer)
     scope = {"borrowed": borrowed, "kernel": kernel(member.reducer.fn, True)}
-    made = _rebuilt(member.constants, "constants", "K", scope)
-    tail = [] if member.reducer.params is None else [made]
-    call = ", ".join([*(f"frames[{i}]" for i in range(len(frames))), *tail])
-    source = f"def one(frames, constants):\n    return kernel({call})\n"
-    return build(
-        source, scope, (numba.typeof(frames), numba.typeof(plain(member.constants))), checked=True
-    )
+    memory = member.reducer.remembered(member.constants)
+    tail = [] if member.reducer.params is None else [("constants", member.constants, "K")]
+    tail += [("memory", memory, "M")] if memory else []
+    rest = [_rebuilt(value, name, letter, scope) for name, value, letter in tail]
+    call = ", ".join([*(f"frames[{i}]" for i in range(len(frames))), *rest])
+    source = f"def one(frames, constants, memory):\n    return kernel({call})\n"
+    types = (frames, plain(member.constants), plain(memory))
+    return build(source, scope, tuple(map(numba.typeof, types)), checked=True)

@@ -38,6 +38,7 @@ from ffb.shot import BeginStep, FrameBlock, Shot
 from ffb.sink import Provenance
 from ffb.source import Run
 from ffb.stages import AreaStage, ShotStage
+from ffb.wiring import motor_column
 
 #: Compressed are columns of arrays with at least so many bytes a row, when a whole batch of them,
 #: which is what has to be unpacked to read a single row, is no larger than this.
@@ -62,7 +63,7 @@ class Plan:
         self.errors: Counter[str] = Counter()
         self._notes, self._run, self._bound = list(bound.notes), run, bound
         self.recorded = [n for n, i in config.inputs.items() if i.record]
-        self.motors = {f"scan/{m}": m for m in run.motors}
+        self.motors = {motor_column(m).name: m for m in run.motors}
         self.block = FrameBlock(bound.inputs, self.capacity)
         reduced = (c for m in bound.members for c in m.all_columns)
         columns = self._compressed((*CORE, *self._own_columns(), *reduced))
@@ -120,7 +121,7 @@ class Plan:
 
     def _own_columns(self) -> list[Column]:
         """Columns of motors and of recorded inputs."""
-        out = [Column(n, "<f8", doc=f"{m} of the step") for n, m in self.motors.items()]
+        out = [motor_column(m) for m in self.motors.values()]
         for n in self.recorded:
             i = self._bound.inputs[n]
             dims = ("row", "col")[: len(i.shape)] if len(i.shape) == 2 else ("sample",)

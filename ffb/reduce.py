@@ -286,13 +286,15 @@ class Reducer(_Declared, Generic[P, R]):
                 self.inputs[arg] = ranks[0].ndim
             else:
                 settings.append(hint)
-        if not self.inputs or len(settings) > 1:
+        if not self.inputs or len(settings) > 2:
             raise TypeError(
                 f"{self.name}: arguments are inputs (Value, Waveform, Image), then at most one"
-                " NamedTuple of parameters"
+                " NamedTuple of parameters and one of memory"
             )
         self.params = settings[0] if settings else None
+        self.remembers = len(settings) == 2
         self._prepare: Callable[[Any, Mapping[str, Input]], Any] | None = None
+        self._memory: Callable[[Any], Any] | None = None
 
     def prepare(self, fn: Callable[..., C]) -> Callable[..., C]:
         """Register ``fn(params, inputs) -> constants``, plain Python, run once per epoch.
@@ -306,6 +308,24 @@ class Reducer(_Declared, Generic[P, R]):
             raise TypeError(f"{self.name}.prepare: annotate its first argument, named 'params'")
         self.params, self._prepare = hint, fn
         return fn
+
+    def memory(self, fn: Callable[[Any], C]) -> Callable[[Any], C]:
+        """Register ``fn(constants) -> memory``, plain Python, run once per epoch.
+
+        The kernel receives the memory, a NamedTuple of arrays, as its last argument, and finds in
+        it what it left there at the shot before: the one of this producer, so features depend on
+        how shots are dealt out. For references that converge, and nothing else.
+        """
+        self._memory = fn
+        return fn
+
+    def remembered(self, constants: Any) -> Any:
+        """Return a fresh memory, an empty tuple for reducers without."""
+        if not self.remembers:
+            return ()
+        if self._memory is None:
+            raise TypeError(f"{self.name}: takes a memory; register what makes one with .memory")
+        return self._memory(constants)
 
     def axes(
         self, fn: Callable[[Any, Any], Mapping[str, Axis]]

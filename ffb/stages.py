@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ffb.batch import Batch
 from ffb.compile import in_short
-from ffb.fuse import Member, compile_area, compile_shots, plain, table_of
+from ffb.fuse import Member, compile_area, compile_shots, places_of, plain, table_of
 from ffb.guard import Guard
 from ffb.problems import ConfigError
-from ffb.reduce import Area, Calibration, TileReducer
+from ffb.reduce import Area, Calibration, Reducer, TileReducer
 from ffb.schema import Schema
 from ffb.shot import FrameBlock, Shot
 
@@ -56,6 +56,11 @@ class AreaPass:
 
 def _tile(m: Member) -> TileReducer:
     assert isinstance(m.reducer, TileReducer)
+    return m.reducer
+
+
+def _whole(m: Member) -> Reducer[Any, Any]:
+    assert isinstance(m.reducer, Reducer)
     return m.reducer
 
 
@@ -136,7 +141,11 @@ class AreaStage:
 
 
 class ShotStage:
-    """Runs all whole-shot reducers over the shots of a batch."""
+    """Runs all whole-shot reducers over the shots of a batch, one after the other for each shot.
+
+    A reducer may take what stands in the batch already: a column of ffb's own, a feature of a tile
+    reducer, or one of a whole-shot reducer before it.
+    """
 
     def __init__(
         self, members: Sequence[Member], schema: Schema, block: FrameBlock, guards: Guards
@@ -145,13 +154,21 @@ class ShotStage:
         self._members = members
         if not members:
             return
-        inputs = list(dict.fromkeys(i for m in members for i in m.inputs))
-        self._table = table_of(members, schema, block.capacity)
-        constants = tuple(plain(m.constants) for m in members)
-        self._given = (block.present, tuple(block.frames[i] for i in inputs), constants)
+        wanted = list(dict.fromkeys(i for m in members for i in m.inputs))
+        inputs = [i for i in wanted if i in block.index]
+        columns = [schema.by_name[i] for i in wanted if i not in block.index]
+        given = schema, block.capacity
+        self._table = np.concatenate([table_of(members, *given), places_of(columns, *given)])
+        memories = tuple(_whole(m).remembered(m.constants) for m in members)
+        self._given = (
+            block.present,
+            tuple(block.frames[i] for i in inputs),
+            tuple(plain(m.constants) for m in members),
+            plain(memories),
+        )
         buffer = np.zeros(schema.offsets(block.capacity)[-1], np.uint8)
         example = (0, 0, self._guard.active, *self._given, buffer, self._table)
-        self._loop = compile_shots(members, inputs, block.index, example)
+        self._loop = compile_shots(members, inputs, block.index, columns, memories, example)
 
     def run(self, n: int, batch: Batch) -> None:
         """Reduce the first ``n`` shots of the block."""

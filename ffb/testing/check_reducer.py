@@ -2,8 +2,9 @@
 
 ``check_reducer(roi, *example())`` asserts that the compiled reducer gives what its plain Python
 functions give; that a shot's features depend on that shot alone, whatever came before and however
-shots are batched; that an absent shot is missing and changes nothing else; that lists end where
-their counts say; that neither frames nor constants are written to.
+shots are batched, unless the reducer has a memory; that an absent shot is missing and changes
+nothing else; that lists end where their counts say; that neither frames nor constants are written
+to.
 """
 
 from __future__ import annotations
@@ -97,8 +98,13 @@ def _compare(
     reduce: Callable[[list[int], list[int]], Rows],
     expected: Rows,
     rtol: float,
+    *,
+    pure: bool = True,
 ) -> None:
-    """Hold ``reduce(shots, absent) -> rows`` against ``expected``, and against itself."""
+    """Hold ``reduce(shots, absent) -> rows`` against ``expected``, and against itself.
+
+    Only of a ``pure`` reducer, one without memory, must a shot be the same beside other shots.
+    """
     shots = list(range(len(expected)))
     whole = reduce(shots, [])
     for k, row in enumerate(expected):
@@ -110,10 +116,12 @@ def _compare(
     backwards = reduce(shots[::-1], [])[::-1]
     singly = [reduce([k], [])[0] for k in shots]
     gapped = reduce(shots, [1])
+    others = [(again, "run again")]
+    others += [(backwards, "in reverse"), (singly, "alone")] if pure else []
     for k in shots:
-        for other, text in ((again, "run again"), (backwards, "in reverse"), (singly, "alone")):
+        for other, text in others:
             _equal(whole[k], other[k], f"{name}: shot {k} {text}")
-        if k != 1:
+        if k != 1 and pure:
             _equal(whole[k], gapped[k], f"{name}: shot {k} beside an absent one")
     for column, value in gapped[1].items():
         assert _missing(value), f"{column}: absent, but {value}"
@@ -149,7 +157,7 @@ def features_in_python(
         else:
             assert not isinstance(where, Area)
             constants = _frozen(reducer.constants(params, where))
-            made = [_call(reducer, constants, f) for f in frames or _made_up(where)]
+            made = _calls(reducer, constants, frames or _made_up(where))
     return [{f: getattr(m, f) for f in reducer.selected(params)} for m in made]
 
 
@@ -159,11 +167,16 @@ def _area_and_images(where: Area, frames: Frames | None) -> tuple[Area, list[NDA
     return area, [np.asarray(f["image"], np.float32) for f in given]
 
 
-def _call(r: Reducer[Any, Any], constants: Any, frames: Mapping[str, Any]) -> Any:
-    """Features of one shot's frames, which are read-only."""
-    given = {k: _frozen(np.asarray(v)) for k, v in frames.items()}
-    tail = () if r.params is None else (constants,)
-    return r.fn(*(given[a] if given[a].ndim else given[a][()] for a in r.inputs), *tail)
+def _calls(r: Reducer[Any, Any], constants: Any, shots: Frames) -> list[Any]:
+    """Features of shots that follow each other; their frames are read-only."""
+    memory = r.remembered(constants)
+    tail = [] if r.params is None else [constants]
+    tail += [memory] if r.remembers else []
+    out = []
+    for frames in shots:
+        given = [_frozen(np.asarray(frames[a])) for a in r.inputs]
+        out.append(_frozen(r.fn(*(g if g.ndim else g[()] for g in given), *tail)))
+    return out
 
 
 def _check_tile(
@@ -214,7 +227,7 @@ def _check_shot(
 ) -> None:
     given = frames or _made_up(inputs)
     constants = _frozen(r.constants(params, inputs))
-    expected = [_call(r, constants, f) for f in given]
+    expected = _calls(r, constants, given)
     columns = columns_of(r.name, r, params, expected[0], "1")
     member = Member(r.name, r, columns, constants, tuple(r.inputs))
     schema = Schema(member.all_columns)
@@ -232,5 +245,5 @@ def _check_shot(
         return [_taken(schema.columns, batch.columns, row) for row in range(len(shots))]
 
     features = [{f: getattr(e, f) for f in r.selected(params)} for e in expected]
-    _compare(r.name, columns, reduce, features, rtol)
+    _compare(r.name, columns, reduce, features, rtol, pure=not r.remembers)
     assert not errors, errors
