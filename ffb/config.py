@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field, PrivateAttr, ValidationError
 
@@ -241,34 +241,55 @@ def _check_reducers(data: Mapping[str, Any], folder: Path) -> Iterator[Problem]:
     theirs to report.
     """
     inputs, reducers = data.get("inputs"), data.get("reducers")
-    names = list(inputs) if isinstance(inputs, Mapping) else []
     tables = {
         n: t
         for n, t in (reducers.items() if isinstance(reducers, Mapping) else ())
         if isinstance(t, Mapping)
     }
-    found: dict[str, _Any] = {}
+    found = {n: _resolved(t, folder) for n, t in tables.items()}
+    columns = [c.name for c in wiring.FILLED]
+    for name, r in found.items():
+        columns += [f"{name}/{f}" for f in (() if isinstance(r, str) else r.outputs)]
+    names = _Names(list(inputs) if isinstance(inputs, Mapping) else [], columns)
     for name, table in tables.items():
-        try:
-            if isinstance(table.get("use"), str):
-                found[name] = resolve.reducer(table["use"], folder)
-        except LookupError as e:
-            yield Problem(("reducers", name, "use"), str(e))
-    names += [c.name for c in wiring.FILLED]
-    names += [f"{name}/{f}" for name, r in found.items() for f in r.outputs]
-    for name, table in tables.items():
-        for at, text in _check_reducer(table, names, found.get(name), folder):
+        for at, text in _check_reducer(table, names, found[name], folder):
             yield Problem(("reducers", name, *at), text)
 
 
+def _resolved(table: Mapping[str, Any], folder: Path) -> _Any | str:
+    """The reducer that a table uses, or what is wrong; nothing of a name that is no text."""
+    if not isinstance(table.get("use"), str):
+        return ""
+    try:
+        return resolve.reducer(table["use"], folder)
+    except LookupError as e:
+        return str(e)
+
+
+class _Names(NamedTuple):
+    """What arguments of reducers may name; which motors there are, only the run knows."""
+
+    inputs: list[str]
+    columns: list[str]
+
+    def problem(self, name: str) -> str:
+        """What is wrong with a name, if anything."""
+        if name in self.inputs or name in self.columns or name.startswith("scan/"):
+            return ""
+        return f"no input {name!r}; {nearest(name, self.columns if '/' in name else self.inputs)}"
+
+
 def _check_reducer(
-    table: Mapping[str, Any], inputs: list[str], found: _Any | None, folder: Path
+    table: Mapping[str, Any], names: _Names, resolved: _Any | str, folder: Path
 ) -> Iterator[Problem]:
+    found = None if isinstance(resolved, str) else resolved
+    if isinstance(resolved, str) and resolved:
+        yield Problem(("use",), resolved)
     given = table.get("inputs", {})
     if isinstance(given, str):
-        yield from _check_input(given, inputs, found)
+        yield from _check_input(given, names, found)
     elif isinstance(given, Mapping):
-        yield from _check_inputs(given, inputs, found)
+        yield from _check_inputs(given, names, found)
     params = table.get("params", {})
     if isinstance(params, str):
         yield from _check_function(params, folder)
@@ -276,28 +297,21 @@ def _check_reducer(
         yield from _check_params(params, found)
 
 
-def _offered(name: str, inputs: list[str]) -> bool:
-    """Whether it is an input or a column; which motors there are only the run knows."""
-    return name in inputs or name.startswith("scan/")
-
-
-def _check_input(given: str, inputs: list[str], found: _Any | None) -> Iterator[Problem]:
-    if not _offered(given, inputs):
-        yield Problem(("inputs",), f"no input {given!r}; {nearest(given, inputs)}")
+def _check_input(given: str, names: _Names, found: _Any | None) -> Iterator[Problem]:
+    if wrong := names.problem(given):
+        yield Problem(("inputs",), wrong)
     if found is not None and len(found.inputs) != 1:
         table = ", ".join(f'{a} = "..."' for a in found.inputs)
         yield Problem(("inputs",), f"{found.name} takes several; write {{ {table} }}")
 
 
-def _check_inputs(
-    given: Mapping[str, Any], inputs: list[str], found: _Any | None
-) -> Iterator[Problem]:
+def _check_inputs(given: Mapping[str, Any], names: _Names, found: _Any | None) -> Iterator[Problem]:
     for argument, name in given.items():
         if found is not None and argument not in found.inputs:
             near = nearest(argument, list(found.inputs))
             yield Problem(("inputs", argument), f"no argument of {found.name}; {near}")
-        if isinstance(name, str) and not _offered(name, inputs):
-            yield Problem(("inputs", argument), f"no input {name!r}; {nearest(name, inputs)}")
+        if isinstance(name, str) and (wrong := names.problem(name)):
+            yield Problem(("inputs", argument), wrong)
     if found is not None:
         for argument in found.inputs:
             if argument not in given:
