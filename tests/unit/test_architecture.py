@@ -44,7 +44,7 @@ LAYERS = (
         "ringfile",
         "snapshots",
     },
-    {"resolve", "config", "guard", "ledger", "merge", "link", "transport", "segments"},
+    {"resolve", "wiring", "config", "guard", "ledger", "merge", "link", "transport", "segments"},
     {"stages", "bind", "columns", "labelled", "terminal"},
     {
         "plan",
