@@ -2,18 +2,8 @@
 
 from typing import Any
 
-from ffb.reduce import (
-    Area,
-    Axis,
-    Feature,
-    Image,
-    Tile,
-    Value,
-    Vector,
-    Waveform,
-    reducer,
-    tile_reducer,
-)
+from ffb.feature import Axis, Feature, Image, Value, Vector, Waveform
+from ffb.reduce import Area, Tile, reducer, tile_reducer
 
 __version__ = "0.1.0"
 

@@ -25,7 +25,19 @@ BOUNDARIES = {
 
 #: Layers of the engine, lowest first; a module imports only from its own layer or lower ones.
 LAYERS = (
-    {"shot", "source", "schema", "codec", "batch", "sink", "health", "runs", "layers", "address"},
+    {
+        "shot",
+        "feature",
+        "source",
+        "schema",
+        "codec",
+        "batch",
+        "sink",
+        "health",
+        "runs",
+        "layers",
+        "address",
+    },
     {"reduce", "endpoints", "untrusted", "contents", "losses"},
     {"settings", "compile", "wire", "header", "uncalibrated", "sockets", "parts"},
     {
