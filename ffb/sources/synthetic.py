@@ -9,7 +9,7 @@ the constants to undo that. Everything is a function of (spec, run, shot number)
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.shot import BeginStep, Field, Idle, Input, Item, timestamp_of
+from ffb.shot import CODE_WORDS, BeginStep, Field, FrameBlock, Idle, Input, Item, timestamp_of
 from ffb.source import Constants, RunInfo
-from ffb.sources.plain import Binding, PlainShot, Stop, words_of
+from ffb.sources.plain import Binding, Stop, words_of
+from ffb.sources.synthetic_area import AreaFrames, Numbers, Spot, SyntheticArea
 
 AREA = Field("area", "raw", "raw")
 WAVE = Field("digitizer", "raw", "wave")
@@ -31,17 +32,8 @@ AMPLITUDE = Field("timetool", "ttfex", "ampl")
 BEGAN = 1_730_000_000_000_000_000
 HOUR = 3_600_000_000_000
 
-#: ADU at zero and ADU/keV of the three gains, energy of a photon, where gain switches.
-PEDESTALS, GAINS, PHOTON_KEV, SWITCH_KEV = (1000, 14500, 14000), (40.0, -1.0, -0.125), 8, 240
-
-#: Bits 14 and 15 of a word of the area detector, by gain.
-GAIN_CODES = (0, 1 << 14, 3 << 14)
-
-#: Background frames of a run; shots take them in turn.
-BACKGROUNDS = 4
-
-#: Half width of the spot in pixels.
-SPOT = 4
+#: So many shots of a producer are made at once.
+BLOCK = 64
 
 #: How long one wait lasts at most before an Idle is given out, in seconds.
 QUIET = 0.005
@@ -77,13 +69,50 @@ class Synthetic:
     producers: int = 1
 
 
-class Spot(NamedTuple):
-    """Where the spot is (its middle pixel) and the energy [keV] it leaves in good pixels."""
+class _Frames(NamedTuple):
+    """Frames of an input in the shots of a block, and which of them are there."""
 
-    segment: int
-    row: int
-    col: int
-    energy: float
+    rows: NDArray[Any] | AreaFrames
+    there: Sequence[bool]
+
+
+class _Block(NamedTuple):
+    """Shots made at once: rows of what each of them holds, in the order of their ``numbers``."""
+
+    numbers: range
+    timestamp: Sequence[int]
+    pulse_id: Sequence[int]
+    timed: Sequence[bool]
+    codes: NDArray[np.uint16]
+    frames: Mapping[str, _Frames]
+
+
+class SyntheticShot(NamedTuple):
+    """Shot ``k`` of a block."""
+
+    block: _Block
+    k: int
+
+    @property
+    def timestamp(self) -> int:
+        """Psana's 64-bit stamp: the key."""
+        return self.block.timestamp[self.k]
+
+    def fill(self, block: FrameBlock, row: int) -> None:
+        """Copy identity, timing and values into ``row``."""
+        made, k = self
+        block.timestamp[row], block.pulse_id[row] = made.timestamp[k], made.pulse_id[k]
+        block.timed[row], block.codes[row] = made.timed[k], made.codes[k]
+        for i, name in enumerate(block.names):
+            rows, there = made.frames[name]
+            block.present[row, i] = there[k]
+            if isinstance(rows, np.ndarray) and there[k]:
+                block.frames[name][row] = rows[k]
+
+    def segments(self, name: str) -> Sequence[NDArray[np.uint16]] | None:
+        """Segments of the area detector, each (rows * columns,), ``None`` if it is absent."""
+        rows, there = self.block.frames[name]
+        return [*map(np.ravel, rows[self.k])] if there[self.k] else None
 
 
 class SyntheticRun:
@@ -99,6 +128,7 @@ class SyntheticRun:
         self._rng = np.random.default_rng((spec.seed, number))
         self._samples = spec.samples[(number - spec.run) % len(spec.samples)]
         self._binding = Binding(self._known())
+        self._made = _Block(range(0), (), (), (), np.zeros((0, CODE_WORDS), np.uint16), {})
         self.bind = self._binding.bind
         self._draw()
 
@@ -123,7 +153,8 @@ class SyntheticRun:
         self.energy = rng.gamma(20.0, 1 / 20.0, spec.shots) * self.xray
         rise = 1 / (1 + np.exp(-3 * self.delays[self.step_of]))
         photons = 150.0 * self.energy * (1 + 0.5 * self.laser * rise)
-        self._photons = np.floor(photons).astype(np.int64)
+        whole = np.floor(photons).astype(np.int64)
+        self.area = SyntheticArea(spec.shape, spec.noise, whole, rng)
         self.edge = rng.normal(512.0, 20.0, spec.shots)
         detectors = sorted({f.detector for f in self._binding.known} | {"timing"})
         draws = rng.random((len(detectors), spec.shots))
@@ -135,13 +166,13 @@ class SyntheticRun:
         self._stamp(rng.random((2, spec.shots)))
 
     def _stamp(self, draws: NDArray[np.float64]) -> None:
-        times = [self._time(self.info.run, i) for i in range(self.spec.shots)]
-        for i in range(3, self.spec.shots):
-            if draws[0, i] < self.spec.backwards:
-                times[i] = self._time(self.info.run, i - 3) + 1000
-            elif draws[1, i] < self.spec.repeated:
-                times[i] = times[i - 1]
-        self.timestamps = [timestamp_of(t) for t in times]
+        times = np.array([self._time(self.info.run, i) for i in range(self.spec.shots)], np.int64)
+        back, again = draws[0] < self.spec.backwards, draws[1] < self.spec.repeated
+        for i in np.flatnonzero(back | again).tolist():
+            if i >= 3:
+                earlier = self._time(self.info.run, i - 3) + 1000
+                times[i] = earlier if back[i] else times[i - 1]
+        self.timestamps = np.array([timestamp_of(t) for t in times.tolist()], np.uint64)
 
     @property
     def fields(self) -> Mapping[Field, str]:
@@ -159,81 +190,50 @@ class SyntheticRun:
         return (40, 140, *dropped, 90 if self.laser[i] else 91)
 
     @cached_property
-    def _profile(self) -> NDArray[np.float64]:
-        x = np.arange(-SPOT, SPOT + 1)
-        g = np.exp(-0.5 * (x / 1.2) ** 2)
-        profile = np.outer(g, g)
-        return np.asarray(profile / profile.sum())
-
-    def _kev(self, i: int) -> NDArray[np.int64]:
-        """Energy [keV] that the spot leaves in each pixel of its window: whole photons."""
-        shared = np.floor(self._profile * self._photons[i]).astype(np.int64)
-        shared[SPOT, SPOT] += self._photons[i] - shared.sum()
-        return np.asarray(shared * PHOTON_KEV)
-
-    def _window(self, i: int) -> tuple[int, slice, slice]:
-        """Index of the pixels around the spot of shot ``i``."""
-        segments, rows, cols = self.spec.shape
-        row, col = 7 * i % (rows - 2 * SPOT), 11 * i % (cols - 2 * SPOT)
-        size = 2 * SPOT + 1
-        return i % segments, slice(row, row + size), slice(col, col + size)
+    def _words(self) -> NDArray[np.uint16]:
+        """Words of the event codes by x-ray and laser, which go through all states in ten shots."""
+        out = np.zeros((2, 2, CODE_WORDS), np.uint16)
+        for i in range(min(10, self.spec.shots)):
+            out[int(self.xray[i]), int(self.laser[i])] = words_of(self.codes(i))
+        return out
 
     def spot(self, i: int) -> Spot:
         """Where the spot of shot ``i`` is and what it deposits."""
-        segment, rows, cols = window = self._window(i)
-        energy = float(self._kev(i)[self._status[0][window] == 0].sum())
-        return Spot(segment, rows.start + SPOT, cols.start + SPOT, energy)
-
-    @cached_property
-    def _status(self) -> NDArray[np.int64]:
-        status = np.zeros((3, *self.spec.shape), np.int64)
-        status[:, :, 1, 2] = 1
-        return status
-
-    @cached_property
-    def _backgrounds(self) -> NDArray[np.uint16]:
-        """Rings and noise in ADU, at the first gain, with the bad pixels saturated."""
-        x, y, _ = self._xyz
-        r = np.hypot(x, y) / 75.0
-        adu = PEDESTALS[0] + 40.0 * np.exp(-0.5 * ((r - 25) / 3) ** 2)
-        drawn = self._rng.normal(adu, self.spec.noise, (BACKGROUNDS, *self.spec.shape))
-        out = np.clip(np.rint(drawn), 0, 0x3FFF).astype(np.uint16)
-        out[:, self._status[0] != 0] = 0x3FFF
-        return out
-
-    @cached_property
-    def _xyz(self) -> NDArray[np.float64]:
-        segments, rows, cols = self.spec.shape
-        y, x = np.mgrid[: segments * rows, :cols] * 75.0
-        xyz = np.stack([x - x.mean(), y - y.mean(), np.full_like(x, 1e5)])
-        return xyz.reshape(3, *self.spec.shape)
+        return self.area.spot(i)
 
     def raw(self, i: int) -> NDArray[np.uint16]:
         """Words of the area detector in shot ``i``: background, spot, gain in the top bits."""
-        out: NDArray[np.uint16] = self._backgrounds[i % BACKGROUNDS].copy()
-        window, kev = self._window(i), self._kev(i)
-        low = out[window] + (GAINS[0] * kev).astype(np.int64)
-        high = PEDESTALS[1] + (GAINS[1] * kev).astype(np.int64) | GAIN_CODES[1]
-        good = self._status[0][window] == 0
-        out[window] = np.where(good, np.where(kev > SWITCH_KEV, high, low), out[window])
-        return out
+        return self.area.frames(np.array([i]))[0]
 
     def wave(self, i: int) -> NDArray[np.uint16]:
         """Waveform of shot ``i``: baseline 2000, a pulse as high as 1000 x the pulse energy."""
-        t = np.arange(self._samples)
-        pulse = np.exp(-0.5 * ((t - self._samples // 4 - i % 20) / 4.0) ** 2)
-        out: NDArray[np.uint16] = np.rint(2000 + 1000 * self.energy[i] * pulse).astype(np.uint16)
+        out: NDArray[np.uint16] = self._waves(np.array([i]))[0]
         return out
 
     def value(self, wanted: Field, i: int) -> Any:
         """Frame of a field in shot ``i``, ``None`` where it is missing."""
         if self.missing[wanted.detector][i]:
             return None
-        if wanted == AREA:
-            return self.raw(i)
+        return self.raw(i) if wanted == AREA else self._values(wanted, np.array([i]))[0]
+
+    @cached_property
+    def _pulses(self) -> NDArray[np.float64]:
+        """Pulses of unit height by the twenty places where they come."""
+        t = np.arange(self._samples) - self._samples // 4 - np.arange(20)[:, None]
+        return np.asarray(np.exp(-0.5 * (t / 4.0) ** 2))
+
+    def _waves(self, i: Numbers) -> NDArray[np.uint16]:
+        """Waveforms (n, samples) of shots."""
+        heights = 1000 * self.energy[i, None]
+        return np.asarray(np.rint(2000 + heights * self._pulses[i % 20]), np.uint16)
+
+    def _values(self, wanted: Field, i: Numbers) -> NDArray[Any]:
+        """Values (n, *shape) of a field in shots, wherever they are missing."""
         if wanted == WAVE:
-            return self.wave(i)
-        return {ENERGY: self.energy, EDGE: self.edge, AMPLITUDE: 0.1 * self.energy}[wanted][i]
+            return self._waves(i)
+        if wanted == AMPLITUDE:
+            return np.asarray(0.1 * self.energy[i])
+        return np.asarray((self.energy if wanted == ENERGY else self.edge)[i])
 
     def constants(self, detector: str, geometry: str = "", store: bool = True) -> Constants:
         """Give the constants with which the area detector was made; there is no store to ask."""
@@ -241,51 +241,49 @@ class SyntheticRun:
             raise LookupError(f"{detector}: only {AREA.detector!r} has constants here")
         if geometry:
             raise LookupError(f"{detector}: a synthetic run takes no geometry file ({geometry})")
-        planes = (3, *self.spec.shape)
-        pedestals = np.empty(planes, np.float32)
-        gain = np.empty(planes, np.float32)
-        for k in range(3):
-            pedestals[k], gain[k] = PEDESTALS[k], GAINS[k]
-        return Constants(
-            detector,
-            "jungfrau",
-            self.spec.shape,
-            pedestals=pedestals,
-            gain=gain,
-            status=self._status,
-            xyz=self._xyz,
-            origin=f"synthetic, seed {self.spec.seed}",
-            ids={"pedestals": "synthetic", "pixel_gain": "synthetic", "pixel_status": "synthetic"},
-        )
+        return self.area.constants(detector, f"synthetic, seed {self.spec.seed}")
 
-    def shot(self, i: int) -> PlainShot:
-        """Shot ``i`` with the frames of the inputs that were bound."""
-        frames = {name: self.value(f, i) for name, f in self._binding.fields.items()}
-        timed = not self.missing["timing"][i]
-        return PlainShot(
-            self.timestamps[i],
+    def shot(self, i: int) -> SyntheticShot:
+        """Shot ``i`` with the frames of the inputs that were bound; the next ones come with it."""
+        if i not in self._made.numbers:
+            end = min(i + BLOCK * self.spec.producers, self.spec.shots)
+            self._made = self._block(range(i, end, self.spec.producers))
+        return SyntheticShot(self._made, self._made.numbers.index(i))
+
+    def _block(self, numbers: range) -> _Block:
+        i: Numbers = np.array(numbers, np.int64)
+        timed = (~self.missing["timing"][i]).tolist()
+        words = self._words[self.xray[i].astype(int), self.laser[i].astype(int)]
+        frames: dict[str, _Frames] = {}
+        for name, wanted in self._binding.fields.items():
+            there = (~self.missing[wanted.detector][i]).tolist()
+            rows = self.area.frames(i) if wanted == AREA else self._values(wanted, i)
+            frames[name] = _Frames(rows, there)
+        return _Block(
+            numbers,
+            self.timestamps[i].tolist(),
+            [self.pulse_id(k) if t else 0 for k, t in zip(numbers, timed, strict=True)],
+            timed,
+            words * np.array(timed)[:, None],
             frames,
-            self.pulse_id(i) if timed else 0,
-            words_of(self.codes(i)) if timed else None,
         )
 
     def __iter__(self) -> Iterator[Item]:
         """Give out steps, the shots of this producer, and Idle while waiting for the next."""
-        spec, began, step = self.spec, time.monotonic(), -1
-        for i in range(spec.shots // 2 if spec.cut else spec.shots):
-            if self.step_of[i] != step:
-                step = int(self.step_of[i])
-                yield self._begin_step(step, i)
-            if i % spec.producers != spec.producer:
-                continue
-            due = began + i / spec.rate if spec.rate else 0.0
-            while not self._stop.is_set() and (left := due - time.monotonic()) > 0:
-                self._stop.wait(min(left, QUIET))
-                yield Idle()
-            if self._stop.is_set():
-                self.ended = "stopped"
-                return
-            yield self.shot(i)
+        spec, began = self.spec, time.monotonic()
+        steps = self.step_of[: spec.shots // 2 if spec.cut else spec.shots]
+        for step in np.unique(steps).tolist():
+            begin, end = np.searchsorted(steps, [step, step + 1]).tolist()
+            yield self._begin_step(step, begin)
+            for i in range(begin + (spec.producer - begin) % spec.producers, end, spec.producers):
+                due = began + i / spec.rate if spec.rate else 0.0
+                while not self._stop.is_set() and (left := due - time.monotonic()) > 0:
+                    self._stop.wait(min(left, QUIET))
+                    yield Idle()
+                if self._stop.is_set():
+                    self.ended = "stopped"
+                    return
+                yield self.shot(i)
         self.ended = "no EndRun: the stream broke off" if spec.cut else "end of run"
 
     def _begin_step(self, step: int, i: int) -> BeginStep:

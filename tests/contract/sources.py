@@ -80,7 +80,7 @@ def synthetic_case():
         run = runs[r]
         timed = not run.missing["timing"][i]
         return Row(
-            run.timestamps[i],
+            int(run.timestamps[i]),
             run.pulse_id(i) if timed else 0,
             set(run.codes(i)) if timed else None,
             int(run.step_of[i]),
@@ -229,7 +229,7 @@ def replay_case(request):
             "wave": run.wave(i),
             "laser": run.laser[i],
         }
-        return Row(run.timestamps[i], run.pulse_id(i), None, int(run.step_of[i]), values)
+        return Row(int(run.timestamps[i]), run.pulse_id(i), None, int(run.step_of[i]), values)
 
     return synthetic_runs_case(
         SPEC,

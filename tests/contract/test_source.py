@@ -178,7 +178,7 @@ def test_a_capture_of_several_producers_gives_every_row_once_in_its_step(tmp_pat
     [t] = [take(run, RECORDED) for run in ReplaySource(tmp_path / "capture").runs()]
     rows = {row.timestamp: row for row in t.rows}
     assert len(rows) == len(t.rows) == 60
-    for i, stamp in enumerate(runs[0].timestamps):
+    for i, stamp in enumerate(runs[0].timestamps.tolist()):
         assert rows[stamp].step == runs[0].step_of[i]
         assert rows[stamp].values["i0"] == runs[0].energy[i]
 

@@ -79,7 +79,7 @@ class Stream(SyntheticRun):
             if (self._folder / "end").exists():
                 break
             if i % spec.producers == spec.producer:
-                os.write(self._seen, self.timestamps[i].to_bytes(8, "little"))
+                os.write(self._seen, int(self.timestamps[i]).to_bytes(8, "little"))
                 yield self.shot(i)
         self.ended = "end of run"
 

@@ -104,7 +104,7 @@ class Service:
 def reference(stamps):
     """Columns of the shots with these ``stamps``, reduced here one after the other."""
     run = SyntheticRun(ringed.SPEC, 1, Stop())
-    number = {t: i for i, t in enumerate(run.timestamps)}
+    number = {t: i for i, t in enumerate(run.timestamps.tolist())}
     plan = Plan.make(config.parse(tomllib.loads(ringed.CONFIG)), run)
     parts = []
     for t in stamps.tolist():

@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,12 +14,11 @@ from ffb.sources.synthetic import (
     AREA,
     EDGE,
     ENERGY,
-    GAINS,
-    PEDESTALS,
     WAVE,
     Synthetic,
     SyntheticSource,
 )
+from ffb.sources.synthetic_area import GAINS, PEDESTALS
 
 FIELDS = {"area": AREA, "wave": WAVE, "energy": ENERGY, "edge": EDGE, "ampl": AMPLITUDE}
 
@@ -84,6 +84,23 @@ def test_the_spot_is_where_it_is_said_to_be_with_the_energy_it_is_said_to_have()
     assert 0 < switched < 60
 
 
+def test_a_shot_is_the_same_whichever_are_made_with_it():
+    """Three producers make blocks of other shots than one does, and a shot alone is no other."""
+    spec = Synthetic(shots=500, steps=3, shape=(2, 16, 24), missing={"timing": 0.2, "area": 0.1})
+    parts = [take(replace(spec, producer=k, producers=3))[0][1] for k in range(3)]
+    [(run, rows, _)] = take(spec)
+    for i, row in enumerate(rows):
+        other = parts[i % 3][i // 3]
+        assert row.keys() == other.keys()
+        for name in ("timestamp", "pulse_id", "timed", "present", "values", "codes", "area"):
+            np.testing.assert_equal(other[name], row[name])
+        if row["area"] is not None:
+            np.testing.assert_array_equal(np.stack(row["area"]).ravel(), run.raw(i).ravel())
+        height = 1000 * run.energy[i]  # the formula of the waveform once more, sample by sample
+        pulse = [height * np.exp(-(((t - 64 - i % 20) / 4) ** 2) / 2) for t in range(256)]
+        np.testing.assert_allclose(row["values"]["wave"], 2000 + np.array(pulse), rtol=0, atol=0.5)
+
+
 def test_equal_seeds_make_equal_shots_and_other_seeds_do_not():
     first, again, other = (take(Synthetic(shots=8, seed=s))[0][1] for s in (5, 5, 6))
     for a, b in zip(first, again, strict=True):
@@ -110,7 +127,7 @@ def test_the_scan_changes_the_signal_only_with_the_laser_on():
     assert [s.values["delay"] for _, s in steps] == [-2.0, 0.0, 2.0]
     assert [at for at, _ in steps] == [0, 1000, 2000]
     i = np.arange(3000)
-    energy = np.array([run._kev(k).sum() for k in i]) / np.where(run.xray, run.energy, 1)
+    energy = run.area.kev(i).sum((1, 2)) / np.where(run.xray, run.energy, 1)
     for laser, low, high in ((True, 1.35, 1.6), (False, 0.98, 1.02)):
         pick = run.xray & (run.laser == laser)
         ratio = energy[pick & (i >= 2000)].mean() / energy[pick & (i < 1000)].mean()
@@ -138,7 +155,7 @@ def test_a_misspelt_detector_to_be_missing_is_refused():
 def test_time_goes_backwards_and_stands_still_on_request():
     [(run, rows, _)] = take(Synthetic(shots=300, backwards=0.1, repeated=0.1))
     stamps = [r["timestamp"] for r in rows]
-    assert stamps == run.timestamps
+    assert stamps == run.timestamps.tolist()
     pairs = list(itertools.pairwise(stamps))
     assert sum(b < a for a, b in pairs) > 10
     assert sum(b == a for a, b in pairs) > 10
