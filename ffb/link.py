@@ -216,9 +216,10 @@ class Link(End):
                     self._hello()
         if not self.connected and time.monotonic() - self._helloed > 0.5:
             self._hello()
-        with contextlib.suppress(zmq.Again):
-            while True:
-                self._take(self._socket.recv_multipart(zmq.NOBLOCK))
+        if self._socket in ready:  # to ask in vain costs more than all the rest
+            with contextlib.suppress(zmq.Again):
+                while True:
+                    self._take(self._socket.recv_multipart(zmq.NOBLOCK))
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until everything is committed; False when that took longer than ``timeout_s``."""
