@@ -18,10 +18,10 @@ from __future__ import annotations
 import logging
 import mmap
 import os
-import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ffb.checksum import crc32
 from ffb.untrusted import Frame
 
 log = logging.getLogger(__name__)
@@ -232,7 +232,7 @@ class Ring:
 
 
 def _checksum(words: memoryview, data: memoryview) -> int:
-    return zlib.crc32(data, zlib.crc32(words))
+    return crc32(data, crc32(words))
 
 
 def read(memory: mmap.mmap, size: int) -> Left | None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from ffb.checksum import crc32
 
 MAGIC = b"ffbsnap1"
 _HEAD = struct.Struct("<QQI")  # size, commit, CRC over both and the frame
@@ -107,7 +108,7 @@ def _record(kept: Kept) -> bytes:
 
 
 def _crc(size: int, commit: int, frame: bytes) -> int:
-    return zlib.crc32(frame, zlib.crc32(struct.pack("<QQ", size, commit)))
+    return crc32(frame, crc32(struct.pack("<QQ", size, commit)))
 
 
 def _sound(path: Path) -> int:

@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from math import prod
 from typing import Any, NamedTuple, TypeAlias, cast
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffb.batch import Batch
+from ffb.checksum import crc32
 from ffb.codec import check
 from ffb.header import CHUNK, KINDS, VERSION, Header, parse
 from ffb.schema import ALIGN, Schema

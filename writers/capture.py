@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from ffb.checksum import crc32
 from ffb.wire import Frame, WireError
 
 log = logging.getLogger(__name__)
@@ -43,11 +43,11 @@ class CaptureWriter:
         if not 0 < len(sizes) <= MAX_FRAMES or sum(sizes) > MAX_BYTES:
             raise ValueError(f"{len(sizes)} frames of {sum(sizes)} bytes are no message")
         head = _COUNT.pack(len(sizes)) + b"".join(map(_SIZE.pack, sizes))
-        crc, start = zlib.crc32(head), self._file.tell()
+        crc, start = crc32(head), self._file.tell()
         try:
             self._file.write(head)
             for frame in frames:
-                crc = zlib.crc32(frame, crc)
+                crc = crc32(frame, crc)
                 self._file.write(frame)
             self._file.write(_CRC.pack(crc))
             self._file.flush()
@@ -103,9 +103,9 @@ def _record(file: BinaryIO, end: int) -> list[bytes]:
     if sum(lengths) > MAX_BYTES:
         raise WireError(f"a message of {sum(lengths)} bytes")
     frames = [_exactly(file, size, end) for size in lengths]
-    crc = zlib.crc32(head + sizes)
+    crc = crc32(head + sizes)
     for frame in frames:
-        crc = zlib.crc32(frame, crc)
+        crc = crc32(frame, crc)
     if _CRC.unpack(_exactly(file, _CRC.size, end)) != (crc,):
         raise WireError("a message is damaged (its checksum differs)")
     return frames

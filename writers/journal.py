@@ -27,12 +27,13 @@ import errno
 import os
 import re
 import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
+
+from ffb.checksum import crc32
 
 #: Where a chunk lies: its dataset (the columns in order of the schema, then ``contents.TABLES``),
 #: its number within the segment, its bytes in the file, and which filters it was *not* put through.
@@ -71,7 +72,7 @@ class Journal:
         """Queue a record of plain data; numpy's scalars and mappings are taken too."""
         body = bytes(msgpack.packb({"kind": kind, **fields}, default=_plain))
         size = len(body).to_bytes(4, "little")
-        self._queue.append(_HEAD.pack(len(body), zlib.crc32(body, zlib.crc32(size))) + body)
+        self._queue.append(_HEAD.pack(len(body), crc32(body, crc32(size))) + body)
 
     def write(self) -> None:
         """Hand all that is queued to the operating system at once, or nothing of it."""
@@ -140,7 +141,7 @@ def _whole(data: bytes) -> bool:
     """Whether a whole record stands at the beginning of ``data``."""
     length, crc = _HEAD.unpack_from(data)
     body = data[_HEAD.size :][:length]
-    return len(body) == length and bool(zlib.crc32(body, zlib.crc32(data[:4])) == crc)
+    return len(body) == length and bool(crc32(body, crc32(data[:4])) == crc)
 
 
 def _walk(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -151,7 +152,7 @@ def _walk(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
             if not 0 < length <= size - f.tell():
                 return
             body = f.read(length)
-            if len(body) < length or zlib.crc32(body, zlib.crc32(head[:4])) != crc:
+            if len(body) < length or crc32(body, crc32(head[:4])) != crc:
                 return
             yield f.tell(), msgpack.unpackb(body, strict_map_key=False)
 

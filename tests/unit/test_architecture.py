@@ -30,6 +30,7 @@ LAYERS = (
         "feature",
         "source",
         "schema",
+        "checksum",
         "codec",
         "batch",
         "sink",
