@@ -18,9 +18,9 @@ from ffb import codec
 DTYPES = ("|b1", "|u1", "|i1", "<i2", "<u4", "<f4", "<f8", "<u8", "<c8", "<c16")
 dtypes = st.sampled_from(DTYPES)
 codecs = st.sampled_from(sorted(codec.CODECS))
-#: Around the ends of groups (8 elements) and blocks (8 KiB), and some.
+#: Around the ends of groups (8 elements) and blocks (8192 elements), and some.
 sizes = st.one_of(
-    st.integers(1, 40), st.sampled_from([512, 1023, 1024, 1025, 4096, 8191, 8200, 20_001])
+    st.integers(1, 40), st.sampled_from([512, 1025, 8191, 8192, 8193, 8200, 16_384, 20_001])
 )
 
 
