@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -119,9 +119,12 @@ class Batch:
         """Byte offset of every column in the buffer, then the buffer's size."""
         if not self.sizes:
             return self.schema.offsets(self.n)
-        raw = (self.n * size for size in self.schema.row_bytes)
-        used = (size or rows for size, rows in zip(self.sizes, raw, strict=True))
-        return tuple(accumulate((-(-u // ALIGN) * ALIGN for u in used), initial=0))
+        plain = pairwise(self.schema.offsets(self.n))
+        used = (
+            -(-size // ALIGN) * ALIGN if size else end - at
+            for size, (at, end) in zip(self.sizes, plain, strict=True)
+        )
+        return tuple(accumulate(used, initial=0))
 
     def close(self, n: int) -> None:
         """Keep the first ``n`` rows: columns move together in place, so the payload stays whole."""
@@ -156,9 +159,11 @@ class Batch:
         self.sizes = tuple(sizes) if any(sizes) else ()
         if len(sizes) not in {0, len(schema.columns)}:
             raise ValueError(f"{len(sizes)} sizes for {len(schema.columns)} columns")
-        for c, size in zip(schema.columns, self.sizes, strict=False):
-            whole = c.codec in CODECS and n == c.chunk and 0 < size < n * c.row_bytes
-            if size and not whole:
+        for i, size in enumerate(self.sizes):
+            if not size:
+                continue
+            c = schema.columns[i]
+            if not (c.codec in CODECS and n == c.chunk and 0 < size < n * c.row_bytes):
                 raise ValueError(f"{c.name}: {n} rows are no chunk of {size} bytes")
         if self.buffer.size != self._offsets[-1]:
             raise ValueError(

@@ -10,7 +10,10 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ffb.batch import Batch
 from ffb.epochs import Epochs, Parameters
@@ -295,8 +298,10 @@ class Run:
         release = self.merge.release(now, epochs.current.key, epochs.number, everything)
         batches, shares = release or ([], Counter())
         patience = now if everything else now - self.timing.horizon_ns
-        for item in self.steps.among(batches, patience):
+        passed = [*self.steps.among(batches, patience)]
+        for item in passed:
             self._pass_on(item)
+        self._look_for_gaps([b.columns for b in passed if isinstance(b, Batch)])
         staged = Counter(dict.fromkeys((*self._words, *self.steps.told()), 1)) + shares
         self._words = []
         if not (staged or self.ledger.changed or ending):
@@ -322,9 +327,13 @@ class Run:
             self._todo.extend(partial(s.step, *step) for s in self.sinks)
             return
         self.ledger.write(item)
-        columns = item.columns
-        self.unseen.add(columns[PULSE_ID.name], columns[STEP.name], columns[LATE.name])
         self._todo.extend(partial(s.append, item) for s in self.sinks)
+
+    def _look_for_gaps(self, rows: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+        """Estimate what was not seen among all rows of a commit at once."""
+        if rows:
+            looked_at = (PULSE_ID.name, STEP.name, LATE.name)
+            self.unseen.add(*(np.concatenate([c[name] for c in rows]) for name in looked_at))
 
     def _books(self, ending: str) -> Counts:
         self._commits += 1
