@@ -1,0 +1,81 @@
+"""Arrival time from what a time tool found: the DAQ's fit, calibrated, with its quality judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb import Feature, Value, reducer
+from ffb.reducers.quality import limits, polynomial_problems
+from ffb.shot import Input
+
+
+class Params(NamedTuple):
+    """How a position becomes a time, and which fits are believed.
+
+    ``polynomial`` [ps, ps/pixel, ps/pixel^2, ...] is the constant first, as in smalldata_tools'
+    ``ttCalib``. ``position``, ``amplitude`` and ``fwhm`` are the least and the largest that a good
+    fit has; without them any finite value will do. A position of exactly 0 is how the DAQ says
+    that it found no edge.
+    """
+
+    polynomial: tuple[float, ...]
+    position: tuple[float, float] | None = None
+    amplitude: tuple[float, float] | None = None
+    fwhm: tuple[float, float] | None = None
+
+
+class Constants(NamedTuple):
+    """The same: coefficients (n,) float64, limits (3, 2) of position, amplitude and width."""
+
+    polynomial: NDArray[np.float64]
+    limits: NDArray[np.float64]
+
+
+class Arrival(NamedTuple):
+    """When the x-rays came, relative to the laser."""
+
+    time: Annotated[float, Feature("ps", "arrival time, NaN without a good fit")]
+    good: Annotated[bool, Feature("1", "whether an edge was found and is within all limits")]
+
+
+@reducer(version=1)
+def time_tool(position: Value, amplitude: Value, fwhm: Value, constants: Constants) -> Arrival:
+    """Arrival time [ps] from the position, amplitude and width that psana's ``ttfex`` gives.
+
+    ``time`` is the polynomial of the position. smalldata_tools gives 0 where no edge was found;
+    here it is NaN, so that it cannot be taken for a time.
+    """
+    c = constants
+    good = position != 0.0
+    for k, value in enumerate((position, amplitude, fwhm)):
+        good &= (value >= c.limits[k, 0]) & (value <= c.limits[k, 1])
+    time = 0.0
+    for k in range(c.polynomial.size - 1, -1, -1):
+        time = time * position + c.polynomial[k]
+    return Arrival(time if good else np.nan, good)
+
+
+@time_tool.prepare
+def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
+    """Check the limits; ``ValueError`` lists what cannot be."""
+    problems = polynomial_problems("polynomial", params.polynomial)
+    table = np.empty((3, 2))
+    for k, name in enumerate(("position", "amplitude", "fwhm")):
+        try:
+            table[k] = limits(name, getattr(params, name))
+        except ValueError as e:
+            problems.append(str(e))
+    if problems:
+        raise ValueError("\n".join(problems))
+    return Constants(np.array(params.polynomial, np.float64), table)
+
+
+def example() -> tuple[Params, dict[str, Input]]:
+    """Parameters, and inputs to try them on."""
+    value = Input("value", "<f8", (), "1")
+    names = ("position", "amplitude", "fwhm")
+    return Params((0.5, 0.002), amplitude=(0.05, 1e3)), dict.fromkeys(names, value)
