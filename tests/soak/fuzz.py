@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import faulthandler
 import json
 import mmap
@@ -26,8 +27,9 @@ import psutil
 
 from tests.soak.targets import TARGETS
 
-#: A case that takes longer is a hang [s].
-HANG_S = 20.0
+#: A case that works for longer is a hang [s of CPU time], and one that sleeps through as many looks
+#: in a row as are made in that time when nobody else is at work.
+HANG_S, LOOK_S = 20.0, 0.2
 
 #: Address space of a child [bytes]: a bomb must meet a bound of ours before this one.
 SPACE = 8 << 30
@@ -121,16 +123,46 @@ class Hunt:
 
     @staticmethod
     def _watch(process: subprocess.Popen[str], place: Path) -> bool:
-        last, since = -1, time.monotonic()
+        progress = Progress()
         while process.poll() is None:
-            time.sleep(0.2)
+            time.sleep(LOOK_S)
             at = struct.unpack("<Q", place.read_bytes())[0]
-            if at != last:
-                last, since = at, time.monotonic()
-            elif time.monotonic() - since > HANG_S:
+            if progress.hangs(at, *look(process.pid)):
                 process.kill()
                 return True
         return False
+
+
+class Progress:
+    """Tells whether a case hangs, by what other work on the machine does not move.
+
+    Who wants the processor and does not get it neither spends CPU time nor sleeps.
+    """
+
+    def __init__(self) -> None:
+        self._case, self._begun, self._before, self._asleep = -1, 0.0, 0.0, 0
+
+    def hangs(self, case: int, cpu_s: float, asleep: bool) -> bool:
+        """Look once: at which case it is, what it has spent so far, whether all of it sleeps."""
+        if case != self._case:
+            self._case, self._begun, self._asleep = case, cpu_s, 0
+        self._asleep = self._asleep + 1 if asleep and cpu_s == self._before else 0
+        self._before = cpu_s
+        return cpu_s - self._begun > HANG_S or self._asleep * LOOK_S > HANG_S
+
+
+def look(pid: int) -> tuple[float, bool]:
+    """CPU time [s] of a process and its children so far, and whether every thread sleeps."""
+    cpu, asleep = 0.0, True
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+                cpu += sum(process.cpu_times()[:4])
+                for thread in process.threads():
+                    state = Path(f"/proc/{process.pid}/task/{thread.id}/stat").read_text()
+                    asleep &= state.rpartition(")")[2].split()[0] == "S"
+    return cpu, asleep
 
 
 def main() -> int:
