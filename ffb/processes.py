@@ -71,7 +71,7 @@ def reduce(
         int(config.transport.window_mb * 1e6),
         key=config.key(secret=False),
     )
-    drained, stopped = False, list[bool]()
+    drained, told, stopped = False, False, list[bool]()
     source = source_of(config, index, of)
     with contextlib.closing(source):
         file, why = _ring_file(config, producer, address)
@@ -89,10 +89,10 @@ def reduce(
                         runs = worker.loop(1 if once else None)
                     finally:  # a run that failed has sent what it took, and that must arrive
                         drained = link.drain(GRACE_S if worker.stopping else patience)
-                        drained &= not link.promised  # its shots are for our successor to tell
+                        told = drained and not link.promised
         finally:
             if file is not None:
-                file.close(remove=drained)
+                file.close(remove=told)  # else our successor tells what is there
     if not drained:
         log.error("%d messages were never acknowledged: is the aggregator up?", link.unacked)
     return 0 if drained and (runs or worker.stopping) else 1

@@ -84,6 +84,8 @@ class Producer:
         try:
             plan = Plan.make(self.config, run)
         except ConfigError as e:
+            if self.stopping:  # while a shape was looked for: what was taken is our successor's
+                return
             self.link.withdraw()
             self._refused = True
             if self.runs == 0:

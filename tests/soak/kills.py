@@ -38,8 +38,9 @@ Columns = dict[str, np.ndarray]
 
 EXP, FIRST_RUN, PRODUCERS = "mfxx49820", 7, 3
 
-#: Seconds that a process is left alone after it was started, at least and at most.
-SPARED = (0.5, 8.0)
+#: Seconds that a process is left alone after it was started, at least and at most, and seconds of
+#: CPU time: on a busy machine too some must come to work, while others are killed on their way.
+SPARED, SPARED_CPU = (0.5, 8.0), (1.0, 8.0)
 
 #: How long a run waits for the dead [s]. Here all three producers may be killed again and again
 #: before one of them has begun, which takes each about 5 s where nothing else is at work.
@@ -73,7 +74,7 @@ class Killing:
         self.here, self.file, self.rng = here, file, random.Random(seed)
         self.kills: collections.Counter[str] = collections.Counter()
         self.deaths: list[str] = []
-        self._spared: dict[str, float] = {}
+        self._spared: dict[str, tuple[float, float]] = {}
         self.names = ["aggregator", *(f"p{k}" for k in range(PRODUCERS))]
         for name in self.names:
             self.start(name)
@@ -84,7 +85,8 @@ class Killing:
             self.here.ffb(name, "aggregate", self.file)
         else:
             self.here.ffb(name, "reduce", self.file, "--index", name[1:], "--of", PRODUCERS)
-        self._spared[name] = time.monotonic() + self.rng.uniform(*SPARED)
+        until = time.monotonic() + self.rng.uniform(*SPARED)
+        self._spared[name] = until, self.rng.uniform(*SPARED_CPU)
 
     def turn(self) -> None:
         """Start again who died of itself, and note it; kill whoever is due."""
@@ -93,7 +95,7 @@ class Killing:
             if process.poll() is not None:
                 self.deaths.append(f"{name} ended with {process.returncode}: {self._last(name)}")
                 self.start(name)
-        due = [n for n in self.names if time.monotonic() > self._spared[n] and self._up(n)]
+        due = [n for n in self.names if self._due(n)]
         if due:
             name = self.rng.choice(due)
             self.here.processes[name].kill()
@@ -102,10 +104,11 @@ class Killing:
             time.sleep(self.rng.choice((0.0, 0.0, 0.2, 1.0)))  # supervisors take their time
             self.start(name)
 
-    def _up(self, name: str) -> bool:
-        """Whether it has come to work: imports are over."""
+    def _due(self, name: str) -> bool:
+        """Whether it was spared for long enough."""
+        until, cpu_s = self._spared[name]
         process = psutil.Process(self.here.processes[name].pid)
-        return sum(process.cpu_times()[:2]) > 1.0
+        return time.monotonic() > until and sum(process.cpu_times()[:2]) > cpu_s
 
     def _last(self, name: str) -> str:
         lines = self.here.said(name).strip().splitlines()

@@ -36,7 +36,7 @@ class Window:
         self.gauges = {"in_flight_bytes": 0, "high_water_bytes": 0, "window_bytes": size}
         self.held = self.burst = False
         self.alarm, self.noted, self.place = "", [], 0
-        self.promises = []
+        self.promises, self.promised = [], False
 
     @property
     def room(self):
@@ -273,6 +273,15 @@ def test_a_shot_in_hand_when_its_producer_fails_is_in_the_books(settings):
         Producer(settings, Source(run_of(*shots(2), Fatal(7, {}))), link, "p0").loop()
     assert balanced(link) == [["producer failed", 7, 7, 1]]
     assert link.sent[-1][1] == EndRun("producer failed")
+
+
+def test_a_stop_while_a_shape_is_looked_for_is_no_fault_and_leaves_the_promise(settings):
+    link = Window()
+    producer = Producer(settings, Greedy(run_of(*shots(3), inputs={})), link, "p0")
+    producer.stop()
+    assert producer.loop() == 1
+    assert link.sent == []
+    assert [header.run for header, *_ in link.promises] == [1]
 
 
 class Greedy(Source):
