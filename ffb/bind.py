@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import resolve
+from ffb.calibration_settings import CalibrationConfig
 from ffb.compile import in_short, uncompiled
 from ffb.config import Config, ConfigError, parameters
 from ffb.fuse import Member, compile_one, plain
 from ffb.reduce import Area, Calibration, Reducer, Tile, TileReducer, located
 from ffb.schema import Column
-from ffb.settings import CalibrationConfig
 from ffb.shot import Input
 from ffb.source import Run
 from ffb.wiring import FILLED, as_input, in_order, motor_column, no_column, owner_of

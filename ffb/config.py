@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import Field, PrivateAttr, ValidationError
 
 from ffb import layers, problems, resolve, shot, wiring
+from ffb.calibration_settings import Calibration, CalibrationConfig, CommonModeConfig
 from ffb.codec import CODECS
 from ffb.endpoints import Endpoints
 from ffb.problems import ConfigError, Problem, nearest
@@ -18,8 +19,6 @@ from ffb.runs import RunTable
 from ffb.settings import (
     AggregationConfig,
     BatchConfig,
-    Calibration,
-    CalibrationConfig,
     CodesConfig,
     DashboardConfig,
     FilesConfig,
@@ -40,6 +39,7 @@ from ffb.untrusted import MAX_CHUNK
 __all__ = [
     "CalibrationConfig",
     "CodesConfig",
+    "CommonModeConfig",
     "Config",
     "ConfigError",
     "Endpoints",

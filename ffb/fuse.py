@@ -234,15 +234,40 @@ def _shots(
     return "\n".join([head, *_indent(body, 1), ""])
 
 
+#: Rows are calibrated one by one, or the rows of a block together before any is reduced.
+_ROW_BY_ROW = """\
+for r in range(rows):
+    row = segment[r * columns : (r + 1) * columns]
+    number = s * rows + r
+    first = number * columns
+    bad = calibrate(row, first, planes, lines)
+    tile = Tile(lines, good[first : first + columns], bad, number, first)
+"""
+_BLOCK_BY_BLOCK = """\
+for r in range(rows):
+    number = s * rows + r
+    first = number * columns
+    at = r % bads.size
+    if at == 0:
+        block = segment[r * columns : (r + bads.size) * columns]
+        calibrate(block, first, planes, lines, bads)
+    line = lines[at * columns : (at + 1) * columns]
+    tile = Tile(line, good[first : first + columns], bads[at], number, first)
+"""
+
+
 def _area(
-    members: Sequence[Member], planes: Any, states: Sequence[Any], scope: dict[str, Any]
+    members: Sequence[Member],
+    calibration: Calibration,
+    states: Sequence[Any],
+    scope: dict[str, Any],
 ) -> str:
     """Text of the pass over one shot's raw pixels."""
     writers = _writers(members)
     body = [line for w in writers for line in w.views()]
     body += [
-        f"planes = {_rebuilt(planes, 'calibration', 'Planes', scope)}",
-        "good, line = borrowed(valid), borrowed(values)",
+        f"planes = {_rebuilt(calibration.constants, 'calibration', 'Planes', scope)}",
+        "good, lines, bads = borrowed(valid), borrowed(values), borrowed(spoilt)",
     ]
     for w in writers:
         k, s = w.member.constants, states[w.tag]
@@ -253,17 +278,12 @@ def _area(
     for w in writers:
         body += [f"if active[{w.tag}] == {RUN}:", f"    start_{w.tag}(k{w.tag}, s{w.tag})"]
     body += [
-        "columns = values.size",
+        "columns = values.size // max(spoilt.size, 1)",
         "for s in range(len(raw)):",
         "    segment = borrowed(raw[s])",
         "    if segment.size != rows * columns:",
         "        raise ValueError('a segment has not the size the run declared')",
-        "    for r in range(rows):",
-        "        row = segment[r * columns : (r + 1) * columns]",
-        "        number = s * rows + r",
-        "        first = number * columns",
-        "        bad = calibrate(row, first, planes, line)",
-        "        tile = Tile(line, good[first : first + columns], bad, number, first)",
+        *_indent((_BLOCK_BY_BLOCK if calibration.height else _ROW_BY_ROW).splitlines(), 1),
     ]
     for w in writers:
         body += [
@@ -279,8 +299,8 @@ def _area(
             *_indent(w.absent(), 1),
         ]
     head = (
-        "def area(raw, rows, calibration, valid, values, active, constants, states, j, buffer,"
-        " table):"
+        "def area(raw, rows, calibration, valid, values, spoilt, active, constants, states, j,"
+        " buffer, table):"
     )
     return "\n".join([head, *_indent(body, 1), ""])
 
@@ -327,7 +347,7 @@ def compile_area(
     pixel = numba.from_dtype(np.dtype(calibration.dtype))
     raw = numba.types.Array(pixel, 1, "C", readonly=True, aligned=False)
     types = (numba.types.UniTuple(raw, segments), *(numba.typeof(a) for a in example))
-    source = _area(members, calibration.constants, states, scope)
+    source = _area(members, calibration, states, scope)
     return build(source, scope, types)
 
 

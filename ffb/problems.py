@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from ffb import settings
+from ffb.calibration_settings import CalibrationConfig, CommonModeConfig
 
 Path = tuple[int | str, ...]
 
@@ -39,7 +40,7 @@ _SOURCES: dict[str, type[settings.Table]] = {
 _ENTRIES: dict[str, type[settings.Table]] = {
     "inputs": settings.InputConfig,
     "reducers": settings.ReducerConfig,
-    "calibration": settings.CalibrationConfig,
+    "calibration": CalibrationConfig,
     "light": settings.CodesConfig,
 }
 
@@ -159,6 +160,8 @@ def _model(root: type[settings.Table], loc: Path) -> type[settings.Table]:
             annotation: Any = root.model_fields[section].annotation
             model: type[settings.Table] = annotation
             return model
+        case ("calibration", _, _, "common_mode"):
+            return CommonModeConfig
         case (section, *_):
             return _ENTRIES[str(section)]
     raise AssertionError(f"no model holds {loc}")

@@ -90,8 +90,12 @@ class Calibration(Protocol):
 
     ``tile(raw_row, first, constants, values) -> bad`` is a numba function: it fills ``values``
     (columns,) float32 from one detector row and returns how many valid pixels became NaN; it
-    keeps what :class:`Tile` promises. ``constants`` is a NamedTuple of arrays and numbers,
-    ``dtype`` that of a raw pixel, ``mask`` (segments, rows, columns) true for good pixels.
+    keeps what :class:`Tile` promises. Where pixels of several rows have to be seen together,
+    ``height`` is their number, which divides a segment's, and the function is
+    ``tile(raw_rows, first, constants, values, bad)``, with ``values`` (height * columns,) and
+    ``bad`` (height,) int64 to be filled; else ``height`` is 0. ``constants`` is a NamedTuple of
+    arrays and numbers, ``dtype`` that of a raw pixel, ``mask`` (segments, rows, columns) true for
+    good pixels.
     """
 
     @property
@@ -117,6 +121,11 @@ class Calibration(Protocol):
     @property
     def dtype(self) -> str:
         """Numpy dtype of a raw pixel."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Rows that ``tile`` takes at once, 0 for row by row."""
         ...
 
 

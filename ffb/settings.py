@@ -187,7 +187,8 @@ class InputConfig(Table):
         )
 
 
-def _tag(value: object) -> str:
+def tag(value: object) -> str:
+    """Tell a table from a text, where either will do."""
     return "<table>" if isinstance(value, dict) else "<text>"
 
 
@@ -221,7 +222,7 @@ class ReducerConfig(Table):
     """An installed reducer ("roi"), "package.module:name", or "./file.py:name"."""
     inputs: Annotated[
         Annotated[str, Tag("<text>")] | Annotated[dict[str, str], Tag("<table>")],
-        Discriminator(_tag),
+        Discriminator(tag),
     ] = Field(default_factory=dict)
     """Argument of the reducer -> name of an input; the name alone for a reducer with one input."""
     params: Params = Field(default_factory=dict)
@@ -246,46 +247,6 @@ class ReducerConfig(Table):
         if self.function:
             raise TypeError(f"{self.function} gives these parameters: call it with the run")
         return dict(self.table.for_run(run))
-
-
-class CalibrationConfig(Table):
-    """Calibration of one detector: constants from files instead of psana's store, and masks.
-
-    Files are .npy or .npz, shaped (gain ranges, segments, rows, columns); a segment, or a gain
-    range, that is the only one needs no axis.
-    """
-
-    constants: Literal["store", "none"] = "store"
-    """Where constants come from that no file gives; "none" leaves raw ADU, but masks pixels."""
-    pedestals: str = ""
-    """File with pedestals in ADU."""
-    gain: str = ""
-    """File with gains in ADU per `unit`."""
-    offset: str = ""
-    """File with offsets in ADU, added to the pedestals of a Jungfrau."""
-    status: str = ""
-    """File with the pixel status, nonzero is bad."""
-    geometry: str = ""
-    """File with psana's geometry."""
-    mask: str = ""
-    """File with a mask (segments, rows, columns), 0 is bad, ANDed with all others."""
-    edges: Annotated[int, Field(ge=0)] = 0
-    """Rows and columns to mask along the edges of every segment."""
-    unit: str = "keV"
-    """Unit of the calibrated values: that of the file with gains; psana's are in ADU/keV."""
-
-    @model_validator(mode="after")
-    def _nothing_to_calibrate(self) -> Self:
-        files = ("pedestals", "gain", "offset", "status")
-        if self.constants == "none" and (given := [f for f in files if getattr(self, f)]):
-            raise ValueError(f'constants = "none" leaves raw ADU; leave out {", ".join(given)}')
-        return self
-
-
-Calibration = Annotated[
-    Annotated[Literal["none"], Tag("<text>")] | Annotated[CalibrationConfig, Tag("<table>")],
-    Discriminator(_tag),
-]
 
 
 class CodesConfig(Table):

@@ -35,7 +35,9 @@ class AreaPass:
     ) -> None:
         segments, rows, columns = area.shape
         mask = np.ascontiguousarray(area.mask, np.uint8).ravel()
-        self._first = (rows, plain(calibration.constants), mask, np.zeros(columns, np.float32))
+        lines = np.zeros(max(calibration.height, 1) * columns, np.float32)
+        spoilt = np.zeros(calibration.height, np.int64)
+        self._first = (rows, plain(calibration.constants), mask, lines, spoilt)
         states = tuple(_tile(m).allocate(m.constants) for m in members)
         self._members = (plain(tuple(m.constants for m in members)), plain(states))
         self._table = table_of(members, schema, capacity)

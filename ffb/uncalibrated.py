@@ -34,6 +34,7 @@ class Uncalibrated(NamedTuple):
     mask: NDArray[np.bool_]
     dtype: str
     unit: str = "ADU"
+    height: int = 0
 
     @property
     def constants(self) -> Good:

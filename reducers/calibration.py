@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ffb.calibration_settings import CalibrationConfig, CommonModeConfig
+from ffb.reducers.common_mode import Corrected, corrected, plan_of
 from ffb.reducers.constants import RANGES, edges_mask, from_files
 from ffb.reducers.gain_ranges import (
     F32,
@@ -25,10 +27,10 @@ from ffb.reducers.gain_ranges import (
     Planes,
     Range,
     exact,
+    high_gain,
     kernel_of,
     ranges_of,
 )
-from ffb.settings import CalibrationConfig
 from ffb.shot import Input
 from ffb.source import Constants
 
@@ -46,16 +48,17 @@ WORDS = ("uint8", "uint16", "int16")
 class Calibration:
     """Raw to calibrated for one detector and run: a :class:`ffb.reduce.Calibration`.
 
-    ``tile(raw_row, first, constants, out) -> bad`` keeps what :class:`ffb.reduce.Tile` promises;
+    ``tile`` keeps what :class:`ffb.reduce.Tile` promises, row by row or ``height`` rows at a time;
     ``mask`` (segments, rows, columns) is true for good pixels. ``ids`` and ``origin`` name where
     the constants come from; ``notes`` are for log and file.
     """
 
-    constants: Planes
+    constants: Planes | Corrected
     tile: Any
     mask: NDArray[np.bool_]
     unit: str
     dtype: str = "<u2"
+    height: int = 0
     ids: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
     notes: tuple[str, ...] = ()
@@ -67,10 +70,13 @@ class Calibration:
         became NaN.
         """
         first, bad, columns = 0, 0, self.mask.shape[-1]
-        flat = out.reshape(-1)
+        flat, bads = out.reshape(-1), np.zeros(self.height, np.int64)
         for segment in segments:
             here = flat[first : first + segment.size]
-            bad += _rows(self.tile, segment, columns, first, self.constants, here)
+            if self.height:
+                bad += _blocks(self.tile, segment, columns, first, self.constants, here, bads)
+            else:
+                bad += _rows(self.tile, segment, columns, first, self.constants, here)
             first += segment.size
         return bad
 
@@ -80,6 +86,15 @@ def _rows(tile: Any, raw: Any, columns: int, first: int, planes: Any, out: Any) 
     bad = 0
     for at in range(0, raw.size, columns):
         bad += tile(raw[at : at + columns], first + at, planes, out[at : at + columns])
+    return bad
+
+
+@exact
+def _blocks(tile: Any, raw: Any, columns: int, first: int, planes: Any, out: Any, bads: Any) -> int:
+    bad, size = 0, bads.size * columns
+    for at in range(0, raw.size, size):
+        tile(raw[at : at + size], first + at, planes, out[at : at + size], bads)
+        bad += bads.sum()
     return bad
 
 
@@ -111,7 +126,13 @@ def make(
     if problems := list(_beside_the_point(constants, settings)):
         raise ValueError("; ".join(problems))
     constants, mask = from_files(constants, settings, locate)
-    made = calibration_of(constants, mask=mask, edges=settings.edges, unit=settings.unit)
+    made = calibration_of(
+        constants,
+        mask=mask,
+        edges=settings.edges,
+        unit=settings.unit,
+        common_mode=settings.common_mode,
+    )
     return replace(made, dtype=dtype.str)
 
 
@@ -133,6 +154,7 @@ def calibration_of(
     edges: int = 0,
     unit: str = "keV",
     psana: bool = False,
+    common_mode: CommonModeConfig | None = None,
 ) -> Calibration:
     """Lay constants out for the kernel.
 
@@ -142,7 +164,8 @@ def calibration_of(
     in a range without gain, or with a gain code that means none, becomes NaN in that shot. With
     ``psana`` those are 0 and nothing is masked for want of gain: psana's frame. Without any gain
     the factor is 1 and the unit ADU, but for types for which psana has a factor of its own.
-    A camera without pedestals keeps its raw ADU, as with psana.
+    A camera without pedestals keeps its raw ADU, as with psana. ``common_mode`` is taken from
+    pixels before their gain.
     """
     c = constants
     _check(c, mask)
@@ -158,11 +181,19 @@ def calibration_of(
     if not psana:
         notes += _mask_out(good, ranges[0][1] == 0, "no gain in their first range")
     undefined = np.float32(0 if psana else np.nan)
+    planes: Planes | Corrected
     planes, tile = kernel_of(c.dettype, ranges, good, undefined)
+    height = 0
+    if common_mode is not None:
+        plan, height = plan_of(common_mode, constants.dettype, c.shape)
+        pedestal = ranges[0][0]
+        fit = np.isfinite(pedestal) & high_gain(c)
+        planes, tile = corrected(planes, tile, good, plan, height, pedestal, fit)
     return Calibration(
         planes,
         tile,
         mask=good,
+        height=height,
         unit=unit if c.gain is not None else WITHOUT_GAIN.get(c.dettype, (1, "ADU"))[1],
         ids=dict(c.ids),
         origin=c.origin,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.settings import CalibrationConfig
+from ffb.calibration_settings import CalibrationConfig
 from ffb.shot import Input
 from ffb.source import Constants
 from ffb.uncalibrated import Uncalibrated

@@ -26,6 +26,9 @@ BLOCK = 64
 #: Range of an epix10ka pixel from its configuration bits, data bit 14 put at bit 5: (mask, value).
 EPIX10KA = ((28, 28), (28, 12), (12, 8), (60, 16), (60, 0), (60, 48), (60, 32))
 
+#: Those of its ranges that are of high or medium gain; psana finds the common mode in them.
+HIGH = (0, 1, 3, 4)
+
 #: What psana multiplies pixels by where the store has no gains (``UtilsEpix100``, ``archon``).
 WITHOUT_GAIN = {"epix100": (0.06, "keV"), "archon": (3.65, "eV")}
 
@@ -181,6 +184,16 @@ def _epix10ka(c: Constants, otherwise: int) -> list[Range]:
         here = [(bits & m) == value for m, value in EPIX10KA]
         out.append((np.select(here, c.pedestals, 0), np.select(here, factor, otherwise)))
     return out
+
+
+def high_gain(c: Constants) -> NDArray[np.bool_]:
+    """Pixels whose first range is not one of low gain, in which a common mode drowns."""
+    if c.dettype != "epix10ka":
+        return np.ones(c.shape, np.bool_)
+    assert c.config is not None
+    return np.asarray(
+        np.logical_or.reduce([(c.config & m) == v for m, v in (EPIX10KA[r] for r in HIGH)])
+    )
 
 
 def kernel_of(

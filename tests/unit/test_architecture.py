@@ -40,7 +40,16 @@ LAYERS = (
         "address",
     },
     {"reduce", "endpoints", "untrusted", "contents", "losses"},
-    {"settings", "compile", "wire", "header", "uncalibrated", "sockets", "parts"},
+    {
+        "settings",
+        "calibration_settings",
+        "compile",
+        "wire",
+        "header",
+        "uncalibrated",
+        "sockets",
+        "parts",
+    },
     {
         "light",
         "problems",

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ffb.calibration_settings import CalibrationConfig
 from ffb.reducers import calibration as cal
 from ffb.reducers.constants import from_files
-from ffb.settings import CalibrationConfig
 from ffb.shot import Input
 from ffb.source import Constants
 from tests.unit.calibrations import EPIX, JF, calibrated, epix10ka, jungfrau, words

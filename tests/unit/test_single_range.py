@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ffb.calibration_settings import CalibrationConfig
 from ffb.reducers import calibration as cal
-from ffb.settings import CalibrationConfig
 from ffb.shot import Input
 from ffb.source import Constants
 from tests.unit.calibrations import calibrated

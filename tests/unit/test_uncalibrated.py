@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ffb.bind import Binder
+from ffb.calibration_settings import CalibrationConfig
 from ffb.config import parse
 from ffb.reducers.constants import uncalibrated
-from ffb.settings import CalibrationConfig
 from ffb.shot import Input
 from ffb.sources.choose import source_of
 
