@@ -1,0 +1,82 @@
+"""Shapes of a detector's pulses, found in its own waveforms: the basis of ``waveform_svd``.
+
+A basis is made once, of a few hundred recorded waveforms with one pulse each, all at one time::
+
+    import ffb
+    from ffb.reducers import svd_basis
+
+    traces = ffb.open("mfxx49820_Run0042.h5")["diode"]
+    svd_basis.save("diode.npz", svd_basis.make(traces, gate=(800, 2000), baseline=(0, 700)))
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: How a file of numpy arrays begins, which is a zip archive.
+_ZIP = b"PK"
+
+
+class Basis(NamedTuple):
+    """Orthonormal shapes, the strongest first.
+
+    ``components`` (number, samples) float64, ``values`` (number,) their singular values, ``start``
+    the sample of the waveform at which they begin.
+    """
+
+    components: NDArray[np.float64]
+    values: NDArray[np.float64]
+    start: int
+
+
+def make(
+    traces: ArrayLike, gate: tuple[int, int], baseline: tuple[int, int], number: int = 25
+) -> Basis:
+    """Singular value decomposition of waveforms (shots, samples) in ``gate``.
+
+    The mean of ``baseline`` is subtracted from each; waveforms with NaN are left out. A component
+    has the sign with which the waveforms' sum is positive. At most ``number`` components are kept.
+    Raises ``ValueError`` if gates are off the waveforms, or none is left.
+    """
+    x = np.asarray(traces, np.float64)
+    size = x.shape[-1]
+    for name, (start, stop) in (("gate", gate), ("baseline", baseline)):
+        if x.ndim != 2 or not 0 <= start < stop <= size:
+            raise ValueError(f"{name}: [{start}, {stop}] is no part of waveforms {x.shape}")
+    x = x[np.isfinite(x).all(axis=1)]
+    if not len(x):
+        raise ValueError("no waveform is free of NaN")
+    pulses = (x - x[:, slice(*baseline)].mean(axis=1, keepdims=True))[:, slice(*gate)]
+    _, values, components = np.linalg.svd(pulses, full_matrices=False)
+    components = components[:number]
+    signs = np.where(components @ pulses.sum(axis=0) < 0, -1.0, 1.0)
+    return Basis(components * signs[:, None], values[:number], gate[0])
+
+
+def save(path: str | os.PathLike[str], basis: Basis) -> None:
+    """Write a basis as ``.npz``."""
+    np.savez(path, components=basis.components, values=basis.values, start=basis.start)
+
+
+def load(path: Path) -> Basis:
+    """Read a basis; ``ValueError`` for a file that holds none, ``OSError`` for no file."""
+    with open(path, "rb") as f:
+        if f.read(len(_ZIP)) != _ZIP:
+            raise ValueError(f"{path} is no .npz file")
+        f.seek(0)
+        with np.load(f, allow_pickle=False) as found:
+            if missing := [name for name in Basis._fields if name not in found]:
+                raise ValueError(f"{path} holds no {', '.join(missing)}; svd_basis.make makes them")
+            made = Basis(
+                np.asarray(found["components"], np.float64),
+                np.asarray(found["values"], np.float64),
+                int(found["start"]),
+            )
+    if made.components.ndim != 2 or not np.isfinite(made.components).all():
+        raise ValueError(f"{path}: components must be finite, (number, samples)")
+    return made
