@@ -3,7 +3,18 @@
 import subprocess
 import sys
 
-ALL = ("kernels", "framework", "shmem", "stream", "wire", "codec", "writer", "page", "latency")
+ALL = (
+    "kernels",
+    "waveforms",
+    "framework",
+    "shmem",
+    "stream",
+    "wire",
+    "codec",
+    "writer",
+    "page",
+    "latency",
+)
 
 
 def main() -> None:
