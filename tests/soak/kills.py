@@ -28,6 +28,7 @@ import psutil
 
 import ffb
 from ffb.contents import LEDGER
+from ffb.ringfile import RingFile
 from ffb.sink import WRITTEN
 from ffb.testing.shmem_server import clean
 from ffb.testing.truth import RunSpec
@@ -40,7 +41,7 @@ EXP, FIRST_RUN, PRODUCERS = "mfxx49820", 7, 3
 
 #: Seconds that a process is left alone after it was started, at least and at most, and seconds of
 #: CPU time: on a busy machine too some must come to work, while others are killed on their way.
-SPARED, SPARED_CPU = (0.5, 8.0), (1.0, 8.0)
+SPARED, SPARED_CPU = (0.5, 8.0), (1.0, 5.0)
 
 #: How long a run waits for the dead [s]. Here all three producers may be killed again and again
 #: before one of them has begun, which takes each about 5 s where nothing else is at work.
@@ -185,6 +186,8 @@ def kills(folder: Path, most: int, minutes: float, seed: int, shots: int, ring: 
     spec = spec_of(shots)
     fabricate(folder, spec)
     file = configure(folder, tag, ring)
+    for k in range(PRODUCERS):  # of an earlier soak in a folder of this name
+        RingFile(EXP, f"p{k}", f"ipc://{folder}/a").close(remove=True)
     began = time.monotonic()
     with world(folder) as here:
         try:

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 
 import ffb
+from ffb.audit import audit, verdict
 from ffb.reader import RunFile
 
 
@@ -100,16 +101,10 @@ def committed(path: Path) -> int:
 
 def problems_of(path: Path) -> list[str]:
     """What is wrong with a finished run: by ``ffb audit``, and by what anybody can count."""
-    out = []
-    audit = subprocess.run(
-        [sys.executable, "-m", "ffb.cli", "audit", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if audit.returncode:
-        said = " / ".join((audit.stdout + audit.stderr).splitlines()[-12:])
-        out.append(f"ffb audit {path.name}: {said}")
+    out, report = [], audit(path)
+    if not report.balanced:
+        problems = " / ".join(map(str, report.problems[:12]))
+        out.append(f"ffb audit {path.name}: {verdict(report)} {problems}")
     with ffb.open(path) as run:
         out += count(run)
     return out
