@@ -1,0 +1,176 @@
+"""Statistics of a region of any outline: polygon, ellipse, ring, mask file, whole detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb import Area, Feature, Tile, tile_reducer
+from ffb.reducers.shapes import region_mask
+from ffb.reducers.window import count_nan
+
+
+class Params(NamedTuple):
+    """Where to look: good pixels that lie in everything that is given.
+
+    ``polygon`` is row and column of its corners, one after the other; ``ellipse`` row and column
+    of its centre, half height and half width; ``ring`` row and column of its centre, inner and
+    outer radius; all in pixels of ``segment``. ``mask`` is a .npy file with the shape of the
+    detector, not 0 is in. Pixels of at least ``threshold`` make the thresholded sum and count,
+    those of at least ``saturation`` count as saturated; both in calibrated units.
+    """
+
+    segment: int | None = None
+    polygon: tuple[float, ...] | None = None
+    ellipse: tuple[float, ...] | None = None
+    ring: tuple[float, ...] | None = None
+    mask: Path | None = None
+    threshold: float = 0.0
+    saturation: float = np.inf
+
+
+class Constants(NamedTuple):
+    """The region: ``inside`` (pixels,) uint8, and by tile, (tiles, 3), its columns and pixels.
+
+    A tile's columns of the region lie between ``spans[t, 0]`` and ``spans[t, 1]``, half-open.
+    """
+
+    inside: NDArray[np.uint8]
+    spans: NDArray[np.int64]
+    threshold: float
+    saturation: float
+
+
+class State(NamedTuple):
+    """Sums (3,) float64: values, squares, those above; counts (3,) int64: valid, above, saturated.
+
+    ``best`` (columns,) float32 is the largest of every column; ``kept`` (columns,) room for a row.
+    """
+
+    sums: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    best: NDArray[np.float32]
+    kept: NDArray[np.float32]
+
+
+class Statistics(NamedTuple):
+    """What is known of the region, over its pixels that are valid in this shot."""
+
+    sum: Annotated[float, Feature("@", "sum of the valid pixels")]
+    mean: Annotated[float, Feature("@", "mean of the valid pixels; NaN without any")]
+    std: Annotated[float, Feature("@", "standard deviation of the valid pixels")]
+    contrast: Annotated[
+        float, Feature("1", "variance over squared mean; NaN unless the mean is above 0")
+    ]
+    max: Annotated[float, Feature("@", "largest valid pixel; NaN without any")]
+    npix: Annotated[int, Feature("1", "valid pixels in this shot")]
+    above_sum: Annotated[float, Feature("@", "sum of the valid pixels of at least the threshold")]
+    nabove: Annotated[int, Feature("1", "valid pixels of at least the threshold")]
+    nsat: Annotated[int, Feature("1", "valid pixels of at least the saturation level")]
+
+
+@tile_reducer(version=1)
+class region:  # noqa: N801
+    """Statistics of a region of any outline: sum, spread, contrast, thresholded sum, saturation.
+
+    Means are over valid pixels. ``contrast`` is the speckle contrast as it is measured, squared:
+    var / mean^2, with the shot noise in it; in units of photons take 1 / mean off for what is left
+    without it.
+    """
+
+    @staticmethod
+    def prepare(params: Params, area: Area) -> Constants:
+        """Rasterise the region; ``ValueError`` lists what does not fit the detector."""
+        chosen = (params.segment, params.polygon, params.ellipse, params.ring, params.mask)
+        inside = region_mask(area, *chosen).reshape(-1, area.shape[2])
+        if np.isnan(params.threshold) or np.isnan(params.saturation):
+            raise ValueError("threshold: nan is no level")
+        any_here = inside.any(axis=1)
+        first = np.where(any_here, inside.argmax(axis=1), 0)
+        last = np.where(any_here, inside.shape[1] - inside[:, ::-1].argmax(axis=1), 0)
+        spans = np.stack([first, last, inside.sum(axis=1)], axis=1)
+        flat = np.ascontiguousarray(inside.ravel().astype(np.uint8))
+        return Constants(flat, spans.astype(np.int64), params.threshold, params.saturation)
+
+    @staticmethod
+    def allocate(constants: Constants) -> State:
+        """Room for the sums."""
+        columns = constants.inside.size // len(constants.spans)
+        best = np.zeros(columns, np.float32)
+        return State(np.zeros(3), np.zeros(3, np.int64), best, best.copy())
+
+    @staticmethod
+    def start(constants: Constants, state: State) -> None:
+        """Forget the last shot."""
+        state.sums[:] = 0.0
+        state.counts[:] = 0
+        state.best[:] = -np.inf
+
+    @staticmethod
+    def accumulate(tile: Tile, constants: Constants, state: State) -> None:
+        """Add a row; loops are apart because a mixed one does not vectorise."""
+        spans = constants.spans
+        start, stop, npix = spans[tile.number, 0], spans[tile.number, 1], spans[tile.number, 2]
+        if start == stop:
+            return
+        values = tile.values[start:stop]
+        inside = constants.inside[tile.first + start : tile.first + stop]
+        kept, best = state.kept[start:stop], state.best[start:stop]
+        nothing = np.float32(np.nan)
+        for i in range(values.size):
+            kept[i] = values[i] if inside[i] != 0 else nothing
+        total, squares, above = 0.0, 0.0, 0.0
+        for i in range(kept.size):
+            v = np.float64(kept[i])
+            total += v if v == v else 0.0
+        for i in range(kept.size):
+            v = np.float64(kept[i])
+            squares += v * v if v == v else 0.0
+        low, high = np.float32(constants.threshold), np.float32(constants.saturation)
+        over, saturated = 0, 0
+        for i in range(kept.size):
+            v = np.float64(kept[i])
+            above += v if kept[i] >= low else 0.0
+        for i in range(kept.size):
+            over += kept[i] >= low
+        for i in range(kept.size):
+            saturated += kept[i] >= high
+        for i in range(kept.size):
+            best[i] = kept[i] if kept[i] > best[i] else best[i]
+        state.sums[0] += total
+        state.sums[1] += squares
+        state.sums[2] += above
+        state.counts[0] += npix - (count_nan(kept) - (kept.size - npix) if tile.bad else 0)
+        state.counts[1] += over
+        state.counts[2] += saturated
+
+    @staticmethod
+    def finish(constants: Constants, state: State) -> Statistics:
+        """Turn sums into features."""
+        npix, total = state.counts[0], state.sums[0]
+        largest = -np.inf
+        for v in state.best:
+            largest = max(largest, np.float64(v))
+        mean = total / npix if npix else np.nan
+        variance = max(state.sums[1] / npix - mean * mean, 0.0) if npix else np.nan
+        return Statistics(
+            total,
+            mean,
+            np.sqrt(variance),
+            variance / (mean * mean) if mean > 0.0 else np.nan,
+            largest if npix else np.nan,
+            npix,
+            state.sums[2],
+            state.counts[1],
+            state.counts[2],
+        )
+
+
+def example() -> tuple[Params, Area]:
+    """Parameters, and a detector to try them on."""
+    mask = np.ones((2, 9, 23), np.bool_)
+    params = Params(1, ring=(4.0, 11.0, 2.0, 6.5), threshold=50.0, saturation=150.0)
+    return params, Area("example", mask.shape, mask, None, "keV")
