@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ffb.reducers import histogram, projection, roi
+from ffb.reducers import histogram, projection, rebin, roi
 from tests.unit.passes import detector, member, reduce
 
 SHAPES = [(1, 1, 1), (1, 1, 37), (2, 9, 23), (1, 16, 64), (3, 5, 130)]
@@ -231,3 +231,35 @@ def test_fused_equals_separate_bit_for_bit():
         for name, column in reduce([m], area, images).items():
             np.testing.assert_array_equal(together[name], column, err_msg=name)
     assert "dark/area" not in together
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", MASKS)
+def test_rebinning_keeps_every_count(shape, kind):
+    mask, images = frames(shape, kind)
+    area = detector(shape, mask)
+    for (segment, rows, cols), block in zip(
+        windows(shape), [(1, 1), (2, 3), (50, 4), (3, 200)], strict=True
+    ):
+        params = rebin.Params(block, segment, rows, cols)
+        one = member("b", rebin.rebin, params, area)
+        got = reduce([one], area, images)
+        for k, image in enumerate(images):
+            box = cut(image, mask, (segment, rows, cols))
+            edges = [range(0, n, b) for n, b in zip(box.shape, block, strict=True)]
+            for i, r in enumerate(edges[0]):
+                for j, c in enumerate(edges[1]):
+                    part = box[r : r + block[0], c : c + block[1]]
+                    np.testing.assert_allclose(got["b/sum"][k, i, j], np.nansum(part), rtol=1e-9)
+                    assert got["b/npix"][k, i, j] == (~np.isnan(part)).sum()
+            assert got["b/sum"].shape[1:] == (len(edges[0]), len(edges[1]))
+        axes = rebin.rebin.coordinates(params, one.constants)
+        for dim, (begin, end), size in zip(("row", "col"), (rows, cols), block, strict=True):
+            middles = [np.mean(range(a, min(a + size, end))) for a in range(begin, end, size)]
+            np.testing.assert_allclose(axes[dim].values, middles)
+
+
+def test_a_block_of_nothing_is_told():
+    with pytest.raises(ValueError, match="block: ") as e:
+        rebin.rebin.prepare(rebin.Params((0, 2), cols=(4, 90)), detector((1, 5, 9)))
+    assert "cols: [4, 90] is off" in str(e.value)
