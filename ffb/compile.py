@@ -37,11 +37,19 @@ OPTIONS: Mapping[str, Any] = {
 }
 
 
-@cache
-def kernel(fn: Callable[..., Any], checked: bool = False) -> Any:
-    """``fn`` as a numba function, compiled when called; ``checked`` adds bounds checks."""
+def _options(checked: bool, exact: bool) -> dict[str, Any]:
+    """``OPTIONS``, with bounds checks; ``exact`` floats are what IEEE 754 says, as numpy's."""
     more = {"boundscheck": True} if checked else {}
-    return numba.njit(fn, **OPTIONS, **more)
+    return {**OPTIONS, **more, **({"fastmath": False} if exact else {})}
+
+
+@cache
+def kernel(fn: Callable[..., Any], checked: bool = False, exact: bool = False) -> Any:
+    """``fn`` as a numba function, compiled when called; ``checked`` adds bounds checks.
+
+    ``exact`` leaves floating-point operations as they are written.
+    """
+    return numba.njit(fn, **_options(checked, exact))
 
 
 def borrowed(array: Any) -> Any:
@@ -136,17 +144,23 @@ def fingerprint(functions: Iterable[Any]) -> str:
 
 
 def build(
-    source: str, scope: Mapping[str, Any], types: tuple[Any, ...], *, checked: bool = False
+    source: str,
+    scope: Mapping[str, Any],
+    types: tuple[Any, ...],
+    *,
+    checked: bool = False,
+    exact: bool = False,
 ) -> Any:
     """Compile the last function that ``source`` defines for arguments of numba ``types``.
 
-    ``scope`` holds the functions and types it names. Raises numba's own errors.
+    ``scope`` holds the functions and types it names; ``checked`` and ``exact`` are those of
+    :func:`kernel`. Raises numba's own errors.
     """
     parts = (
         source,
         repr(types),
         fingerprint(scope.values()),
-        "checked" if checked else "",
+        repr((checked, exact, sorted(OPTIONS["fastmath"]))),
         numba.__version__,
         np.__version__,
         str(numba.config.BOUNDSCHECK),
@@ -165,9 +179,8 @@ def build(
     fn = module.__dict__[re.findall(r"^def (\w+)", source, re.MULTILINE)[-1]]
     if numba.config.DISABLE_JIT:
         return fn
-    more = {"boundscheck": True} if checked else {}
     with _alone(path):
-        return numba.njit(types, cache=True, **OPTIONS, **more)(fn)
+        return numba.njit(types, cache=True, **_options(checked, exact))(fn)
 
 
 def uncompiled(fn: Any) -> Callable[..., Any]:

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from ffb import layers, problems, resolve, shot, wiring
+from ffb import combine, layers, light, problems, resolve, shot, wiring
 from ffb.calibration_settings import Calibration, CalibrationConfig, CommonModeConfig
 from ffb.codec import CODECS
+from ffb.conditions import CodesConfig, DerivedConfig, FilterConfig, LightConfig
 from ffb.endpoints import Endpoints
 from ffb.problems import ConfigError, Problem, nearest
 from ffb.reduce import Reducer, TileReducer
@@ -19,11 +20,9 @@ from ffb.runs import RunTable
 from ffb.settings import (
     AggregationConfig,
     BatchConfig,
-    CodesConfig,
     DashboardConfig,
     FilesConfig,
     InputConfig,
-    LightConfig,
     PsanaConfig,
     ReducerConfig,
     ReplayConfig,
@@ -73,6 +72,10 @@ class Config(Table):
     """Reducers by the name that begins their columns."""
     calibration: dict[str, Calibration] = Field(default_factory=dict)
     """By detector: files with constants, or "none" for raw ADU; others from psana's store."""
+    derived: dict[str, DerivedConfig] = Field(default_factory=dict)
+    """Numbers computed from columns, by the name of their own column."""
+    filters: dict[str, FilterConfig] = Field(default_factory=dict)
+    """Conditions on columns and event codes, by the name of their column."""
     light: LightConfig = LightConfig()
     """Event codes of the lights."""
     batch: BatchConfig = BatchConfig()
@@ -180,7 +183,7 @@ def _parse(stack: Sequence[layers.Layer], path: Path | None, overrides: tuple[st
     merged.pop("layer", None)
     folder = path.parent if path else Path()
     wrong = [*_check_calibration(merged), *_check_reducers(merged, folder)]
-    wrong += _check_compression(merged)
+    wrong += [*_check_compression(merged), *combine.check(merged), *light.check(merged)]
     config = None
     try:
         config = Config.model_validate(merged)

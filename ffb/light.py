@@ -2,89 +2,101 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.compile import build, kernel
-from ffb.settings import CodesConfig, LightConfig
-from ffb.shot import CODE_WORDS
+from ffb.compile import build
+from ffb.conditions import CodesConfig, LightConfig
+from ffb.expression import YES, Code, Kind, Term, translate
+from ffb.problems import Problem
+from ffb.schema import LASER, PULSE_ID, TIMESTAMP, XRAY, Schema
+from ffb.shot import FrameBlock
 
+#: The lights, in the order in which their states are told.
+LIGHTS = ("xray", "laser")
 
-def _words(codes: tuple[int, ...]) -> NDArray[np.uint16]:
-    """Event codes as the bits that the timing system sets for them."""
-    out = np.zeros(CODE_WORDS, np.uint16)
-    for c in codes:
-        out[c >> 4] |= np.uint16(1 << (c & 15))
-    return out
+_STAMPED = (TIMESTAMP, PULSE_ID, XRAY, LASER)
 
-
-def _rule(config: CodesConfig) -> int:
-    """What it means that no code matches."""
-    if bool(config.on) == bool(config.off):
-        return -1
-    return 0 if config.on else 1
-
-
-def masks_of(light: LightConfig) -> tuple[NDArray[np.uint16], NDArray[np.int8]]:
-    """Bits of the codes, (lights, off and on, words), and the state without any of them.
-
-    Lights are x-ray and laser, in this order.
-    """
-    lights = (light.xray, light.laser)
-    masks = np.array([[_words(c.off), _words(c.on)] for c in lights])
-    return masks, np.array([_rule(c) for c in lights], np.int8)
-
-
-def light_of(
-    codes: NDArray[np.uint16],
-    timed: bool,
-    masks: NDArray[np.uint16],
-    otherwise: NDArray[np.int8],
-) -> tuple[int, int]:
-    """State of x-ray and laser of one shot with these ``codes`` (words,), as :func:`stamp`."""
-    if not timed:
-        return -1, -1
-    hit: NDArray[np.bool_] = np.any(masks & codes, axis=2)
-    xray, laser = np.where(hit[:, 0], 0, np.where(hit[:, 1], 1, otherwise)).tolist()
-    return xray, laser
-
-
-def stamp(
-    n: int,
-    given: tuple[Any, ...],
-    masks: NDArray[np.uint16],
-    otherwise: NDArray[np.int8],
-    buffer: NDArray[np.uint8],
-    table: NDArray[np.int64],
-) -> None:
-    """Fill the first columns of ``n`` rows in the ``buffer`` of a batch.
-
-    ``given`` are timestamp, pulse id, codes and timed of a block; ``table`` (4, 2) says from where
-    to where the columns timestamp, pulse id, x-ray and laser lie. Off wins over on; a shot without
-    timing is of unknown light, -1.
-    """
-    timestamp, pulse_id, codes, timed = given
+_COPY = """\
+def stamped(lo, hi, given, buffer, table):
+    timestamp, pulse_id, codes, timing = given
     out_timestamp = buffer[table[0, 0] : table[0, 1]].view(np.uint64)
     out_pulse_id = buffer[table[1, 0] : table[1, 1]].view(np.uint64)
-    for j in range(n):
+    xray = buffer[table[2, 0] : table[2, 1]].view(np.int8)
+    laser = buffer[table[3, 0] : table[3, 1]].view(np.int8)
+    for j in range(lo, hi):
         out_timestamp[j] = timestamp[j]
         out_pulse_id[j] = pulse_id[j]
-    for light in range(2):
-        out = buffer[table[2 + light, 0] : table[2 + light, 1]].view(np.int8)
-        for j in range(n):
-            state = otherwise[light]
-            for value in (1, 0):
-                for w in range(codes.shape[1]):
-                    if codes[j, w] & masks[light, value, w]:
-                        state = np.int8(value)
-            out[j] = state if timed[j] else np.int8(-1)
+        words, timed = codes[j], timing[j]
+"""
 
 
-def compile_stamp(example: tuple[Any, ...]) -> Any:
-    """Compile :func:`stamp` for arguments of the types of ``example``."""
-    names = "n, given, masks, otherwise, buffer, table"
-    source = f"def stamped({names}):\n    stamp({names})\n"
-    return build(source, {"stamp": kernel(stamp)}, tuple(numba.typeof(a) for a in example))
+def _no_column(name: str, at: tuple[int, ...]) -> Term | str:
+    return f"a light is told from event codes alone, not from {name}; write code(90)"
+
+
+def check(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check the expressions of event codes in a configuration, plain data."""
+    lights = data.get("light")
+    for name, table in lights.items() if isinstance(lights, Mapping) else ():
+        for key, text in table.items() if isinstance(table, Mapping) else ():
+            if key in ("on", "off") and isinstance(text, str) and text:
+                for wrong in translate(text, _no_column, Kind.TRUTH, Code())[1]:
+                    yield Problem(("light", name, key), wrong)
+
+
+def _states(config: CodesConfig, code: Code) -> str:
+    """Code for the state of one light: 1, 0, or -1 where it is unknown."""
+    tests = "-1 if not timed else "
+    for state, given in ((0, config.off), (1, config.on)):
+        text = given if isinstance(given, str) else f"any_code({', '.join(map(str, given))})"
+        if given:
+            truth = translate(text, _no_column, Kind.TRUTH, code)[0]
+            tests += f"{state} if {truth.text} == {YES} else "
+    otherwise = -1 if bool(config.on) == bool(config.off) else 0 if config.on else 1
+    return f"{tests}{otherwise}"
+
+
+def _text(light: LightConfig) -> str:
+    code = Code()
+    states = [(name, _states(getattr(light, name), code)) for name in LIGHTS]
+    lines = [*code.lines, *(f"{name}[j] = {state}" for name, state in states)]
+    return _COPY + "".join(f"        {line}\n" for line in lines)
+
+
+class Stamp:
+    """Fills the first columns of rows: timestamp, pulse id, and the states of x-ray and laser.
+
+    Off wins over on; a shot without timing is of unknown light, -1. Compiled when made.
+    """
+
+    def __init__(self, light: LightConfig, schema: Schema, block: FrameBlock) -> None:
+        offsets = dict(zip(schema.by_name, schema.offsets(block.capacity), strict=False))
+        self._given = block.timestamp, block.pulse_id, block.codes, block.timed
+        self._table = _table([offsets[c.name] for c in _STAMPED], block.capacity)
+        own = Schema(_STAMPED)
+        self._own_table = _table(list(own.offsets(block.capacity)), block.capacity)
+        self._own: NDArray[np.uint8] = np.zeros(own.offsets(block.capacity)[-1], np.uint8)
+        self._states = [self._own[a:b].view(np.int8) for a, b in self._own_table[2:]]
+        example = (0, 0, self._given, self._own, self._table)
+        self._call = build(_text(light), {}, tuple(numba.typeof(a) for a in example))
+
+    def rows(self, n: int, buffer: NDArray[np.uint8]) -> None:
+        """Fill ``n`` rows in the ``buffer`` of a batch."""
+        self._call(0, n, self._given, buffer, self._table)
+
+    def light(self, row: int) -> tuple[int, int]:
+        """State of x-ray and laser of one shot of the block, as its row will have it."""
+        self._call(row, row + 1, self._given, self._own, self._own_table)
+        xray, laser = self._states
+        return int(xray[row]), int(laser[row])
+
+
+def _table(begins: list[int], rows: int) -> NDArray[np.int64]:
+    """From where to where the columns lie, (4, 2)."""
+    sizes = [rows * c.row_bytes for c in _STAMPED]
+    return np.array([(a, a + size) for a, size in zip(begins, sizes, strict=False)], np.int64)

@@ -17,20 +17,17 @@ from numpy.typing import NDArray
 
 from ffb.batch import Batch
 from ffb.bind import Binder, Bound
+from ffb.combine import Combined
 from ffb.config import Config, ConfigError
 from ffb.fuse import Member
 from ffb.guard import Guard
-from ffb.light import compile_stamp, light_of, masks_of
+from ffb.light import Stamp
 from ffb.schema import (
     CORE,
     EPOCH,
     KEPT,
-    LASER,
     LATE,
     PRODUCER,
-    PULSE_ID,
-    TIMESTAMP,
-    XRAY,
     Column,
     Schema,
 )
@@ -67,12 +64,14 @@ class Plan:
         self.block = FrameBlock(bound.inputs, self.capacity)
         reduced = (c for m in bound.members for c in m.all_columns)
         columns = self._compressed((*CORE, *self._own_columns(), *reduced))
-        if clashes := _clashes([c.name for c in columns]):
-            raise ConfigError(clashes)
+        unrecorded = config.inputs.keys() - {*self.recorded}
+        self._combined = Combined(config.derived, config.filters, columns, unrecorded)
+        columns = (*columns, *self._combined.columns)
+        if problems := [*self._combined.problems, *_clashes([c.name for c in columns])]:
+            raise ConfigError(problems)
         self.schema = Schema(columns)
         self.step_values = dict.fromkeys(run.motors, np.nan)
         self.step_number = -1
-        self._light = masks_of(config.light)
         self._places = {
             c.name: (
                 at,
@@ -82,18 +81,17 @@ class Plan:
             )
             for c, at in zip(self.schema.columns, self.schema.offsets(self.capacity), strict=False)
         }
-        stamped = (TIMESTAMP, PULSE_ID, XRAY, LASER)
-        self._stamped = np.array([self._places[c.name][:2] for c in stamped])
         self._batch: Batch | None = None
         self._kept: NDArray[np.float32] = np.ones(0, np.float32)
         self._n = self._stepped = 0
         guard = self._guard
-        self._stamp = compile_stamp(self._stamp_arguments(0, Batch(self.schema, self.capacity)))
+        self._stamp = Stamp(config.light, self.schema, self.block)
         self._areas = [
             AreaStage(d.input, bound.of(d), d.calibration, d.area, self.schema, self.block, guard)
             for d in bound.detectors.values()
         ]
         self._shots = ShotStage(bound.of(None), self.schema, self.block, guard)
+        self._combined.compile(self.schema, self.block)
 
     @property
     def notes(self) -> list[str]:
@@ -146,8 +144,7 @@ class Plan:
     @property
     def light(self) -> tuple[int, int]:
         """State of x-ray and laser of the shot filled in last, -1 if unknown."""
-        codes, timed = self.block.codes[self._n], self.block.timed[self._n]
-        return light_of(codes, bool(timed), *self._light)
+        return self._stamp.light(self._n)
 
     def reduce(self, shot: Shot, read: int, kept: float = 1.0) -> bool:
         """Take the shot filled in last, which reached us at ``read`` [ns since 1970].
@@ -187,20 +184,16 @@ class Plan:
         if batch is None or n == 0:
             return None
         self._fill_steps()
-        self._stamp(*self._stamp_arguments(n, batch))
+        self._stamp.rows(n, batch.buffer)
         for c in (PRODUCER, EPOCH, LATE):  # for the aggregator to fill in
             self._column(batch, c.name)[:n] = 0
         for name in self.recorded:
             self._record(name, batch, n)
         self._shots.run(n, batch)
+        self._combined.run(n, batch)
         batch.close(n)
         self._batch, self._n, self._stepped = None, 0, 0
         return batch
-
-    def _stamp_arguments(self, n: int, batch: Batch) -> tuple[Any, ...]:
-        b = self.block
-        given = b.timestamp, b.pulse_id, b.codes, b.timed
-        return n, given, *self._light, batch.buffer, self._stamped
 
     def _column(self, batch: Batch, name: str) -> NDArray[Any]:
         """One column of a batch being filled, without making views of all."""
@@ -219,7 +212,8 @@ class Plan:
         """Where the numbers of this run come from."""
         return replace(
             origin(self.config),
-            reducers={m.name: self._origin(m) for m in self._bound.members},
+            reducers={m.name: self._origin(m) for m in self._bound.members}
+            | self._combined.origins(),
             constants={d.area.detector: dict(d.ids) for d in self._bound.detectors.values()},
             notes=tuple(self.notes),
         )
@@ -243,10 +237,7 @@ def _clashes(names: Sequence[str]) -> list[str]:
     known = set(names)
     inside = [(n, p) for n in names if (p := _parent(n, known))]
     return [
-        *(
-            f"{n}: there are two columns of this name; rename the input or the reducer"
-            for n in twice
-        ),
+        *(f"{n}: there are two columns of this name; rename one of them" for n in twice),
         *(f"{n}: cannot be a column, because {p} is one; rename either" for n, p in inside),
     ]
 

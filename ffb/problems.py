@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from ffb import settings
+from ffb import conditions, settings
 from ffb.calibration_settings import CalibrationConfig, CommonModeConfig
 
 Path = tuple[int | str, ...]
@@ -41,7 +41,9 @@ _ENTRIES: dict[str, type[settings.Table]] = {
     "inputs": settings.InputConfig,
     "reducers": settings.ReducerConfig,
     "calibration": CalibrationConfig,
-    "light": settings.CodesConfig,
+    "derived": conditions.DerivedConfig,
+    "filters": conditions.FilterConfig,
+    "light": conditions.CodesConfig,
 }
 
 

@@ -32,7 +32,6 @@ List = Annotated[tuple[T, ...], Strict(False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Codec = Literal["none", "bitshuffle-lz4", "bitshuffle-zstd"]
-Code = Annotated[int, Field(ge=0, lt=16 * shot.CODE_WORDS)]
 
 
 def _endpoint(value: str) -> str:
@@ -247,28 +246,6 @@ class ReducerConfig(Table):
         if self.function:
             raise TypeError(f"{self.function} gives these parameters: call it with the run")
         return dict(self.table.for_run(run))
-
-
-class CodesConfig(Table):
-    """Event codes that tell one light's state.
-
-    A shot with an `off` code is off. Otherwise one with an `on` code is on. With neither it is
-    on where only `off` codes are given, off where only `on` codes are, unknown where both are.
-    """
-
-    on: List[Code] = ()
-    """Codes of shots with light."""
-    off: List[Code] = ()
-    """Codes of shots without."""
-
-
-class LightConfig(Table):
-    """Which event codes mean light."""
-
-    xray: CodesConfig = CodesConfig()
-    """The FEL beam."""
-    laser: CodesConfig = CodesConfig()
-    """The optical laser."""
 
 
 class BatchConfig(Table):

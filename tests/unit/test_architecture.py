@@ -43,6 +43,7 @@ LAYERS = (
     {
         "settings",
         "calibration_settings",
+        "conditions",
         "compile",
         "wire",
         "header",
@@ -53,6 +54,8 @@ LAYERS = (
     {
         "light",
         "problems",
+        "expression",
+        "combine",
         "window",
         "fuse",
         "accumulate",

@@ -1,0 +1,248 @@
+"""Columns computed from other columns: derived numbers and filters, in one loop over a batch.
+
+What an expression may say, and what it means that something is missing, is in
+:mod:`ffb.expression`. A derived number is a float64, NaN where it is missing. A filter is a bool,
+false where it is unknown, and ``<name>_valid`` says where it is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from ffb.batch import Batch
+from ffb.compile import build
+from ffb.conditions import DerivedConfig, FilterConfig
+from ffb.expression import (
+    UNKNOWN,
+    YES,
+    Code,
+    Kind,
+    Term,
+    anything,
+    names_in,
+    translate,
+    written,
+)
+from ffb.problems import Problem, dotted, nearest
+from ffb.schema import EPOCH, LASER, LATE, PRODUCER, PULSE_ID, TIMESTAMP, XRAY, Column, Schema
+from ffb.shot import FrameBlock
+
+#: Sections of the configuration, and what their expressions give.
+SECTIONS = {"derived": Kind.NUMBER, "filters": Kind.TRUTH}
+
+_REFUSED = {
+    TIMESTAMP.name: "is the key of the shot and no number; use pulse_id",
+    **dict.fromkeys((PRODUCER.name, EPOCH.name, LATE.name), "is known to the aggregator only"),
+}
+_LIGHTS = (XRAY.name, LASER.name)
+
+
+class Entry(NamedTuple):
+    """An expression of the configuration and its place there."""
+
+    section: str
+    name: str
+    expr: str
+    unit: str = "1"
+    doc: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """What it has to give."""
+        return SECTIONS[self.section]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Its column, and the one that says where it is known."""
+        doc = self.doc or self.expr
+        if self.kind is Kind.NUMBER:
+            return (Column(self.name, "<f8", unit=self.unit, doc=doc, reducer=self.name),)
+        known = f"whether {self.name} is known"
+        return (
+            Column(self.name, "|b1", doc=doc, reducer=self.name),
+            Column(f"{self.name}_valid", "|b1", doc=known, reducer=self.name),
+        )
+
+
+def check(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check the expressions of a configuration, plain data, as far as that goes without a run."""
+    entries = []
+    for section in SECTIONS:
+        tables = data.get(section)
+        for name, table in tables.items() if isinstance(tables, Mapping) else ():
+            if "" in str(name).split("/"):
+                yield Problem((section, name), "a column's name has no empty part")
+            expr = table.get("expr") if isinstance(table, Mapping) else None
+            if isinstance(expr, str) and expr:
+                entries.append(Entry(section, name, expr))
+    for e in entries:
+        for text in translate(e.expr, anything, e.kind, Code())[1]:
+            yield Problem((e.section, e.name, "expr"), text)
+    names = [e.name for e in entries]
+    for e in entries:
+        if e.section == "filters" and names.count(e.name) > 1:
+            yield Problem(("filters", e.name), "is a derived number as well; rename either")
+    yield from in_order(entries)[1]
+
+
+def in_order(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
+    """Entries such that each comes after those it names; a problem for every circle of them."""
+    by_name = {e.name: e for e in entries}
+    named = {e.name: {_of(n, by_name) for n in names_in(e.expr)} & by_name.keys() for e in entries}
+    problems = []
+    while True:
+        try:
+            order = [*TopologicalSorter(named).static_order()]
+        except CycleError as error:
+            circle = error.args[1][::-1]
+            first = by_name[circle[0]]
+            said = " -> ".join(map(written, circle))
+            problems.append(
+                Problem((first.section, first.name, "expr"), f"depends on itself: {said}")
+            )
+            named = {k: v - {*circle} for k, v in named.items() if k not in circle}
+        else:
+            return [by_name[n] for n in order], problems
+
+
+def _of(name: str, known: Mapping[str, Entry]) -> str:
+    """The entry whose column ``name`` is, where it is one's."""
+    whole = name.removesuffix("_valid")
+    filtered = whole in known and known[whole].kind is Kind.TRUTH
+    return whole if filtered and name not in known else name
+
+
+class Combined:
+    """The expressions of a run, bound to its columns, compiled, and evaluated for batches.
+
+    ``columns`` are those that they add, in the order of the configuration; ``problems`` lists
+    everything that is wrong; ``unrecorded`` are inputs that are no columns. ``compile`` comes
+    before ``run``.
+    """
+
+    def __init__(
+        self,
+        derived: Mapping[str, DerivedConfig],
+        filters: Mapping[str, FilterConfig],
+        columns: Sequence[Column],
+        unrecorded: Collection[str] = (),
+    ) -> None:
+        entries = [
+            *(Entry("derived", n, d.expr, d.unit, d.doc) for n, d in derived.items()),
+            *(Entry("filters", n, f.expr, doc=f.doc) for n, f in filters.items()),
+        ]
+        self.columns = tuple(c for e in entries for c in e.columns)
+        self.problems: list[str] = []
+        self._entries = {e.name: e for e in entries}
+        self._known, self._unrecorded = {c.name: c for c in columns}, unrecorded
+        self._own: dict[str, Term] = {}  # of its entries
+        self._views: dict[str, str] = {}  # column -> variable of its view
+        self._read: dict[tuple[str, tuple[int, ...]], Term] = {}
+        self._code = Code()  # what is done for every shot
+        for e in in_order(entries)[0]:
+            self._bind(e)
+
+    def _bind(self, e: Entry) -> None:
+        """Write the lines that evaluate one expression and store it."""
+        term, wrong = translate(e.expr, self._find, e.kind, self._code)
+        where = dotted((e.section, e.name, "expr"))
+        self.problems += [f"{where}: {text}" for text in wrong]
+        self._own[e.name] = Term(e.kind, term.text)
+        stored = [term.text]
+        if e.kind is Kind.TRUTH:
+            stored = [f"{term.text} == {YES}", f"{term.text} != {UNKNOWN}"]
+        for c, value in zip(e.columns, stored, strict=True):
+            self._code.lines.append(f"{self._view(c)}[j] = {value}")
+
+    def _view(self, c: Column) -> str:
+        return self._views.setdefault(c.name, f"c{len(self._views)}")
+
+    def _find(self, name: str, at: tuple[int, ...]) -> Term | str:
+        """Code that gives a column's value, ``at`` an index of an array; or what is wrong."""
+        own = self._own.get(_of(name, self._entries))
+        if own is not None:
+            if at:
+                return f"{written(name)} is one value a shot and has no index"
+            if name in self._own:
+                return own
+            return self._code.keep(Kind.TRUTH, f"0 if {own.text} == {UNKNOWN} else {YES}")
+        if name in _REFUSED:
+            return f"{written(name)} {_REFUSED[name]}"
+        c = self._known.get(name)
+        if c is None and name in self._unrecorded:
+            return f"{written(name)} is an input and no column; record it, or reduce it"
+        if c is None:
+            there = [written(n) for n in (*self._known, *self._own) if n not in _REFUSED]
+            return f"no column {written(name)}; {nearest(written(name), there)}"
+        if len(at) != len(c.shape):
+            if c.shape and not at:
+                first = ", ".join("0" * len(c.shape))
+                return f"{written(name)} is an array; name one element, as {written(name)}[{first}]"
+            return f"{written(name)} has {len(c.shape)} axes, not {len(at)}"
+        if any(k >= size for k, size in zip(at, c.shape, strict=True)):
+            return f"{written(name)} has the shape {c.shape}; {list(at)} is not in it"
+        if (name, at) not in self._read:
+            self._read[name, at] = self._code.keep(*self._reading(c, at))
+        return self._read[name, at]
+
+    def _reading(self, c: Column, at: tuple[int, ...]) -> Term:
+        """Code that reads a column's element and makes what is missing NaN or unknown."""
+        size = int(np.prod(c.shape, dtype=np.int64))
+        place = f"j * {size} + {np.ravel_multi_index(at, c.shape)}" if at else "j"
+        value = f"{self._view(c)}[{place}]"
+        if c.name in _LIGHTS:
+            return Term(Kind.TRUTH, f"{UNKNOWN} if {value} < 0 else {YES} * {value}")
+        flags = (f"{c.reducer}/present", f"{c.name}_valid")
+        flag = next((self._known[f] for f in flags if f in self._known and f != c.name), None)
+        here = f"{self._view(flag)}[j] != 0" if flag else ""
+        if c.name == PULSE_ID.name:
+            here = f"{value} != 0"
+        if np.dtype(c.dtype).kind == "b":
+            kind, text, missing = Kind.TRUTH, f"{YES} * {value}", f"{UNKNOWN}"
+        else:
+            kind, text, missing = Kind.NUMBER, f"np.float64({value})", "np.nan"
+        return Term(kind, f"{text} if {here} else {missing}" if here else text)
+
+    def _text(self, schema: Schema) -> str:
+        """Text of the loop over the shots of a batch."""
+        body = []
+        for i, (name, variable) in enumerate(self._views.items()):
+            kind = np.dtype(schema.by_name[name].dtype)
+            dtype = "uint8" if kind.kind == "b" else kind.name
+            body.append(f"{variable} = buffer[table[{i}, 0] : table[{i}, 1]].view(np.{dtype})")
+        body += ["for j in range(n):", "    words, timed = codes[j], given[j]"]
+        body += [f"    {line}" for line in self._code.lines]
+        head = "def combined(n, codes, given, buffer, table):"
+        return "\n".join([head, *(f"    {line}" for line in body), ""])
+
+    def compile(self, schema: Schema, block: FrameBlock) -> None:
+        """Compile everything for batches of ``schema`` with the event codes of ``block``."""
+        if not self._entries:
+            return
+        offsets = dict(zip(schema.by_name, schema.offsets(block.capacity), strict=False))
+        ends = [
+            (offsets[n], offsets[n] + block.capacity * schema.by_name[n].row_bytes)
+            for n in self._views
+        ]
+        self._given = (block.codes, block.timed)
+        self._table = np.array(ends, np.int64)
+        buffer = np.zeros(0, np.uint8)
+        types = tuple(numba.typeof(a) for a in (0, *self._given, buffer, self._table))
+        self._call = build(self._text(schema), {}, types, exact=True)
+
+    def run(self, n: int, batch: Batch) -> None:
+        """Evaluate all of them for the first ``n`` shots, whose other columns are filled in."""
+        if self._entries:
+            self._call(n, *self._given, batch.buffer, self._table)
+
+    def origins(self) -> dict[str, dict[str, Any]]:
+        """What provenance says of every expression, by its name."""
+        return {
+            e.name: {"use": e.section, "expr": e.expr, "inputs": sorted(names_in(e.expr))}
+            for e in self._entries.values()
+        }
