@@ -14,8 +14,9 @@ from ffb.dashboards.views.histogram import histogram
 from ffb.dashboards.views.image import image
 from ffb.dashboards.views.line import line
 from ffb.dashboards.views.scan import scan
+from ffb.dashboards.views.share import share
 from ffb.dashboards.views.strip import strip
-from ffb.dashboards.views.view import View
+from ffb.dashboards.views.view import BOOL, View
 from ffb.schema import Column
 
 #: The overview holds this many scalars; every one is under "features".
@@ -110,7 +111,7 @@ def _overview(snapshot: Snapshot, curves: list[Column], images: list[Column]) ->
 
 
 def _both(c: Column, log: bool) -> list[View]:
-    return [strip(c), histogram(c, log=log)]
+    return [strip(c), share(c) if c.dtype == BOOL else histogram(c, log=log)]
 
 
 def _line(c: Column, log: bool) -> list[View]:

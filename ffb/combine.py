@@ -28,7 +28,7 @@ from ffb.expression import (
     translate,
     written,
 )
-from ffb.problems import Problem, dotted, nearest
+from ffb.problems import Problem, nearest
 from ffb.schema import EPOCH, LASER, LATE, PRODUCER, PULSE_ID, TIMESTAMP, XRAY, Column, Schema
 from ffb.shot import FrameBlock
 
@@ -117,6 +117,12 @@ def _of(name: str, known: Mapping[str, Entry]) -> str:
     return whole if filtered and name not in known else name
 
 
+def _storage(c: Column) -> str:
+    """The type as which a column's elements are read."""
+    kind = np.dtype(c.dtype)
+    return "uint8" if kind.kind == "b" else kind.name
+
+
 class Combined:
     """The expressions of a run, bound to its columns, compiled, and evaluated for batches.
 
@@ -137,30 +143,30 @@ class Combined:
             *(Entry("filters", n, f.expr, doc=f.doc) for n, f in filters.items()),
         ]
         self.columns = tuple(c for e in entries for c in e.columns)
-        self.problems: list[str] = []
         self._entries = {e.name: e for e in entries}
         self._known, self._unrecorded = {c.name: c for c in columns}, unrecorded
         self._own: dict[str, Term] = {}  # of its entries
-        self._views: dict[str, str] = {}  # column -> variable of its view
+        self._placed: dict[str, Column] = {}  # those it reads or writes
         self._read: dict[tuple[str, tuple[int, ...]], Term] = {}
         self._code = Code()  # what is done for every shot
-        for e in in_order(entries)[0]:
-            self._bind(e)
+        wrong = {e.name: self._bind(e) for e in in_order(entries)[0]}
+        self.problems = [line for e in entries for line in wrong[e.name]]
 
-    def _bind(self, e: Entry) -> None:
-        """Write the lines that evaluate one expression and store it."""
+    def _bind(self, e: Entry) -> list[str]:
+        """Write the lines that evaluate one expression and store it; what is wrong with it."""
         term, wrong = translate(e.expr, self._find, e.kind, self._code)
-        where = dotted((e.section, e.name, "expr"))
-        self.problems += [f"{where}: {text}" for text in wrong]
         self._own[e.name] = Term(e.kind, term.text)
         stored = [term.text]
         if e.kind is Kind.TRUTH:
             stored = [f"{term.text} == {YES}", f"{term.text} != {UNKNOWN}"]
         for c, value in zip(e.columns, stored, strict=True):
-            self._code.lines.append(f"{self._view(c)}[j] = {value}")
+            self._code.lines.append(f"{self._at(c)} = {value}")
+        return [str(Problem((e.section, e.name, "expr"), text)) for text in wrong]
 
-    def _view(self, c: Column) -> str:
-        return self._views.setdefault(c.name, f"c{len(self._views)}")
+    def _at(self, c: Column, row: str = "j") -> str:
+        """Code for an element of a column; all of one type are seen in one view of the buffer."""
+        self._placed.setdefault(c.name, c)
+        return f"{_storage(c)}[a{[*self._placed].index(c.name)} + {row}]"
 
     def _find(self, name: str, at: tuple[int, ...]) -> Term | str:
         """Code that gives a column's value, ``at`` an index of an array; or what is wrong."""
@@ -194,12 +200,12 @@ class Combined:
         """Code that reads a column's element and makes what is missing NaN or unknown."""
         size = int(np.prod(c.shape, dtype=np.int64))
         place = f"j * {size} + {np.ravel_multi_index(at, c.shape)}" if at else "j"
-        value = f"{self._view(c)}[{place}]"
+        value = self._at(c, place)
         if c.name in _LIGHTS:
             return Term(Kind.TRUTH, f"{UNKNOWN} if {value} < 0 else {YES} * {value}")
         flags = (f"{c.reducer}/present", f"{c.name}_valid")
         flag = next((self._known[f] for f in flags if f in self._known and f != c.name), None)
-        here = f"{self._view(flag)}[j] != 0" if flag else ""
+        here = f"{self._at(flag)} != 0" if flag else ""
         if c.name == PULSE_ID.name:
             here = f"{value} != 0"
         if np.dtype(c.dtype).kind == "b":
@@ -208,13 +214,11 @@ class Combined:
             kind, text, missing = Kind.NUMBER, f"np.float64({value})", "np.nan"
         return Term(kind, f"{text} if {here} else {missing}" if here else text)
 
-    def _text(self, schema: Schema) -> str:
+    def _text(self) -> str:
         """Text of the loop over the shots of a batch."""
-        body = []
-        for i, (name, variable) in enumerate(self._views.items()):
-            kind = np.dtype(schema.by_name[name].dtype)
-            dtype = "uint8" if kind.kind == "b" else kind.name
-            body.append(f"{variable} = buffer[table[{i}, 0] : table[{i}, 1]].view(np.{dtype})")
+        kinds = sorted({_storage(c) for c in self._placed.values()})
+        body = [f"{kind} = buffer.view(np.{kind})" for kind in kinds]
+        body += [f"a{i} = table[{i}]" for i in range(len(self._placed))]
         body += ["for j in range(n):", "    words, timed = codes[j], given[j]"]
         body += [f"    {line}" for line in self._code.lines]
         head = "def combined(n, codes, given, buffer, table):"
@@ -225,15 +229,13 @@ class Combined:
         if not self._entries:
             return
         offsets = dict(zip(schema.by_name, schema.offsets(block.capacity), strict=False))
-        ends = [
-            (offsets[n], offsets[n] + block.capacity * schema.by_name[n].row_bytes)
-            for n in self._views
-        ]
+        sizes = [np.dtype(_storage(c)).itemsize for c in self._placed.values()]
+        begins = [offsets[n] // size for n, size in zip(self._placed, sizes, strict=True)]
         self._given = (block.codes, block.timed)
-        self._table = np.array(ends, np.int64)
-        buffer = np.zeros(0, np.uint8)
-        types = tuple(numba.typeof(a) for a in (0, *self._given, buffer, self._table))
-        self._call = build(self._text(schema), {}, types, exact=True)
+        self._table = np.array(begins, np.int64)
+        example = (0, *self._given, np.zeros(0, np.uint8), self._table)
+        types = tuple(numba.typeof(a) for a in example)
+        self._call = build(self._text(), {}, types, exact=True)
 
     def run(self, n: int, batch: Batch) -> None:
         """Evaluate all of them for the first ``n`` shots, whose other columns are filled in."""

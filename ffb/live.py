@@ -7,7 +7,7 @@ parts belong to one commit.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,9 @@ ENERGIES = ("J", "mJ", "uJ", "µJ")
 N_SHOWN = N_LIGHTS - 1
 
 
-#: How columns of motors begin and columns of presence end.
-MOTOR, PRESENT = "scan/", "/present"
+#: How columns of motors begin, and how those end that say where a reducer ran, and where a column
+#: that has no NaN is known.
+MOTOR, PRESENT, VALID = "scan/", "/present", "_valid"
 
 
 class Live:
@@ -74,11 +75,11 @@ class Live:
 
     def _begin(self, schema: Schema, first: int = 0, epoch: int = 0) -> None:
         self.schema, self.first, self.epoch, self.filling = schema, first, epoch, False
-        core = {c.name for c in CORE}
+        core, names = {c.name for c in CORE}, schema.by_name
         shown = [
             c
             for c in schema.columns
-            if c.name not in core and not c.name.endswith(PRESENT) and c.dtype[1] in "fiub"
+            if c.name not in core and not _tells_of_another(c.name, names) and c.dtype[1] in "fiub"
         ]
         self.scalars = [c for c in shown if not c.shape]
         arrays = (c for c in shown if 1 <= len(c.shape) <= 2 and min(c.shape) > 0)
@@ -144,7 +145,8 @@ class Live:
 
     @staticmethod
     def _present(c: Column, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
-        flag = columns.get(f"{c.reducer}{PRESENT}")
+        flags = (columns.get(f) for f in (f"{c.reducer}{PRESENT}", f"{c.name}{VALID}"))
+        flag = next((f for f in flags if f is not None), None)
         return np.ones(len(columns[c.name]), np.bool_) if flag is None else flag.astype(np.bool_)
 
     def _scalar(self, c: Column, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
@@ -233,6 +235,12 @@ class Live:
             "coords": _coords(self.provenance),
             "status": dict(status),
         }
+
+
+def _tells_of_another(name: str, names: Container[str]) -> bool:
+    """Whether a column only says where others are there."""
+    known = name.endswith(VALID) and name.removesuffix(VALID) in names
+    return known or name.endswith(PRESENT)
 
 
 def light_of(columns: Mapping[str, NDArray[Any]]) -> Ints:

@@ -15,7 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.live import MOTOR, N_SHOWN, PRESENT, RECENT, RECENT_NS, STEPS, STRIP_BINS, STRIP_NS
+from ffb.live import (
+    MOTOR,
+    N_SHOWN,
+    PRESENT,
+    RECENT,
+    RECENT_NS,
+    STEPS,
+    STRIP_BINS,
+    STRIP_NS,
+    VALID,
+)
 from ffb.reader import RunFile
 from ffb.refill import in_order
 from ffb.schema import Column
@@ -83,10 +93,10 @@ class Rows:
         return name if epoch is None else f"{name}_e{epoch}"
 
     def present(self, column: Column) -> NDArray[np.bool_]:
-        """Where the reducer of ``column`` ran."""
-        flag = f"{column.reducer}{PRESENT}"
-        there = flag in self._run
-        return self.column(flag) != 0 if there else np.ones(self.index.size, np.bool_)
+        """Where the reducer of ``column`` ran, or where the column is known."""
+        flags = (f"{column.reducer}{PRESENT}", f"{column.name}{VALID}")
+        flag = next((f for f in flags if f in self._run), None)
+        return self.column(flag) != 0 if flag else np.ones(self.index.size, np.bool_)
 
     def scalar(self, column: Column) -> Floats:
         """A scalar column, NaN where it is absent."""

@@ -101,12 +101,15 @@ def describe(file: h5py.File, info: RunInfo, schema: Schema, provenance: Provena
 
 def _describe(dataset: h5py.Dataset, column: Column, provenance: Provenance) -> None:
     made = provenance.reducers.get(column.reducer, {})
+    made = made if isinstance(made, Mapping) else {}
+    expression = [("expr", str(made["expr"]))] if "expr" in made else []
     for key, value in (
+        *expression,
         ("unit", column.unit),
         ("doc", column.doc),
         ("dims", ["shot", *column.dims]),
         ("reducer", column.reducer),
-        ("reducer_version", str(made.get("version", "")) if isinstance(made, Mapping) else ""),
+        ("reducer_version", str(made.get("version", ""))),
     ):
         dataset.attrs[key] = value
     if column.length:

@@ -8,7 +8,7 @@ import numpy as np
 from bokeh.models import ColumnDataSource, DatetimeTickFormatter, Range1d
 
 from ffb.dashboards.model import COLOURS, NAMES, SHOWN, Snapshot
-from ffb.dashboards.views.view import View, caption, panel, unit
+from ffb.dashboards.views.view import BOOL, View, caption, panel, shares, unit
 from ffb.live import STRIP_BINS, STRIP_NS
 from ffb.schema import Column
 
@@ -19,6 +19,8 @@ def strip(column: Column, height: int = 200) -> View:
     """Show the last two minutes of ``column`` in local time, by light; a gap is a gap."""
     fig = panel(column.name, "", unit(column), height=height, x_axis_type="datetime")
     fig.x_range = Range1d(start=0, end=1)
+    if column.dtype == BOOL:
+        fig.y_range = shares()
     fig.xaxis.formatter = DatetimeTickFormatter(
         milliseconds=FORMAT, seconds=FORMAT, minsec=FORMAT, minutes=FORMAT
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from bokeh.models import Range1d
 from bokeh.models.annotations import Title
 from bokeh.models.layouts import LayoutDOM
 from bokeh.models.tickers import ContinuousTicker
@@ -14,6 +15,9 @@ from bokeh.plotting import figure
 
 from ffb.dashboards.model import Snapshot
 from ffb.schema import Column
+
+#: Columns of yes and no, whose mean is a share.
+BOOL = "|b1"
 
 FRESH, STALE = "#ffffff", "#e4e4e4"
 
@@ -81,7 +85,14 @@ def label(column: Column) -> str:
 
 def unit(column: Column) -> str:
     """The unit as an axis label, for panels whose title has the name."""
+    if column.dtype == BOOL:
+        return "share of shots"
     return "" if column.unit == "1" else f"[{column.unit}]"
+
+
+def shares() -> Range1d:
+    """The axis of shares: a little beyond its ends, so that those can be told from nothing."""
+    return Range1d(start=-0.03, end=1.03)
 
 
 def caption(fig: Any, what: str, n: int, snapshot: Snapshot) -> None:
