@@ -147,7 +147,7 @@ class _Seen:
                 found |= one[at] == known
             twice += int(np.count_nonzero(found))
         self._highest = max(self._highest, int(stamps[-1]))
-        self._young.append(stamps)
+        self._young.append(stamps.copy())  # a view would keep all columns of its batch
         self._count += len(stamps)
         if self._count > REMEMBERED:
             self._young, self._old, self._count = [], self._young, 0

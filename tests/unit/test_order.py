@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ffb.merge import Merge, Release
-from ffb.order import bulk_end
+from ffb.order import Front, bulk_end
 from tests.unit.producers import batch
 
 MS = 1_000_000
@@ -178,3 +180,15 @@ def test_who_lags_behind_a_producer_that_died_is_late_as_long_as_that_lasts() ->
     passed = next(i for i, (t, _) in enumerate(late) if t == 1099)
     assert all(f == (t < 1099) for t, f in late[passed + 1 :])
     assert not any(f for _, f in late[: passed + 1])
+
+
+def test_what_was_released_is_remembered_by_its_timestamps_alone() -> None:
+    """A view of them would keep the memory of hundreds of thousands of whole rows."""
+    front, rows = Front(), np.arange(40, dtype=np.uint64)
+    gone = weakref.ref(rows)
+    front.take(rows[:10], furthest=100)
+    front.take(rows[5:20], furthest=100)
+    front.take(rows[20:30], furthest=25)
+    assert (front.late, front.duplicates) == (4, 5)
+    del rows
+    assert gone() is None
