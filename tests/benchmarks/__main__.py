@@ -11,7 +11,7 @@ ALL = (
     "stream",
     "wire",
     "codec",
-    "writer",
+    "aggregate",
     "page",
     "latency",
 )
