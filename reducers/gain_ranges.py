@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ffb.compile import prefetch
 from ffb.source import Constants
 
 #: The ADC value of a raw pixel; its gain range is in the two bits above.
@@ -48,13 +49,14 @@ class Jungfrau(NamedTuple):
 
     ``switched`` (2 * pixels, 2) holds both for gain code 1, then for 3, side by side because they
     are read for single pixels; ``undefined`` is the value of a good pixel with gain code 2, which
-    means none.
+    means none; ``found`` (columns,) is room for those of a row.
     """
 
     pedestal: F32
     factor: F32
     switched: F32
-    undefined: float
+    undefined: np.float32
+    found: NDArray[np.int32]
 
 
 class Epix10ka(NamedTuple):
@@ -101,26 +103,38 @@ def jungfrau_tile(raw: Any, first: int, planes: Jungfrau, out: Any) -> int:
 def _switch(raw: Any, first: int, planes: Jungfrau, out: Any) -> int:
     """Overwrite the pixels of a row that have switched; returns how many became NaN.
 
-    They come in clusters: blocks without any are passed over at the speed of the cache.
+    They come in clusters: blocks without any are passed over at the speed of the cache. Those of a
+    row are listed and their constants asked for before any is needed: waiting for one after the
+    other took twice as long as all the rest.
     """
-    bad, factor, switched = 0, planes.factor, planes.switched
+    bad, pixels, found, number = 0, planes.factor.size, planes.found, 0
     for at in range(0, raw.size, BLOCK):
-        end = min(at + BLOCK, raw.size)
+        block = raw[at : min(at + BLOCK, raw.size)]
         bits = np.uint16(0)
-        for i in range(np.uint64(at), np.uint64(end)):
-            bits |= raw[i]
+        for i in range(block.size):
+            bits |= block[i]
         if bits <= ADU:
             continue
-        for i in range(at, end):
-            code = raw[i] >> 14
-            if code != 0:  # 1 and 3 take the same way: which of them comes cannot be guessed
-                k = np.uint64((np.int64(code) >> 1) * factor.size + first + i)
-                adu = np.float32(raw[i] & ADU)
-                out[i] = (adu - switched[k, 0]) * switched[k, 1]
-                if code == 2:
-                    out[i] = planes.undefined if factor[first + i] != 0 else 0.0
-                bad += out[i] != out[i]
+        for i in range(block.size):
+            found[number] = at + i
+            if block[i] > ADU:
+                prefetch(planes.switched, 2 * _cold(block[i], pixels, first + at + i))
+                number += 1
+    for i in found[:number]:
+        code = raw[i] >> 14
+        k = np.uint64(_cold(raw[i], pixels, first + i))
+        value = (np.float32(raw[i] & ADU) - planes.switched[k, 0]) * planes.switched[k, 1]
+        if code == 2:
+            value = planes.undefined if planes.factor[first + i] != 0 else np.float32(0)
+        out[i] = value
+        bad += value != value
     return bad
+
+
+@exact
+def _cold(word: Any, pixels: int, pixel: int) -> Any:
+    """Where the constants of a switched pixel are; codes 1 and 3 take the same way, unguessed."""
+    return (np.int64(word) >> 15) * pixels + pixel
 
 
 @exact
@@ -211,7 +225,8 @@ def kernel_of(
     if dettype != "jungfrau":
         return Single(pedestal, factor), single_tile
     switched = np.concatenate([np.stack([a.ravel() for a in p], axis=-1) for p in planes[1:]])
-    return Jungfrau(pedestal, factor, switched, float(undefined)), jungfrau_tile
+    found = np.zeros(good.shape[-1], np.int32)
+    return Jungfrau(pedestal, factor, switched, undefined, found), jungfrau_tile
 
 
 def _plane(
