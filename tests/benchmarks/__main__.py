@@ -6,6 +6,7 @@ import sys
 ALL = (
     "kernels",
     "waveforms",
+    "droplets",
     "framework",
     "shmem",
     "stream",

@@ -1,0 +1,242 @@
+"""Connected pixels above two thresholds: what droplets, and photons from them, have in common.
+
+Rows are searched as they pass for pixels above the lower threshold; a block of pixels without any
+costs a comparison a pixel. Those found, the *candidates* of a segment, are listed in raster order
+and know their neighbours. When the segment is complete, union-find over its candidates makes
+droplets of them. There is no image of labels, and what memory is touched grows with what is lit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb import Tile
+from ffb.compile import kernel
+
+#: Pixels that are looked through together for a candidate.
+BLOCK = 64
+
+#: Places in ``Candidates.now``: the segment, the tile looked at last, where its candidates begin,
+#: and the number of candidates.
+SEGMENT, NUMBER, BEGIN, END = range(4)
+
+
+class Levels(NamedTuple):
+    """Least values of a seed and of a neighbour, and the largest of a pixel: exact in float32."""
+
+    seed: float
+    low: float
+    high: float
+
+
+class Candidates(NamedTuple):
+    """Candidates of a segment in raster order; arrays of (pixels + 1,).
+
+    ``up`` and ``down`` are the candidates above and below, ``next`` the one that follows in the
+    same droplet, -1 for none. ``member`` tells those that belong to droplets. ``droplet`` is the
+    parent in the forest of union-find, then the number of the droplet, -1 for none.
+    """
+
+    value: NDArray[np.float32]
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    up: NDArray[np.int32]
+    down: NDArray[np.int32]
+    member: NDArray[np.uint8]
+    droplet: NDArray[np.int32]
+    next: NDArray[np.int32]
+    now: NDArray[np.int64]
+
+
+class Droplets(NamedTuple):
+    """Droplets of a segment, in the order of their first pixels; arrays of (droplets,).
+
+    ``total`` is the sum of the pixels, ``by_row`` and ``by_col`` the sums weighted by place,
+    ``first`` and ``last`` are candidates.
+    """
+
+    total: NDArray[np.float64]
+    by_row: NDArray[np.float64]
+    by_col: NDArray[np.float64]
+    npix: NDArray[np.int32]
+    first: NDArray[np.int32]
+    last: NDArray[np.int32]
+
+
+def levels_of(
+    threshold: float, threshold_low: float | None, pixel_max: float, problems: list[str]
+) -> Levels:
+    """Thresholds for comparison with float32 values, as float64 would compare them.
+
+    Appends to ``problems`` a line for each that makes no sense. Thresholds are positive, so that
+    masked pixels, which are 0, are none.
+    """
+    low = threshold if threshold_low is None else threshold_low
+    if not 0 < threshold < np.inf:
+        problems.append(f"threshold: {threshold} must be a positive number, in calibrated units")
+    if not 0 < low <= threshold:
+        problems.append(f"threshold_low: {low} must be above 0 and at most threshold, {threshold}")
+    if not pixel_max >= threshold:
+        problems.append(f"pixel_max: {pixel_max} is below threshold, {threshold}: nothing is left")
+    with np.errstate(over="ignore"):
+        return Levels(_least(threshold), _least(low), _most(pixel_max))
+
+
+def room_of(capacity: int, max_npix: int, problems: list[str]) -> None:
+    """Append to ``problems`` what is wrong with the bounds of lists and droplets."""
+    if not 1 <= capacity <= 1 << 24:
+        problems.append(f"capacity: {capacity} must be from 1 to {1 << 24} places")
+    if max_npix < 1:
+        problems.append(f"max_npix: {max_npix} leaves no droplet; at least 1 pixel")
+
+
+def _least(x: float) -> float:
+    """Smallest float32 that is not below ``x``."""
+    f = np.float32(x)
+    return float(np.nextafter(f, np.float32(np.inf)) if float(f) < x else f)
+
+
+def _most(x: float) -> float:
+    """Largest finite float32 that is not above ``x``."""
+    f = np.float32(min(x, float(np.finfo(np.float32).max)))
+    return float(np.nextafter(f, np.float32(-np.inf)) if float(f) > x else f)
+
+
+def make_candidates(rows: int, columns: int) -> Candidates:
+    """Room for every pixel of a segment; memory that is never touched is never given."""
+    size = rows * columns + 1
+    value, member = np.zeros(size, np.float32), np.zeros(size, np.uint8)
+    row, col, up, down, droplet, after = (np.zeros(size, np.int32) for _ in range(6))
+    return Candidates(value, row, col, up, down, member, droplet, after, np.zeros(4, np.int64))
+
+
+def make_droplets(rows: int, columns: int) -> Droplets:
+    """Room for as many droplets as fit into a segment: every second pixel, as on a chessboard."""
+    size = (rows * columns + 1) // 2
+    total, by_row, by_col = (np.zeros(size) for _ in range(3))
+    npix, first, last = (np.zeros(size, np.int32) for _ in range(3))
+    return Droplets(total, by_row, by_col, npix, first, last)
+
+
+@kernel
+def begin(c: Candidates, segment: int) -> None:
+    """Forget the candidates; those to come are of ``segment``."""
+    c.now[SEGMENT] = segment
+    c.now[NUMBER] = -2
+    c.now[BEGIN] = c.now[END] = 0
+
+
+@kernel
+def search(tile: Tile, rows: int, levels: Levels, c: Candidates) -> None:
+    """Add the candidates of a row of the segment, and tell neighbours of each other."""
+    low, high = np.float32(levels.low), np.float32(levels.high)
+    values, begun = tile.values, c.now[END]
+    col, end = c.col, begun
+    for at in range(0, values.size, BLOCK):
+        block = values[at : at + BLOCK]
+        lit = block.size < BLOCK
+        if not lit:
+            bits = np.int32(0)
+            for i in range(BLOCK):  # a length known to the compiler: half the time
+                bits |= np.int32(block[i] >= low)
+            lit = bits != 0
+        if lit:
+            for i in range(block.size):  # without a branch: every place is written, few stay
+                col[end] = at + i
+                end += (block[i] >= low) & (block[i] <= high)
+    if begun < end:
+        above = c.now[BEGIN] if tile.number == c.now[NUMBER] + 1 else begun
+        for i in range(begun, end):
+            c.value[i] = values[col[i]]
+            c.row[i] = tile.number % rows
+        _meet(above, begun, end, np.float32(levels.seed), c)
+    c.now[NUMBER], c.now[BEGIN], c.now[END] = tile.number, begun, end
+
+
+@kernel
+def _meet(above: int, begun: int, end: int, seed: Any, c: Candidates) -> None:
+    """Find the neighbours of candidates ``begun`` to ``end``, of one row, in it and above it.
+
+    Seeds are members, and so are candidates with a seed for a neighbour.
+    """
+    value, col, up, down, member = c.value, c.col, c.up, c.down, c.member
+    j = above
+    for i in range(begun, end):
+        up[i] = down[i] = -1
+        bright = value[i] >= seed
+        member[i] = bright
+        if i > begun and col[i - 1] + 1 == col[i]:
+            member[i] |= value[i - 1] >= seed
+            member[i - 1] |= bright
+        while j < begun and col[j] < col[i]:
+            j += 1
+        if j < begun and col[j] == col[i]:
+            up[i], down[j] = j, i
+            member[i] |= value[j] >= seed
+            member[j] |= bright
+
+
+@kernel
+def beside(c: Candidates, i: int, j: int) -> Any:
+    """Whether candidate ``j``, ``i`` + 1, is the right neighbour of ``i``."""
+    return c.row[i] == c.row[j] and c.col[i] + 1 == c.col[j]
+
+
+@kernel
+def _root(parent: NDArray[np.int32], i: int) -> Any:
+    """Root of a tree, which is its first pixel; halves the way there."""
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@kernel
+def unite(c: Candidates, drops: Droplets) -> Any:
+    """Make droplets of the candidates of a segment; returns how many."""
+    parent, member, end = c.droplet, c.member, c.now[END]
+    for i in range(end):
+        root = i
+        if member[i] == 0:
+            root = -1
+        else:
+            if i > 0 and member[i - 1] != 0 and beside(c, i - 1, i):
+                root = _root(parent, i - 1)
+            if c.up[i] >= 0 and member[c.up[i]] != 0:
+                other = _root(parent, c.up[i])
+                if root != i:
+                    parent[max(root, other)] = min(root, other)
+                root = min(root, other)
+        parent[i] = root
+    return _measure(c, drops)
+
+
+@kernel
+def _measure(c: Candidates, drops: Droplets) -> Any:
+    """Number the trees and sum up their pixels; parents come first, and have their number."""
+    count = 0
+    for i in range(c.now[END]):
+        parent = c.droplet[i]
+        if parent < 0:
+            continue
+        value = np.float64(c.value[i])
+        if parent == i:
+            d = count
+            count += 1
+            drops.total[d] = drops.by_row[d] = drops.by_col[d] = 0.0
+            drops.npix[d] = 0
+            drops.first[d] = i
+        else:
+            d = c.droplet[parent]
+            c.next[drops.last[d]] = i
+        drops.total[d] += value
+        drops.by_row[d] += value * c.row[i]
+        drops.by_col[d] += value * c.col[i]
+        drops.npix[d] += 1
+        drops.last[d] = i
+        c.next[i] = -1
+        c.droplet[i] = d
+    return count
