@@ -222,7 +222,7 @@ def _calm(here: World, killing: Killing) -> None:
     """Let the last run end, let those that were left open be ended, and let everybody go."""
     _while_alive(lambda: here.processes["server"].poll() is not None, killing, 180.0)
     folder = here.folder / "hdf5" / "smalldata"
-    _while_alive(lambda: all(map(_complete, folder.glob("*.h5"))), killing, 3 * END_TIMEOUT_S)
+    _while_alive(lambda: all(map(complete, folder.glob("*.h5"))), killing, 3 * END_TIMEOUT_S)
     for name in reversed(killing.names):
         here.processes[name].send_signal(signal.SIGTERM)
         here.processes[name].wait(30)
@@ -238,7 +238,8 @@ def _while_alive(done: Callable[[], bool], killing: Killing, seconds: float) -> 
         time.sleep(0.2)
 
 
-def _complete(path: Path) -> bool:
+def complete(path: Path) -> bool:
+    """Whether the run of a file has ended."""
     with contextlib.suppress(OSError), ffb.open(path) as run:  # which may be about to be merged
         return bool(run.complete)
     return False
