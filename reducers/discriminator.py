@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.compile import kernel
-from ffb.reducers.trace import median
+from ffb.reducers.trace import extremes, median
 from ffb.shot import Input
+
+#: Samples looked at together: most have no hit, and a loop without branches vectorises.
+BLOCK = 64
 
 
 class Discriminator(NamedTuple):
@@ -17,16 +20,16 @@ class Discriminator(NamedTuple):
 
     A region is where the trace is above ``threshold``, in units of the trace's standard deviation
     if ``relative``; ``sign`` is that of pulses, 0 for the larger excursion of the trace's two;
-    ``weights`` (taps,) float64 smooth; ``shift`` [samples] is from the crossing to the hit;
+    ``response`` (taps + offset,) float64 turns a trace into D, smoothing included: its first
+    weight is for ``lead`` samples before. ``shift`` [samples] is from the crossing to the hit;
     ``whole`` says that samples are integers.
     """
 
     threshold: float
     relative: bool
     sign: float
-    weights: NDArray[np.float64]
-    offset: int
-    multiplier: float
+    response: NDArray[np.float64]
+    lead: int
     shift: int
     whole: bool
 
@@ -65,13 +68,16 @@ def discriminator(
         return None, problems
     at = np.arange(taps) - taps // 2
     weights = np.exp(-0.5 * (at / max((taps - 1) / 6, 1e-9)) ** 2)
+    weights /= weights.sum()
+    response = np.zeros(taps + offset)
+    response[:taps] = weights
+    response[offset:] += multiplier * weights
     made = Discriminator(
         threshold,
         relative,
         float(sign),
-        weights / weights.sum(),
-        offset,
-        multiplier,
+        response,
+        taps // 2,
         round(offset * (1 + multiplier)),
         np.dtype(given.dtype).kind in "iu",
     )
@@ -79,14 +85,14 @@ def discriminator(
 
 
 @kernel
-def _smooth(waveform: NDArray[Any], level: float, weights: NDArray[np.float64], at: int) -> Any:
-    """Sample ``at`` above ``level``, smoothed; the trace goes on at ``level`` beyond its ends."""
-    first = at - weights.size // 2
+def _respond(waveform: NDArray[Any], level: float, c: Discriminator, at: int) -> Any:
+    """D at sample ``at``; the trace goes on at ``level`` beyond its ends."""
+    first = at - c.lead
     skip = max(-first, 0)
-    stop = min(weights.size, waveform.size - first)
+    stop = min(c.response.size, waveform.size - first)
     if stop <= skip:
         return 0.0
-    w, x = weights[skip:stop], waveform[first + skip : first + stop]
+    w, x = c.response[skip:stop], waveform[first + skip : first + stop]
     total = 0.0
     for i in range(x.size):
         total += w[i] * (np.float64(x[i]) - level)
@@ -100,9 +106,7 @@ def _crossing(
     """Last sample before the discriminator rises through 0, -1 if not once, and how far behind."""
     at, rest, rises, falls, before = -1, 0.0, 0, 0, 0.0
     for i in range(first, last):
-        near = _smooth(waveform, level, c.weights, i)
-        far = _smooth(waveform, level, c.weights, i + c.offset)
-        now = sign * (near + c.multiplier * far)
+        now = sign * _respond(waveform, level, c, i)
         if i > first and before < 0.0 and now >= 0.0:
             rises += 1
             at, rest = i - 1, before / (before - now)
@@ -132,21 +136,27 @@ def find(
     if level != level:
         return Found(0, level, level)
     total, squares = 0.0, 0.0
-    for v in waveform:
-        x = np.float64(v) - level
+    for k in range(n):
+        x = np.float64(waveform[k]) - level
         total += x
         squares += x * x
     noise = np.sqrt(max(squares / n - (total / n) ** 2, 0.0))
     sign = c.sign
     if sign == 0.0:
-        lo, hi = waveform[0], waveform[0]
-        for v in waveform:
-            lo = v if v < lo else lo
-            hi = v if v > hi else hi
+        lo, hi = extremes(waveform)
         sign = -1.0 if level - np.float64(lo) > np.float64(hi) - level else 1.0
     limit = c.threshold * noise if c.relative else c.threshold
-    i = 0
+    i, seen = 0, 0
     while i < n:
+        if i >= seen:
+            seen = i + BLOCK
+            above = 0
+            block = waveform[i:seen]
+            for k in range(block.size):
+                above += sign * (np.float64(block[k]) - level) > limit
+            if above == 0:
+                i = seen
+                continue
         height = sign * (np.float64(waveform[i]) - level)
         if not height > limit:
             i += 1

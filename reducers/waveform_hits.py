@@ -103,13 +103,14 @@ def waveform_hits(waveform: Waveform, constants: Constants) -> Hits:
     peaks, areas = np.full(c.capacity, np.nan), np.full(c.capacity, np.nan)
     tof = np.zeros(c.centres.size, np.int64)
     per_ns = tof.size / (c.hi - c.lo) if tof.size else 0.0
-    size = max(c.after - c.before, 1)
+    before = waveform[c.before : c.after]
+    size = max(before.size, 1)
     total, squares, level = 0.0, 0.0, 0.0
-    for i in range(c.before, c.after):
-        level += np.float64(waveform[i])
+    for i in range(before.size):
+        level += np.float64(before[i])
     level /= size
-    for i in range(c.before, c.after):
-        x = np.float64(waveform[i]) - level
+    for i in range(before.size):
+        x = np.float64(before[i]) - level
         squares += x * x
     limit = c.threshold * np.sqrt(squares / size) if c.relative else c.threshold
     n, rejected, i = 0, 0, c.start

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from ffb import Feature, Waveform, reducer
-from ffb.reducers.trace import common_problems, gate_problem, median
+from ffb.reducers.trace import common_problems, extremes, gate_problem, median
 from ffb.shot import Input
 
 
@@ -57,22 +57,25 @@ class Integral(NamedTuple):
 def waveform_integral(waveform: Waveform, constants: Constants) -> Integral:
     """Area and peak of a waveform inside a gate, above its baseline."""
     c, nan = constants, np.nan
+    gate, before = waveform[c.start : c.stop], waveform[c.before : c.after]
     baseline = 0.0
     if c.by_median:
-        baseline = median(waveform[c.before : c.after], c.whole)
+        baseline = median(before, c.whole)
     else:
-        for i in range(c.before, c.after):
-            baseline += np.float64(waveform[i])
-        baseline /= max(c.after - c.before, 1)
-    total, peak, at = 0.0, -np.inf, c.start
-    for i in range(c.start, c.stop):
-        v = c.sign * (np.float64(waveform[i]) - baseline)
-        total += v
-        if v > peak:
-            peak, at = v, i
+        for i in range(before.size):
+            baseline += np.float64(before[i])
+        baseline /= max(before.size, 1)
+    total = 0.0
+    for i in range(gate.size):
+        total += c.sign * (np.float64(gate[i]) - baseline)
+    lo, hi = extremes(gate)
+    best, at = (hi if c.sign > 0 else lo), 0
+    while gate[at] != best and at < gate.size - 1:
+        at += 1
+    peak = c.sign * (np.float64(best) - baseline)
     if total != total:
         return Integral(nan, baseline, nan, nan)
-    return Integral(total * c.dt, baseline, peak, at * c.dt)
+    return Integral(total * c.dt, baseline, peak, (c.start + at) * c.dt)
 
 
 @waveform_integral.prepare
