@@ -35,7 +35,7 @@ def main(
     problems = [] if run is None else list(_without_parameters(config, run))
     if problems:
         raise ConfigError(problems)
-    config = config.model_copy(update={"source": _source(config, run, run_files)})
+    config = config.model_copy(update={"source": source_at(config, run, run_files)})
     out = console()
     if isinstance(config.source, PsanaConfig) and config.source.shmem and not attach:
         out.print(f"{file}: nothing wrong so far")
@@ -72,7 +72,7 @@ def _without_parameters(config: Config, run: int) -> Iterator[str]:
             yield f"reducers.{name}.params: {e}"
 
 
-def _source(config: Config, run: int | None, files: Sequence[str]) -> Any:
+def source_at(config: Config, run: int | None, files: Sequence[str]) -> Any:
     """What to read: the files given, or the configured source at ``run``."""
     if files:
         return FilesConfig(kind="files", paths=tuple(str(Path(f).absolute()) for f in files))

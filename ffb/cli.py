@@ -82,6 +82,10 @@ def parser() -> Parser:
 
 def _file(p: Parser) -> None:
     p.add_argument("file", metavar="FILE", help="the experiment's TOML file")
+    _overrides(p)
+
+
+def _overrides(p: Parser) -> None:
     p.add_argument(
         "--set",
         dest="overrides",
@@ -90,6 +94,10 @@ def _file(p: Parser) -> None:
         default=[],
         help="override a key of the file; may be repeated",
     )
+
+
+def _run_file(p: Parser, text: str) -> None:
+    p.add_argument("--run-file", metavar="XTC2", nargs="+", default=[], help=text)
 
 
 def _load(args: Args) -> Config:
@@ -180,13 +188,7 @@ def _dashboard(args: Args) -> int:
 def _check_arguments(p: Parser) -> None:
     _file(p)
     p.add_argument("--run", type=int, metavar="N", help="the run whose parameters are wanted")
-    p.add_argument(
-        "--run-file",
-        metavar="XTC2",
-        nargs="+",
-        default=[],
-        help="check against the run in these files instead of the configured source",
-    )
+    _run_file(p, "check against the run in these files instead of the configured source")
     p.add_argument(
         "--attach",
         action="store_true",
@@ -212,6 +214,11 @@ def _schema(args: Args) -> int:
 
 
 def _reducers(args: Args) -> int:
+    if args.cost:
+        from ffb import cost
+
+        log(args)
+        return cost.main(args.cost, args.overrides, args.run_file)
     from ffb import show
 
     return show.reducer(args.name) if args.name else show.reducers()
@@ -219,6 +226,13 @@ def _reducers(args: Args) -> int:
 
 def _reducers_arguments(p: Parser) -> None:
     p.add_argument("name", metavar="NAME", nargs="?", help="the reducer to show in detail")
+    p.add_argument(
+        "--cost",
+        metavar="FILE",
+        help="measure what every reducer of an experiment's TOML file costs on this machine",
+    )
+    _overrides(p)
+    _run_file(p, "measure on the shots in these files instead of the configured source")
 
 
 def _detnames(args: Args) -> int:
@@ -281,7 +295,7 @@ COMMANDS: dict[str, Command] = {
         _schema,
     ),
     "reducers": Command(
-        "list the reducers, or show one with its inputs, parameters and features",
+        "list the reducers, show one with an example, or measure what those of a file cost",
         "ffb reducers roi",
         _reducers_arguments,
         _reducers,

@@ -65,9 +65,9 @@ class Plan:
         reduced = (c for m in bound.members for c in m.all_columns)
         columns = self._compressed((*CORE, *self._own_columns(), *reduced))
         unrecorded = config.inputs.keys() - {*self.recorded}
-        self._combined = Combined(config.derived, config.filters, columns, unrecorded)
-        columns = (*columns, *self._combined.columns)
-        if problems := [*self._combined.problems, *_clashes([c.name for c in columns])]:
+        self.combined = Combined(config.derived, config.filters, columns, unrecorded)
+        columns = (*columns, *self.combined.columns)
+        if problems := [*self.combined.problems, *_clashes([c.name for c in columns])]:
             raise ConfigError(problems)
         self.schema = Schema(columns)
         self.step_values = dict.fromkeys(run.motors, np.nan)
@@ -86,12 +86,12 @@ class Plan:
         self._n = self._stepped = 0
         guard = self._guard
         self._stamp = Stamp(config.light, self.schema, self.block)
-        self._areas = [
+        self.areas = [
             AreaStage(d.input, bound.of(d), d.calibration, d.area, self.schema, self.block, guard)
             for d in bound.detectors.values()
         ]
-        self._shots = ShotStage(bound.of(None), self.schema, self.block, guard)
-        self._combined.compile(self.schema, self.block)
+        self.shots = ShotStage(bound.of(None), self.schema, self.block, guard)
+        self.combined.compile(self.schema, self.block)
 
     @property
     def notes(self) -> list[str]:
@@ -158,7 +158,7 @@ class Plan:
         row = self._n
         self._batch.read[row] = read
         self._kept[row] = kept
-        for area in self._areas:
+        for area in self.areas:
             area.take(shot, row, self._batch)
         self._n = row + 1
         return self._n == self.capacity
@@ -189,8 +189,8 @@ class Plan:
             self._column(batch, c.name)[:n] = 0
         for name in self.recorded:
             self._record(name, batch, n)
-        self._shots.run(n, batch)
-        self._combined.run(n, batch)
+        self.shots.run(n, batch)
+        self.combined.run(n, batch)
         batch.close(n)
         self._batch, self._n, self._stepped = None, 0, 0
         return batch
@@ -213,7 +213,7 @@ class Plan:
         return replace(
             origin(self.config),
             reducers={m.name: self._origin(m) for m in self._bound.members}
-            | self._combined.origins(),
+            | self.combined.origins(),
             constants={d.area.detector: dict(d.ids) for d in self._bound.detectors.values()},
             notes=tuple(self.notes),
         )

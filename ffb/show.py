@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: Seconds between two looks at a growing file.
 FOLLOW_S = 1.0
 
+#: So many names are listed in a table of many.
+FEW = 3
+
 #: What an input of a reducer is, by the number of its axes.
 FRAMES = ("a number", "a waveform", "an image", "an area detector")
 
@@ -34,9 +37,7 @@ def columns(of: Iterable[Column]) -> Table:
 def reducers() -> int:
     """List the installed reducers with the first line of what they say of themselves."""
     found = [resolve.reducer(name, Path()) for name in resolve.installed()]
-    rows = [
-        (r.name, ", ".join(r.inputs), ", ".join(r.outputs), r.doc.splitlines()[0]) for r in found
-    ]
+    rows = [(r.name, _few(r.inputs), _few(r.outputs), r.doc.splitlines()[0]) for r in found]
     console().print(table(("reducer", "inputs", "features", "what it does"), rows))
     return 0
 
@@ -71,8 +72,14 @@ def reducer(name: str) -> int:
     out.print()
     out.print(table(("feature", "dtype", "axes", "unit", "what it is"), features))
     out.print("\nIn the file of an experiment:\n")
-    out.print(example(found), end="")
+    out.print(example(found), end="", soft_wrap=True)  # an inline table has to stay on its line
     return 0
+
+
+def _few(names: Iterable[str]) -> str:
+    """The first names, and how many there are."""
+    known = [*names]
+    return ", ".join(known) if len(known) <= FEW else f"{', '.join(known[:2])}, ... {len(known)}"
 
 
 def _plain(text: str) -> str:

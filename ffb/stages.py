@@ -86,7 +86,7 @@ def _passing(members: Sequence[Member], *given: Any) -> AreaPass:
 
 
 class AreaStage:
-    """Feeds one area detector's segments to its tile reducers, shot by shot."""
+    """Feeds one area detector's segments to its tile reducers, shot by shot, with one ``call``."""
 
     def __init__(
         self,
@@ -102,7 +102,14 @@ class AreaStage:
         self._present, self._index = block.present, block.index[name]
         self._guard = guards([m.name for m in members])
         self._columns = [(c.name, c.missing) for m in members for c in m.all_columns]
-        self._pass = _passing(members, calibration, area, schema, block.capacity)
+        self.call: Callable[..., None] = _passing(
+            members, calibration, area, schema, block.capacity
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its reducers, in the order of their switches."""
+        return self._guard.names
 
     def take(self, shot: Shot, row: int, batch: Batch) -> None:
         """Reduce the detector's frame of ``shot`` into ``row``, or mark it missing."""
@@ -113,13 +120,13 @@ class AreaStage:
         raw = tuple(found)
         self._present[row, self._index] = True
         try:
-            self._pass(raw, row, batch.buffer, self._guard.active)
+            self.call(raw, row, batch.buffer, self._guard.active)
         except Exception:  # told below: the frame's fault, or found out by the guard
             if wrong := self._misfit(raw):
                 self._guard.errors[f"{self.name}: {wrong}"] += 1
                 self._miss(row, batch)
             else:
-                self._guard.singly(partial(self._pass, raw, row, batch.buffer))
+                self._guard.singly(partial(self.call, raw, row, batch.buffer))
         else:
             self._guard.passed()
 
@@ -177,12 +184,23 @@ class ShotStage:
         if not self._members:
             return
         try:
-            self._part(0, n, batch.buffer, self._guard.active)
+            self.part(0, n, batch.buffer, self._guard.active)
         except Exception:  # told by the guard, which finds out whose it is
             for j in range(n):
-                self._guard.singly(partial(self._part, j, j + 1, batch.buffer))
+                self._guard.singly(partial(self.part, j, j + 1, batch.buffer))
         else:
             self._guard.passed()
 
-    def _part(self, lo: int, hi: int, buffer: NDArray[np.uint8], active: Switches) -> None:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its reducers, in the order of their switches."""
+        return self._guard.names
+
+    @property
+    def switches(self) -> Switches:
+        """Which of them run, in a batch."""
+        return self._guard.active
+
+    def part(self, lo: int, hi: int, buffer: NDArray[np.uint8], active: Switches) -> None:
+        """Reduce shots ``lo`` to ``hi`` with those reducers that are switched on."""
         self._loop(lo, hi, active, *self._given, buffer, self._table)

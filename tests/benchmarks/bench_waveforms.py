@@ -211,7 +211,7 @@ def batched(rounds: int) -> None:
 
             filled = Batch(p.schema, shots)
             whole.append(best_us(batch, rounds, repeat) / shots)
-            loop.append(best_us(partial(p._shots.run, shots, filled), rounds, repeat) / shots)
+            loop.append(best_us(partial(p.shots.run, shots, filled), rounds, repeat) / shots)
         for name, us in ((use, whole), (f"{use}, its loop alone", loop)):
             print(f"| {name} | {' | '.join(f'{t:.3f}' for t in us)} | {us[0] / us[-1]:.1f} |")
     print()

@@ -85,7 +85,7 @@ LAYERS = (
     },
     {"ffb", "evidence", "recount", "audit", "verify", "heir", "orphans", "produce", "serve"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
-    {"supervise", "merging", "table", "watch", "check", "show", "replay"},
+    {"supervise", "merging", "table", "watch", "check", "cost", "show", "replay"},
     {"processes"},
     {"demo"},
     {"command", "cli", "cli_files"},
