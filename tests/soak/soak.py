@@ -165,6 +165,7 @@ def soak(folder: Path, minutes: float, rate: float) -> bool:
             here.start(f"viewer-{k}", *words)
         for k in range(PRODUCERS):
             here.ffb(f"producer-{k}", "reduce", file, "--index", k, "--of", PRODUCERS, "--once")
+        wait_for(lambda: committed(path), "the first rows", 180)
         samples = watch(here, path, seconds)
         wrong = [
             f"{n} ended with {code}: {here.said(n)[-300:]}"
@@ -173,26 +174,34 @@ def soak(folder: Path, minutes: float, rate: float) -> bool:
         ]
         wrong += dismiss(here)
         wait_for(path.exists, f"no file {path}")
+        wrong += account(path, shots)
         with ffb.open(path) as run:
-            counts, reached = run.counts, rate_of(run.commits)
-        wrong += problems_of(path)
+            reached = rate_of(run.commits)
     done = {name: process(s, warm_up) for name, s in samples.items()}
     table(done, reached)
-    lost, late = sum(counts.lost.values()), f"{counts.late:,} late"
-    share = (counts.written + lost) / shots
     worst = max(done, key=lambda name: done[name].growth)
-    all_in = counts.read == shots == counts.written + lost
     growth = f"{done[worst].growth:+.1%} ({worst})"
     asked = [
         (f"shots a second, {rate:g}", f"{reached:.1f}", reached >= PACE * rate),
         (f"growth after {warm_up:.0f} s, under {LEAK:.0%}", growth, done[worst].growth < LEAK),
-        ("accounted, 100.000%", f"{share:.3%}", all_in),
-        ("books, viewers, exits", "; ".join(wrong) or "all is well", not wrong),
+        ("shots, books, viewers, exits", "; ".join(wrong) or "all accounted, all well", not wrong),
     ]
-    print(f"read {counts.read:,} = written {counts.written:,} + lost {lost:,}; {late}\n")
+    print()
     for what, found, well in asked:
         print(f"{what:<30} {'' if well else 'MISSED: '}{found}")
     return all(well for *_, well in asked)
+
+
+def account(path: Path, shots: int) -> list[str]:
+    """Print what became of every shot; returns what is wrong."""
+    with ffb.open(path) as run:
+        counts = run.counts
+    lost = sum(counts.lost.values())
+    share = f"{(counts.written + lost) / shots:.3%} of {shots:,} shots accounted"
+    print(f"read {counts.read:,} = written {counts.written:,} + lost {lost:,} {dict(counts.lost)};"
+          f" {counts.late:,} late; {share}")  # fmt: skip
+    wrong = problems_of(path)
+    return wrong if counts.read == shots == counts.written + lost else [*wrong, share]
 
 
 def dismiss(here: World) -> list[str]:
