@@ -125,23 +125,38 @@ def damaged(path: str | os.PathLike[str]) -> bool:
     A power failure may leave that, too, and then it is no damage, for nobody relied on those
     records: it shows by zeros up to the end of a sector, where pages were never written.
     """
-    end = scan(path).end
-    with open(path, "rb") as f:
-        f.seek(end)
-        rest = f.read()
-    for found in re.finditer(b"\xa4kind", rest):
-        head = found.start() - 1 - _HEAD.size  # a map of at most 15 keys begins with one byte
-        if head > 0 and _whole(rest[head:]):
-            sectors = range(-end % SECTOR, head, SECTOR)
-            return not any(rest[max(0, s - 16) : s] == bytes(16) for s in sectors)
+    end, rest = _rest(path)
+    for head, _ in _stranded(rest):
+        sectors = range(-end % SECTOR, head, SECTOR)
+        return not any(rest[max(0, s - 16) : s] == bytes(16) for s in sectors)
     return False
 
 
-def _whole(data: bytes) -> bool:
-    """Whether a whole record stands at the beginning of ``data``."""
-    length, crc = _HEAD.unpack_from(data)
-    body = data[_HEAD.size :][:length]
-    return len(body) == length and bool(crc32(body, crc32(data[:4])) == crc)
+def commits(path: str | os.PathLike[str]) -> bool:
+    """Whether any whole record of a commit is left, wherever in the file, and whatever precedes."""
+    whole = (record["kind"] for record in read(path))
+    stranded = (body["kind"] for _, body in _stranded(_rest(path)[1]))
+    return "commit" in whole or "commit" in stranded
+
+
+def _rest(path: str | os.PathLike[str]) -> tuple[int, bytes]:
+    """Where the first torn or damaged record begins, and all bytes from there on."""
+    end = scan(path).end
+    with open(path, "rb") as f:
+        f.seek(end)
+        return end, f.read()
+
+
+def _stranded(rest: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Whole records in ``rest`` behind what is torn, and where they begin."""
+    for found in re.finditer(b"\xa4kind", rest):
+        head = found.start() - 1 - _HEAD.size  # a map of at most 15 keys begins with one byte
+        if head <= 0:
+            continue
+        length, crc = _HEAD.unpack_from(rest, head)
+        body = rest[head + _HEAD.size :][:length]
+        if len(body) == length and crc32(body, crc32(rest[head : head + 4])) == crc:
+            yield head, msgpack.unpackb(body, strict_map_key=False)
 
 
 def _walk(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -70,7 +70,7 @@ def _examined(folder: Path, told: Sequence[Written]) -> list[_Segment]:
             found.append(_Segment(segment, None, "it is missing"))
         else:
             source = closed if closed.exists() else live
-            wrong = _uncleared(source)
+            wrong = uncleared(source)
             found.append(_Segment(segment, source, wrong))
             if not wrong:
                 now = Rebuilt(segment.chunks, segment.lost)
@@ -86,7 +86,7 @@ def _request(path: Path, told: Written, places: Rebuilt) -> dict[str, Any]:
     return examine.segment(path, told.datasets, told.lengths, chunks, holes)
 
 
-def _uncleared(path: Path) -> str:
+def uncleared(path: Path) -> str:
     """Clear the marks of a killed writer; say why that cannot be done."""
     try:
         clear(path)

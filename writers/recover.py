@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +20,8 @@ from ffb.schema import Schema
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
 from ffb.writers import examine, mend
-from ffb.writers.h5clear import clear
 from ffb.writers.history import History, Written, told
-from ffb.writers.journal import Journal, damaged, read, sync_folder
+from ffb.writers.journal import Journal, commits, damaged, read, sync_folder
 from ffb.writers.lease import Lease
 from ffb.writers.master import SegmentFile, folder_of, write_master
 from ffb.writers.redraw import redraw
@@ -30,6 +30,10 @@ from ffb.writers.redraw import redraw
 RECOVERED = "recovered"
 
 log = logging.getLogger(__name__)
+
+
+class NeverBegunError(FileNotFoundError):
+    """What is found was left before anything could be acknowledged; it is kept elsewhere."""
 
 
 class Healed(NamedTuple):
@@ -62,11 +66,12 @@ class Healed(NamedTuple):
 def heal(master: Path) -> Healed:
     """Bring the run of ``master``, whose lease the caller holds, in order; repeatable.
 
-    Raises ``FileNotFoundError`` when nothing is found of it, ``ValueError`` when master and folder
-    are of different runs, and ``OSError`` when the disk refuses.
+    Raises ``FileNotFoundError`` when nothing is found of it (:class:`NeverBegunError` when that was
+    moved aside), ``ValueError`` when master and folder are of different runs, and ``OSError`` when
+    the disk refuses.
     """
     folder = folder_of(master)
-    history, notes = _history(folder)
+    history, notes = _history(master, folder)
     if merged := _merged(master, folder, history):
         return merged
     if folder.exists():
@@ -91,7 +96,7 @@ def heal(master: Path) -> Healed:
     return healed
 
 
-def _history(folder: Path) -> tuple[History, list[str]]:
+def _history(master: Path, folder: Path) -> tuple[History, list[str]]:
     """What the journal tells; one that is missing or damaged is drawn up from the segments."""
     journal = folder / "journal"
     if not journal.exists():
@@ -102,14 +107,44 @@ def _history(folder: Path) -> tuple[History, list[str]]:
     segments = _by_number(folder)
     if not (why and segments):
         return history, []
-    for path in segments:
-        clear(path)
-    (found,) = examine.ask([examine.tell(segments)])
-    if found["wrong"]:
-        raise OSError(f"{folder}: {why}, and a segment cannot be read: {found['wrong']}")
+    found = {"wrong": next(filter(None, map(mend.uncleared, segments)), "")}
+    if not found["wrong"]:
+        (found,) = examine.ask([examine.tell(segments)])
+    if wrong := found["wrong"]:
+        if _never_begun(master, folder):
+            raise NeverBegunError(_set_aside(master, folder))
+        raise OSError(f"{folder}: {why}, and a segment cannot be read: {wrong}")
     redraw(folder, found["segments"])
     note = f"{why}: what is committed is taken from the segments' own counters"
     return told(read(journal)), [note]
+
+
+def _never_begun(master: Path, folder: Path) -> bool:
+    """Whether a writer was stopped here before it could acknowledge anything.
+
+    It makes the journal, then the first segment, syncs what the journal says of both, and puts the
+    synced master in its place; only then does it take rows. So nothing was acknowledged where the
+    master is missing *and* no commit is left in the journal *and* there is no segment but the
+    first, under its live name. A sign to the contrary is enough, for then something else has
+    happened than a stop at the beginning, and rows may be found by a person: a master, a segment
+    that was closed or followed, a record of a commit behind a damaged one, or no journal at all.
+    """
+    journal, segments = folder / "journal", [p.name for p in folder.glob("seg*")]
+    first = segments == ["seg0000.live.h5"]
+    return first and journal.exists() and not (master.exists() or commits(journal))
+
+
+def _set_aside(master: Path, folder: Path) -> str:
+    """Give the folder of a run that never began another name; say which."""
+    names = (folder.with_name(f"{folder.name}.aside{n}") for n in count(1))
+    kept = next(path for path in names if not path.exists())
+    folder.rename(kept)
+    sync_folder(master.parent)
+    said = (
+        f"nothing of it was ever acknowledged; what an earlier writer left is kept in {kept.name}"
+    )
+    log.warning("file=%s %s", master, said)
+    return said
 
 
 def _by_number(folder: Path) -> list[Path]:
@@ -223,6 +258,9 @@ def _recover(master: Path, end: bool, say: Callable[[str], object]) -> int:
             lease.release()
         if end and not healed.complete and healed.schema is not None:
             healed = healed._replace(books=_end(master, healed), complete=True)
+    except NeverBegunError as e:
+        say(f"{master}: {e}")
+        return 0
     except (OSError, ValueError) as e:
         say(f"{master}: {e}")
         return 1

@@ -26,7 +26,7 @@ from ffb.writers import consolidate, journal
 from ffb.writers.chain import Begun, Chain, RefusedError, Rolling
 from ffb.writers.lease import Lease
 from ffb.writers.master import folder_of
-from ffb.writers.recover import Healed, heal
+from ffb.writers.recover import Healed, NeverBegunError, heal
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,11 @@ class SmallData:
 
     def _begin(self, path: Path, info: RunInfo, schema: Schema, about: Provenance) -> str:
         """Begin at ``path`` or go on there; say why, if what is there is not ours to go on with."""
-        there, begun = _there(path, info), Begun()
+        begun = Begun()
+        try:
+            there = _there(path, info)
+        except NeverBegunError as e:
+            there, about = None, replace(about, notes=(*about.notes, str(e)))
         if isinstance(there, str):
             return there
         if there is not None:
@@ -227,6 +231,8 @@ def _there(path: Path, info: RunInfo) -> Healed | str | None:
         return _other(_info(told))
     try:
         healed = heal(path)
+    except NeverBegunError:
+        raise
     except FileNotFoundError as e:  # a writer was killed while it began
         return f"it cannot be continued ({e})" if path.exists() else None
     except ValueError as e:
