@@ -232,6 +232,20 @@ class Ledger:
             gap = account.read - account.received - account.gone
             self._lose(account, account.refused, UNREADABLE, gap)
 
+    def forfeit(self, told: Counts, reason: str) -> None:
+        """Take the word of later books ``told``, of which no row is there: those are lost."""
+        for plain in sorted(told.producers.values(), key=lambda p: int(p.get("index", 0))):
+            said = Account.of(plain)
+            account = self.account((str(plain["producer"]), int(plain["epoch"])))
+            self._close(account)
+            for book, there in ((account.lost, said.lost), (account.refused, said.refused)):
+                for why, n in there.items():
+                    self._lose(account, book, why, n - book.get(why, 0))
+            self._lose(account, account.refused, reason, said.written - account.written)
+            account.read, account.seq, account.heard = said.read, said.seq, said.heard
+            account.partial, account.ended = said.partial, said.ended
+            account.unreadable, account.spoilt = said.unreadable, said.spoilt
+
     def close(self) -> None:
         """Close all intervals, because an epoch is over."""
         for account in self._by_index:

@@ -23,6 +23,7 @@ from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
 from ffb.writers import layout
 from ffb.writers.growing import Rows
+from ffb.writers.history import plain_of
 from ffb.writers.journal import Journal
 from ffb.writers.lines import Lines
 from ffb.writers.master import SegmentFile, folder_of, write_master
@@ -89,7 +90,7 @@ class Chain:
         self._full: list[Segment] = []  # followed by others, to be committed with them
         self._done: list[Segment] = []  # committed, to be closed and shown so
         self._lingering: list[tuple[float, Path]] = []
-        self._synced, self._complaint = time.monotonic(), ""
+        self._synced, self._due, self._complaint = time.monotonic(), False, ""
         self._inode, self._ended = -1, False
         self.folder.mkdir(exist_ok=True)
         self._journal = Journal(self.folder / "journal")
@@ -139,21 +140,24 @@ class Chain:
         if final:
             self._lines.end()
         segments = [*self._full, self.segment]
-        due = final or time.monotonic() - self._synced >= self.rolling.sync_s
+        # Once due, always due until it is done: what was written meanwhile has no checks.
+        due = self._due = (
+            self._due or final or time.monotonic() - self._synced >= self.rolling.sync_s
+        )
         if self._noted != (self._taken, counts):  # else said by a commit that failed afterwards
             self._lines.commit(counts, self._taken)
         for table, lines in self._lines.take():
             self.segment.add(table, lines)
         self._noted = self._taken, counts
         for segment in segments:
-            segment.write()
-        for segment in segments if due else ():
+            segment.write(checked=not due)
+        for segment in [*self._done, *segments] if due else ():
             segment.sync()
         self._record(counts, due)
         self._journal.write()
         if due:
             self._journal.sync()
-            self._synced = time.monotonic()
+            self._synced, self._due = time.monotonic(), False
         for segment in segments:
             segment.settle()
         self.segment.show()  # the full ones when the next are shown: readers see whole commits
@@ -242,6 +246,7 @@ class Chain:
                 "rows": s.first + s.total,
                 "tables": after.before,
                 "chunks": s.moved(),
+                "checks": s.checks(),
             }
             for s, after in pairwise([*self._full, self.segment])
         ]
@@ -257,8 +262,9 @@ class Chain:
             segment=self.segment.number,
             rows=self._taken,
             tables=self._lines.handed,
-            counts=_plain(counts),
+            counts=plain_of(counts),
             chunks=chunks,
+            checks=self.segment.checks(),
             filled=filled,
             synced=synced,
             **more,
@@ -320,7 +326,7 @@ class Chain:
         self._write_master([*self._closed, *(_listed(s) for s in last)], self._ended)
         self._close_books(last)
         if self._ended:
-            self._journal.add("ended", counts=_plain(self.books))
+            self._journal.add("ended", counts=plain_of(self.books))
         self._journal.write()
         self._journal.sync()
         self._journal.close()
@@ -355,8 +361,3 @@ def _cut(batches: list[Rows], n: int) -> tuple[list[Rows], list[Rows]]:
         head.append(batch)
         n -= batch.n
     return head, []
-
-
-def _plain(counts: Counts) -> dict[str, Any]:
-    """Books as the journal has them, without their entries."""
-    return {k: v for k, v in vars(counts).items() if k != "ledger"}

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ffb.checksum import crc32
 from ffb.codec import encode
 
 #: Filter mask of a chunk that did not go through the filter of its dataset.
@@ -48,12 +49,22 @@ class Placed(NamedTuple):
     mask: int
 
 
+class Check(NamedTuple):
+    """CRC-32 of bytes ``begin`` to ``end`` of a chunk, as they stand in the file."""
+
+    chunk: int
+    begin: int
+    end: int
+    crc: int
+
+
 class Growing:
     """A dataset that grows; rows wait here until they are written.
 
     Whole chunks are written once, the last one, padded with the missing value, anew whenever it
     got rows. Where writing fails nothing has advanced: call :meth:`write` again. ``placed`` takes
-    up chunks that are new or moved; whoever has noted them clears it.
+    up chunks that are new or moved, ``checks`` tells of all bytes that were new in a checked
+    :meth:`write`; whoever has noted them clears both.
 
     The dataset is new, and its file was created without management of free space, so that what is
     new lies at the end of the file: to ask HDF5 for an address takes longer with every chunk.
@@ -62,6 +73,7 @@ class Growing:
     def __init__(self, file: h5py.File, name: str) -> None:
         self.name, self.rows, self.total = name, 0, 0
         self.placed: list[Placed] = []
+        self.checks: list[Check] = []
         self._file, dataset = file, file[name]
         self._id, self._size_of_file = dataset.id, file.id.get_filesize
         self._missing, self._chunk = dataset.fillvalue, int(dataset.chunks[0])
@@ -71,6 +83,7 @@ class Growing:
         self._tail = np.empty(dataset.chunks, dataset.dtype)
         self._extent, self._written = 0, 0
         self._last, self._told = Placed(-1, 0, 0, 0), False
+        self._checked, self._known = True, 0  # bytes of the last chunk that need no more checks
 
     def append(self, rows: NDArray[Any]) -> None:
         """Take rows (n, *shape), C-contiguous; they must stay as they are until written."""
@@ -83,14 +96,19 @@ class Growing:
         self._waiting.extend([b.columns[name] for b in batches])
         self.total += n
 
-    def write(self) -> None:
-        """Hand all waiting rows to the operating system; ``OSError`` when it has no room."""
+    def write(self, checked: bool = True) -> None:
+        """Hand all waiting rows to the operating system; ``OSError`` when it has no room.
+
+        Bytes that are synced before anybody relies on them need not be ``checked``.
+        """
+        self._checked = checked
         if self._extent < self.total:
             self._id.set_extent((self.total, *self._row_shape))
             self._extent = self.total
         self._consume()
         if self._written < self.rows and self.rows % self._chunk:
-            self._put(*self._partial(self._tail))
+            used = self._tail[: self.rows % self._chunk].nbytes
+            self._put(*self._partial(self._tail), used)
         self._written = self.rows
 
     def _consume(self) -> None:
@@ -128,21 +146,27 @@ class Growing:
         """Bytes of a chunk that will be written again, and its filter mask."""
         return rows, 0
 
-    def _put(self, data: Any, mask: int) -> None:
+    def _put(self, data: Any, mask: int, used: int | None = None) -> None:
+        """Write the chunk that holds row ``rows``; only ``used`` bytes of it are rows yet."""
         number, size, last = self.rows // self._chunk, data.nbytes, self._last
-        begin = (number * self._chunk, *self._origin)
+        place = (number * self._chunk, *self._origin)
         stays = number == last.chunk and size == last.size
         end = 0 if stays else self._size_of_file()
         try:
-            self._id.write_direct_chunk(begin, data, mask)
+            self._id.write_direct_chunk(place, data, mask)
         except (OSError, RuntimeError):
             self._reopen()
             raise
         if not stays:
             if not self._told:  # the first write makes the index as well, in front of the chunk
-                end, self._told = self._id.get_chunk_info_by_coord(begin).byte_offset, True
+                end, self._told = self._id.get_chunk_info_by_coord(place).byte_offset, True
             self._last = Placed(number, end, size, mask)
             self.placed.append(self._last)
+        begin, end = self._known if stays else 0, size if used is None else used
+        if self._checked and begin < end:
+            crc = crc32(_bytes(data)[begin:end])
+            self.checks.append(Check(number, begin, end, crc))
+        self._known = end
 
     def _reopen(self) -> None:
         """Make HDF5 forget the chunk that it could not write.
@@ -190,3 +214,8 @@ class Packed(Growing):
 
     def _partial(self, rows: NDArray[Any]) -> tuple[Any, int]:
         return rows, UNFILTERED
+
+
+def _bytes(data: Any) -> Any:
+    """The bytes of a contiguous array, or of a chunk that is encoded."""
+    return data.reshape(-1).view(np.uint8).data if isinstance(data, np.ndarray) else data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import msgpack
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ffb.contents import TABLES
 from ffb.schema import Column, Schema
-from ffb.sink import Counts, Provenance
+from ffb.sink import Counts, Entry, Provenance
 from ffb.source import RunInfo
 from ffb.writers.journal import CHUNK
 
@@ -87,7 +87,8 @@ class Written:
 class History:
     """All that a journal says; ``info`` is ``None`` where it says not even the run's name.
 
-    ``steps`` is what the writer needs to go on with steps of the scan, as it gave it.
+    ``steps`` is what the writer needs to go on with steps of the scan, as it gave it. ``number`` is
+    that of the next segment. ``owed`` are books with entries that a cut left to be committed.
     """
 
     info: RunInfo | None = None
@@ -95,6 +96,8 @@ class History:
     books: Counts = field(default_factory=Counts)
     steps: Mapping[str, Any] | None = None
     ended: bool = False
+    number: int = 0
+    owed: Counts | None = None
 
     @property
     def segments(self) -> list[Written]:
@@ -107,13 +110,19 @@ class History:
         if kind == "run":
             self.info = RunInfo(str(record["exp"]), int(record["run"]), int(record["began"]))
         elif kind == "segment":
-            self.written[int(record["number"])] = _begun(record)
+            begun = _begun(record)
+            self.written[begun.number], self.number = begun, max(self.number, begun.number + 1)
         elif kind == "commit":
             for part in (*record.get("filled", ()), record):
                 self.written[int(part["segment"])].commit(part)
             self.books, self.steps = counts_of(record["counts"]), record.get("steps", self.steps)
+            self.owed = None
         elif kind == "rebuilt":
             self.written[int(record["segment"])].rebuild(record)
+        elif kind == "cut":
+            entries = tuple(Entry(*entry) for entry in record["ledger"])
+            self.owed = replace(counts_of(record["counts"]), ledger=entries)
+            self.number = max(self.number, int(record["number"]))
         elif kind == "closed":
             self.written[int(record["segment"])].closed = True
         elif kind == "ended":
@@ -149,6 +158,11 @@ def schema_of(packed: bytes) -> Schema:
     made: Iterator[list[Any]]
     made = ([tuple(x) if isinstance(x, list) else x for x in row] for row in rows)
     return Schema(tuple(Column(*row) for row in made))
+
+
+def plain_of(counts: Counts) -> dict[str, Any]:
+    """Books as the journal has them, without their entries."""
+    return {k: v for k, v in vars(counts).items() if k != "ledger"}
 
 
 def counts_of(record: Mapping[str, Any]) -> Counts:

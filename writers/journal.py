@@ -12,12 +12,15 @@ run     layout, exp, run, began
 segment number, file, live, first (the run's row it begins at), epoch, schema (``Schema.packed``),
         provenance (a map of plain data), tables (for each table, lines before this segment's first)
 commit  commit, segment, rows (of the run), tables (lines of the run), counts (``Counts`` without
-        its ledger), chunks (records of ``CHUNK``, for chunks that are new or moved), filled
-        (segment, rows, tables, chunks of segments that this commit filled), synced (whether all
-        of it is synced), steps (plain data to go on with, where it changed)
+        its ledger), chunks (records of ``CHUNK``, for chunks that are new or moved), checks
+        (records of ``CHECK``, for all bytes that are new, unless they are synced), filled
+        (segment, rows, tables, chunks, checks of segments that this commit filled), synced
+        (whether all of it is synced), steps (plain data to go on with, where it changed)
 closed  segment, rows (of the segment)
 ended   counts
 rebuilt segment, chunks (all of them), lost (dataset, first row, last row)
+cut     number (of the next segment), counts and ledger (books that are still to be committed, see
+        :mod:`ffb.writers.unsynced`); the commits that it cut are gone from the journal
 ======= ==========================================================================================
 """
 
@@ -39,6 +42,11 @@ from ffb.checksum import crc32
 #: its number within the segment, its bytes in the file, and which filters it was *not* put through.
 CHUNK = np.dtype(
     [("dataset", "<u2"), ("chunk", "<u4"), ("address", "<u8"), ("size", "<u4"), ("mask", "<u4")]
+)
+
+#: What bytes ``begin`` to ``end`` of a chunk have to be: their CRC-32.
+CHECK = np.dtype(
+    [("dataset", "<u2"), ("chunk", "<u4"), ("begin", "<u4"), ("end", "<u4"), ("crc", "<u4")]
 )
 
 #: A disk writes so many bytes at once, or none of them.

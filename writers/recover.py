@@ -19,7 +19,8 @@ from ffb.ledger import Ledger
 from ffb.schema import Schema
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
-from ffb.writers import examine, mend
+from ffb.writers import examine, mend, unsynced
+from ffb.writers.chain import Begun, Chain, Rolling
 from ffb.writers.history import History, Written, told
 from ffb.writers.journal import Journal, commits, damaged, read, sync_folder
 from ffb.writers.lease import Lease
@@ -85,6 +86,10 @@ def heal(master: Path) -> Healed:
     finally:
         journal.close()
     healed = _healed(history, history.info, notes)
+    if history.owed:
+        _pay(master, healed, history)
+        again = heal(master)
+        return again._replace(notes=(*notes, *again.notes))
     if healed.segments:
         made = (healed.info, healed.segments, healed.provenance, healed.books)
         write_master(master, *made, healed.tables, healed.complete)
@@ -106,11 +111,16 @@ def _history(master: Path, folder: Path) -> tuple[History, list[str]]:
         why = why or ("" if history.info else "the journal tells nothing")
     segments = _by_number(folder)
     if not (why and segments):
-        return history, []
-    found = {"wrong": next(filter(None, map(mend.uncleared, segments)), "")}
-    if not found["wrong"]:
+        missing = unsynced.first_missing(folder) if history.segments else None
+        if missing is None:
+            return history, []
+        note = unsynced.cut(folder, missing)
+        return told(read(journal)), [note]
+    wrong, found = next(filter(None, map(mend.uncleared, segments)), ""), None
+    if not wrong:
         (found,) = examine.ask([examine.tell(segments)])
-    if wrong := found["wrong"]:
+        wrong = found["wrong"]
+    if found is None or wrong:
         if _never_begun(master, folder):
             raise NeverBegunError(_set_aside(master, folder))
         raise OSError(f"{folder}: {why}, and a segment cannot be read: {wrong}")
@@ -209,7 +219,7 @@ def _healed(history: History, info: RunInfo, notes: Sequence[str]) -> Healed:
         segments=tuple(
             (SegmentFile(s.file, s.first, s.rows, s.epoch, s.before), s.schema) for s in segments
         ),
-        number=max(history.written, default=-1) + 1,
+        number=history.number,
         schema=newest.schema if newest else None,
         provenance=newest.provenance if newest else Provenance(),
         epoch=newest.epoch if newest else 0,
@@ -222,6 +232,25 @@ def _healed(history: History, info: RunInfo, notes: Sequence[str]) -> Healed:
         notes=tuple(notes),
         lost=tuple(sentence for s in segments for sentence in _sentences(s)),
     )
+
+
+def begun_of(healed: Healed) -> Begun:
+    """Where a writer goes on."""
+    h = healed
+    return Begun(h.segments, h.number, h.rows, h.tables, h.epoch, h.books, h.steps)
+
+
+def _pay(master: Path, healed: Healed, history: History) -> None:
+    """Commit the books that a cut left, in a segment of their own without rows."""
+    assert history.owed is not None
+    last = history.written[max(history.written)]
+    begun = begun_of(healed)._replace(epoch=last.epoch)
+    rolling = Rolling(sync_s=0.0)
+    chain = Chain(master, healed.info, last.schema, last.provenance, rolling, begun)
+    try:
+        chain.commit(history.owed)
+    finally:
+        chain.close()
 
 
 def _sentences(segment: Written) -> Iterator[str]:

@@ -19,7 +19,7 @@ from ffb.source import RunInfo
 from ffb.writers import layout
 from ffb.writers.growing import Growing, Packed, Rows
 from ffb.writers.h5clear import clear
-from ffb.writers.journal import CHUNK, sync_folder
+from ffb.writers.journal import CHECK, CHUNK, sync_folder
 
 
 class Segment:
@@ -111,16 +111,20 @@ class Segment:
         """Take lines of a table."""
         self._tables[table].append(lines)
 
-    def write(self) -> None:
-        """Hand rows and lines to the operating system, where readers find them; repeatable."""
+    def write(self, checked: bool) -> None:
+        """Hand rows and lines to the operating system, where readers find them; repeatable.
+
+        They are ``checked`` when they are not synced before they count.
+        """
         assert self._h5 is not None
         for growing in self._all():
-            growing.write()
+            growing.write(checked)
         self._h5.flush()
 
     def sync(self) -> None:
-        """Return when all that was written would outlive a power failure."""
-        os.fdatasync(self._fd)
+        """Return when all that was written would outlive a power failure; what is closed does."""
+        if self._h5 is not None:
+            os.fdatasync(self._fd)
 
     def moved(self) -> bytes:
         """Places of chunks that are new or elsewhere since the last call, as the journal says."""
@@ -128,6 +132,13 @@ class Segment:
         for growing in self._all():
             growing.placed.clear()
         return np.array(placed, CHUNK).tobytes()
+
+    def checks(self) -> bytes:
+        """Checks of all bytes written unsynced since the last call, as the journal says."""
+        checks = [(i, *c) for i, growing in enumerate(self._all()) for c in growing.checks]
+        for growing in self._all():
+            growing.checks.clear()
+        return np.array(checks, CHECK).tobytes()
 
     def settle(self) -> None:
         """Let everything taken count."""

@@ -26,7 +26,7 @@ from ffb.writers import consolidate, journal
 from ffb.writers.chain import Begun, Chain, RefusedError, Rolling
 from ffb.writers.lease import Lease
 from ffb.writers.master import folder_of
-from ffb.writers.recover import Healed, NeverBegunError, heal
+from ffb.writers.recover import Healed, NeverBegunError, begun_of, heal
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class SmallData:
         if isinstance(there, str):
             return there
         if there is not None:
-            begun = _go_on(path, there)
+            begun = begun_of(there)
             about = replace(about, notes=(*about.notes, *there.notes, *there.lost))
         try:
             self._chain = Chain(path, info, schema, about, self.rolling, begun)
@@ -257,20 +257,6 @@ def _other(info: RunInfo) -> str:
 
 def _info(told: Mapping[str, Any]) -> RunInfo:
     return RunInfo(str(told["exp"]), int(told["run"]), int(told["began"]))
-
-
-def _go_on(path: Path, healed: Healed) -> Begun:
-    records = journal.read(folder_of(path) / "journal")
-    steps = [r["steps"] for r in records if r["kind"] == "commit" and "steps" in r]
-    return Begun(
-        healed.segments,
-        healed.number,
-        healed.rows,
-        healed.tables,
-        healed.epoch,
-        healed.books,
-        steps[-1] if steps else None,
-    )
 
 
 def _brief(error: OSError | RuntimeError) -> str:

@@ -160,6 +160,17 @@ class Recording:
         self._folder(Path(), cut, how, target, {})
         return [what for moment, what in self.said if moment <= cut]
 
+    def safe(self, name: Path, cut: int) -> list[Any]:
+        """What had been said by ``cut`` of which a sync of the file ``name`` came before it."""
+        versions = reversed(self.names[name.parent])
+        inode = next(entries[name.name] for _, entries in versions if name.name in entries)
+        synced = [m for m in self.files[inode].synced if m <= cut]
+        before, last = -1, 0
+        for i, (moment, _) in enumerate(self.said):
+            last = i + 1 if any(before < m <= moment for m in synced) else last
+            before = moment
+        return [what for _, what in self.said[:last]]
+
     def _folder(
         self,
         where: Path,
