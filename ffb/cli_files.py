@@ -16,15 +16,26 @@ def _open_arguments(p: Parser) -> None:
     p.add_argument("--follow", action="store_true", help="go on while the file grows")
 
 
+def _refuse_deadly(file: str, marked: bool = False) -> None:
+    """Raise ``OSError`` where HDF5 would crash or hang; another process finds out."""
+    from ffb.writers import examine
+
+    if damaged := examine.deadly(Path(file), marked):
+        said = "; ".join(f"{name} is damaged: {what} when it was read" for name, what in damaged)
+        raise OSError(f"{file}: {said}; see what 'ffb recover {file}' can restore")
+
+
 def _open(args: Args) -> int:
     from ffb import show
 
+    _refuse_deadly(args.file, marked=True)
     return show.small_data(args.file, args.follow)
 
 
 def _audit(args: Args) -> int:
     from ffb import audit
 
+    _refuse_deadly(args.file)
     return audit.audit_command(args.file)
 
 
@@ -38,6 +49,7 @@ def _verify_arguments(p: Parser) -> None:
 def _verify(args: Args) -> int:
     from ffb import verify
 
+    _refuse_deadly(args.file)
     return verify.verify_command(args.file, args.view, args.commit, args.snapshot)
 
 

@@ -28,6 +28,10 @@ VANISHED = "producer vanished"
 UNREADABLE = "message unreadable"
 
 
+#: Reason for shots that were acknowledged, and are not there after the machine went down.
+POWER = "power failure"
+
+
 class Cut(NamedTuple):
     """A loss, told by message ``seq``, that no interval of written shots may span."""
 
@@ -55,7 +59,8 @@ class Account:
     ``seq`` is the last of its messages covered by a commit, ``partial`` counts by message the rows
     of later ones that are so too, the oldest ones. ``unreadable`` counts messages that could not
     be decoded, ``spoilt`` by column the chunks that did not unpack, ``ended_at`` is the number of
-    its end_run. ``closed`` counts the shots of closed intervals.
+    its end_run. ``closed`` counts the shots of closed intervals. ``missed`` says that messages were
+    acknowledged of which these books, found after a restart, do not know.
     """
 
     index: int
@@ -72,6 +77,7 @@ class Account:
     spoilt: Counter[str] = field(default_factory=Counter)
     ended: str = ""
     ended_at: int = 0
+    missed: bool = False
     interval: Interval | None = None
     cuts: list[Cut] = field(default_factory=list)
 
@@ -102,6 +108,7 @@ class Account:
             "unreadable": self.unreadable,
             "spoilt": dict(self.spoilt),
             "ended": self.ended if self.seq >= self.ended_at else "",
+            "missed": self.missed,
             "open": [i.first, i.last, i.shots, i.row] if i else [],
         }
 
@@ -125,6 +132,7 @@ class Account:
             unreadable=int(p["unreadable"]),
             spoilt=Counter({str(k): int(n) for k, n in p["spoilt"].items()}),
             ended=str(p["ended"]),
+            missed=bool(p["missed"]),
             interval=interval,
         )
 
@@ -189,6 +197,10 @@ class Ledger:
         account.spoilt[column] += 1
         return first
 
+    def miss(self, name: Name) -> None:
+        """Note that messages of ``name`` were acknowledged and are in no books."""
+        self.account(name).missed = True
+
     def receive(self, name: Name, rows: int) -> None:
         """Count rows that came to be written."""
         self.account(name).received += rows
@@ -223,14 +235,16 @@ class Ledger:
     def end(self, name: Name, ended: str, seq: int) -> None:
         """Note that a producer is through with the run, and why; ``seq`` is its end_run.
 
-        It said its last word, so what it read and we did not get was in unreadable messages.
+        It said its last word, so what it read and we did not get was in messages that were
+        unreadable, or that a power failure took after they were acknowledged.
         """
         account = self.account(name)
         account.ended, account.ended_at = ended, seq
         self.changed = True
-        if account.unreadable:
+        if account.unreadable or account.missed:
             gap = account.read - account.received - account.gone
-            self._lose(account, account.refused, UNREADABLE, gap)
+            reason = POWER if account.missed else UNREADABLE
+            self._lose(account, account.refused, reason, gap)
 
     def forfeit(self, told: Counts, reason: str) -> None:
         """Take the word of later books ``told``, of which no row is there: those are lost."""
@@ -245,6 +259,7 @@ class Ledger:
             account.read, account.seq, account.heard = said.read, said.seq, said.heard
             account.partial, account.ended = said.partial, said.ended
             account.unreadable, account.spoilt = said.unreadable, said.spoilt
+            account.missed |= said.missed
 
     def close(self) -> None:
         """Close all intervals, because an epoch is over."""

@@ -90,6 +90,7 @@ class Run:
         self._words: list[tuple[Name, int]] = []  # end_runs not yet in a commit
         self._covered: dict[Name, int] = {}  # what a sink has already: messages,
         self._partial: dict[Name, dict[int, int]] = {}  # and the oldest rows of later ones
+        self._resumed: set[Name] = set()  # those in the books found, until their first new word
         self._parameters: dict[Name, Parameters] = {}
         self._begun = False
         self._elsewhere: set[str] = set()  # names that have gone on to other runs
@@ -212,6 +213,7 @@ class Run:
         self.unseen = Unseen(state.get("unseen"))
         for name, account in self.ledger.accounts.items():
             self._covered[name] = account.seq
+            self._resumed.add(name)
             self._partial[name] = dict(account.partial)
             self.joined.setdefault(name, now)
             if account.ended:
@@ -230,6 +232,10 @@ class Run:
         if header.seq <= self._covered.get(name, 0):
             self.arrivals.settle(name, header.seq, max(header.n, 1))
             return
+        if name in self._resumed:
+            self._resumed.discard(name)
+            if header.seq > self._covered[name] + 1:  # what it has been told is safe, and was not
+                self.ledger.miss(name)
         self.joined[name] = now
         fresh = self.ledger.heard(name, header.seq, header.counts, header.losses)
         if isinstance(body, Batch):

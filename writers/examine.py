@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -21,8 +22,10 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.contents import COMMITTED, COMPLETE, SEGMENTS
+from ffb.contents import COMMITTED, COMPLETE, FOLDER, SEGMENTS
+from ffb.parts import open_h5
 from ffb.writers import redraw
+from ffb.writers.h5clear import is_marked
 from ffb.writers.journal import CHUNK
 
 #: An examination that says nothing for so long hangs [s].
@@ -60,6 +63,29 @@ def tell(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
     return {"what": "tell", "paths": [os.fspath(path) for path in paths]}
 
 
+def whole(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Request: whether all that describes the contents of a file can be read; rows are not."""
+    return {"what": "whole", "path": os.fspath(path)}
+
+
+def deadly(path: Path, marked: bool = False) -> list[tuple[str, str]]:
+    """Files of the run at ``path`` that nobody should open, and what the library did with them.
+
+    They are so damaged that HDF5 crashes or hangs; what it refuses with an error is none of them.
+    With ``marked`` only files are looked at that say somebody writes them, where damage is likely.
+    """
+    folder = path.with_name(f"{path.stem}{FOLDER}")
+    there = [p for p in (path, *sorted(folder.glob("seg*[0-9].h5"))) if p.is_file()]
+    there += [p for p in sorted(folder.glob("seg*.live.h5")) if not _closed(p).exists()]
+    files = [p for p in there if not marked or is_marked(p)]
+    answers = ask([whole(p) for p in files])
+    return [(p.name, a["wrong"]) for p, a in zip(files, answers, strict=True) if a.get("deadly")]
+
+
+def _closed(live: Path) -> Path:
+    return live.with_name(live.name.replace(".live.h5", ".h5"))
+
+
 def ask(requests: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Answers to all requests; one on which the child dies or hangs has it in ``wrong``."""
     answers: list[Any] = []
@@ -84,7 +110,7 @@ def _ask(requests: Sequence[Mapping[str, Any]], patience: float) -> list[Any]:
             child.kill()
     if len(answers) < len(requests):
         died = f"hung for {patience:g} s" if hangs else f"ended with {_signal(child.returncode)}"
-        answers.append({"wrong": f"the HDF5 library {died}"})
+        answers.append({"wrong": f"the HDF5 library {died}", "deadly": True})
     return answers
 
 
@@ -165,11 +191,30 @@ def _master(request: Mapping[str, Any]) -> dict[str, Any]:
         }
 
 
+def _whole(request: Mapping[str, Any]) -> dict[str, Any]:
+    with open_h5(Path(request["path"])) as file:
+        file.visititems(_describe)
+    return {"wrong": ""}
+
+
+def _describe(_: str, item: h5py.Dataset | h5py.Group) -> None:
+    """Read everything of an object but its rows."""
+    dict(item.attrs)
+    if not isinstance(item, h5py.Dataset):
+        return
+    if item.is_virtual:
+        item.virtual_sources()
+    elif item.chunks:
+        item.id.chunk_iter(lambda _: None)
+    else:
+        item[()]
+
+
 def _tell(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"wrong": "", "segments": list(redraw.tell(request["paths"]))}
 
 
-_ANSWERS = {"segment": _segment, "master": _master, "tell": _tell}
+_ANSWERS = {"segment": _segment, "master": _master, "tell": _tell, "whole": _whole}
 
 
 def answers(requests: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -42,6 +42,13 @@ def clear(path: str | os.PathLike[str]) -> bool:
     return True
 
 
+def is_marked(path: str | os.PathLike[str]) -> bool:
+    """Whether a file says that somebody writes it, as one does whose writer was killed."""
+    with open(path, "rb") as f:
+        block = f.read(SIZE)
+    return block[:8] == SIGNATURE and len(block) == SIZE and block[FLAGS] != 0
+
+
 def _rotate(x: int, k: int) -> int:
     return (x << k | x >> (32 - k)) & WORD
 

@@ -111,7 +111,7 @@ class Segment:
         """Take lines of a table."""
         self._tables[table].append(lines)
 
-    def write(self, checked: bool) -> None:
+    def write(self, checked: bool = True) -> None:
         """Hand rows and lines to the operating system, where readers find them; repeatable.
 
         They are ``checked`` when they are not synced before they count.

@@ -17,14 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ffb.ledger import Ledger
+from ffb.ledger import POWER, Ledger
 from ffb.sink import Counts
 from ffb.unseen import Unseen
 from ffb.writers.history import Written, plain_of, told
 from ffb.writers.journal import CHECK, CHUNK, Journal, read, sync_folder
-
-#: Reason for shots of commits that were acknowledged and not synced when power failed.
-POWER = "power failure"
 
 #: Suffix of the journal as it was before commits were cut out of it.
 BEFORE = ".cut"

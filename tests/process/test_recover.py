@@ -8,10 +8,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
-from ffb import reader
+from ffb import cli, reader
 from ffb.contents import FOLDER, LOG
 from ffb.writers import examine
 from ffb.writers.chain import Rolling
@@ -301,3 +302,20 @@ def test_a_run_that_somebody_writes_is_left_alone(run):
     assert recover_command(run, say=said.append) == 1
     assert "is being written by process" in said[-1]
     lease.release()
+
+
+def test_no_command_opens_what_makes_the_library_hang(run, monkeypatch, capsys):
+    """One byte of metadata is wrong in a file that says somebody writes it: HDF5 waits for more."""
+    path = next(run.with_suffix(FOLDER).glob("seg0002*.h5"))
+    with h5py.File(path, "r", swmr=True, locking=False) as file:
+        at = h5py.h5o.get_info(file["timestamp"].id).addr
+    scribble(path, at + 9, b"\xff")
+    monkeypatch.setattr(examine, "PATIENCE_S", 4.0)
+    for command in ("audit", "open"):
+        assert cli.main([command, str(run)]) == 1
+        said = capsys.readouterr().err
+        assert f"{path.name} is damaged: the HDF5 library hung for 4 s" in said
+        assert f"ffb recover {run}" in said
+    rows = rows_of(run)
+    assert heal(run).rows == rows
+    assert cli.main(["open", str(run)]) == 0
