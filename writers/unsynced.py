@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ffb.checksum import crc32
 from ffb.ledger import POWER, Ledger
 from ffb.sink import Counts
 from ffb.unseen import Unseen
