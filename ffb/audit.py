@@ -108,8 +108,10 @@ def audit_command(path: str) -> int:
     if report.problems:
         out.print()
         out.print(table(("problem", "where", "what"), report.problems))
+    if report.evidence is None:
+        return 1
     out.print()
-    out.print(_producers(report.counts))
+    out.print(_producers(report))
     if report.counts.lost:
         out.print()
         rows = [(f"{n:,}", reason) for reason, n in report.counts.lost.items()]
@@ -121,26 +123,27 @@ def audit_command(path: str) -> int:
 
 def verdict(report: Report) -> str:
     """The audit in one line."""
+    n, run = len(report.problems), f"{report.info.exp} run {report.info.run}"
+    said = f"{n} problem{'s' * (n > 1)} found"
+    if report.evidence is None:
+        return f"NOT BALANCED: {run}: {said}; what it holds cannot be counted"
     c, lost = report.counts, sum(report.counts.lost.values())
     flight = c.read - c.written - lost
     sum_ = f"{c.read:,} read = {c.written:,} written + {lost:,} lost"
     sum_ += f" + {flight:,} in flight" if flight else ""
     state = "complete" if report.complete else f"as of commit {c.commit:,}; growing, or cut off"
-    run = f"{report.info.exp} run {report.info.run}"
     if report.balanced:
         return f"BALANCED: {run}: {sum_} ({state})"
-    n = len(report.problems)
-    said = f"{n} problem{'s' * (n > 1)} found"
     return f"NOT BALANCED: {run}: {said}; the books say {sum_} ({state})"
 
 
-def _producers(counts: Counts) -> Table:
-    rows = []
+def _producers(report: Report) -> Table:
+    counts, rows, open_ = report.counts, [], "no word of it" if report.complete else "not yet"
     for name, account in counts.producers.items():
         read, written = int(account.get("read", 0)), int(account.get("written", 0))
         gone = sum(losses(account).values())
         figures = (f"{n:,}" for n in (read, written, gone, read - written - gone))
-        rows.append((name, *figures, account.get("ended") or "not yet"))
+        rows.append((name, *figures, account.get("ended") or open_))
     heads = ("producer", "read", "written", "lost", "in flight", "ended")
     return table(heads, rows)
 
@@ -151,8 +154,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("late", f"{c.late:,} rows came after newer ones were committed"),
         ("not seen", f"about {c.not_seen:,} shots were never offered to us, by their pulse ids"),
     ]
-    if e is None:
-        return [*facts, ("rows", "they could not be read, and were not counted")]
+    assert e is not None
     kept = e.columns["ffb/kept"]
     shed = int((kept < 1).sum())
     return [

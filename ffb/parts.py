@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.contents import GROUP, LOG, ORDER_DTYPE, TABLES
+from ffb.contents import FOLDER, GROUP, LOG, ORDER_DTYPE, TABLES
 from ffb.schema import Column
 from ffb.source import RunInfo
 
@@ -60,7 +60,7 @@ def open_h5(path: Path) -> h5py.File:
     """
     try:
         return h5py.File(path, "r", locking=False)
-    except OSError as e:
+    except (OSError, RuntimeError) as e:
         size = path.stat().st_size
         if "truncated" in str(e) or not size:  # of nothing HDF5 would wait for the rest
             wrong = f"{path} is cut off: it has {size:,} bytes"
@@ -69,9 +69,26 @@ def open_h5(path: Path) -> h5py.File:
             raise BrokenFileError(wrong) from e
     ways: list[dict[str, Any]] = [{"swmr": True, "locking": False}, {"swmr": True}, {}]
     for way in ways[:-1]:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):
             return h5py.File(path, "r", **way)
-    return h5py.File(path, "r", **ways[-1])
+    with _named(path):
+        return h5py.File(path, "r", **ways[-1])
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file of which HDF5 complains, and what may help."""
+    try:
+        yield
+    except (OSError, RuntimeError) as e:
+        if getattr(e, "errno", None) is not None or str(path) in str(e):
+            raise  # it says enough
+        why = str(e).rpartition("(")[2].rstrip(")")
+        master = path.parent.with_suffix(".h5")
+        hint = (
+            f"; see what 'ffb recover {master}' can restore" if path.parent.suffix == FOLDER else ""
+        )
+        raise OSError(f"{path} cannot be read: HDF5 says {why!r}{hint}") from e
 
 
 def _written(path: Path) -> bool:
@@ -139,13 +156,15 @@ class Part:
 
     def text(self, name: str) -> str:
         """Text of one of ffb's datasets."""
-        return str(self.file[name].asstr()[()])
+        with _named(self.path):
+            return str(self.file[name].asstr()[()])
 
     def read(self, name: str, rows: slice, rest: list[Any], committed: int) -> Any:
         """Rows of a column, all of them within this file, of a run with ``committed`` ones."""
 
         def attempt() -> Any:
-            data = self._dataset(name, committed if self.rows < 0 else CLOSED)
+            with _named(self.path):
+                data = self._dataset(name, committed if self.rows < 0 else CLOSED)
             if rows.stop - self.first > data.shape[0]:
                 kind = OSError if self.rows < 0 else BrokenFileError
                 raise kind(f"{self.path} is cut off: {name} ends before row {rows.stop - 1}")
@@ -159,7 +178,8 @@ class Part:
             return self._tables[name]
         if name not in self.file:
             return np.empty(0, TABLES[name][0] if name in TABLES else ORDER_DTYPE)
-        lines = patiently(lambda: np.asarray(self._dataset(name, NOW)[()]))
+        with _named(self.path):
+            lines = patiently(lambda: np.asarray(self._dataset(name, NOW)[()]))
         if name in self.after:
             lines = self._tables[name] = lines[: self.after[name] - self.before.get(name, 0)]
         return lines
@@ -189,15 +209,29 @@ class Part:
             if column and data.shape[0] < rows:
                 yield f"is cut off: {name} has {data.shape[0]:,} of {rows:,} rows"
             if data.chunks:
-                data.id.chunk_iter(lambda chunk: ends.append(chunk.byte_offset + chunk.size))
+                stored: list[Any] = []
+                data.id.chunk_iter(stored.append)
+                ends += [chunk.byte_offset + chunk.size for chunk in stored]
+                if column and self.path.parent.suffix == FOLDER:
+                    found = [chunk.chunk_offset[0] for chunk in stored]
+                    yield from self._holes(name, data.chunks[0], found, rows)
         # Of a file that is marked as being written HDF5 reads zeros where its end is missing.
         if (size := self.path.stat().st_size) < max(ends):
             yield f"is cut off: it has {size:,} bytes of {max(ends):,}"
 
+    def _holes(self, name: str, per: int, found: list[int], rows: int) -> Iterator[str]:
+        """Committed rows, by their numbers in the run, of which no recovery found anything."""
+        gone = np.setdiff1d(np.arange(0, rows, per), found)
+        for span in np.split(gone, np.flatnonzero(np.diff(gone) != per) + 1):
+            if len(span):
+                first, last = self.first + span[0], self.first + min(rows, span[-1] + per) - 1
+                yield f"has lost rows {first:,} to {last:,} of {name}, which read as missing"
+
     def log(self, begin: int, size: int) -> bytes:
         """Bytes of the log, by their place in that of the run."""
         begin -= self.before.get(LOG, 0)
-        return patiently(lambda: bytes(self._dataset(LOG, NOW)[begin : begin + size]))
+        with _named(self.path):
+            return patiently(lambda: bytes(self._dataset(LOG, NOW)[begin : begin + size]))
 
     def _dataset(self, name: str, when: int) -> h5py.Dataset:
         """A dataset as it is ``when``: at a number of committed rows, ``NOW``, or ``CLOSED``."""

@@ -111,7 +111,7 @@ def merge_command(
     try:
         done = merge(path, clear=clear)
     except (OSError, ValueError) as e:
-        say(f"not merged: {e}")
+        say(f"not merged: {_sentence(e)}")
         return 1
     if not done.seconds:
         say(f"{done.path} is one plain file already")
@@ -122,6 +122,14 @@ def merge_command(
         f" {done.anew:,} written anew; {done.bytes / 1e6 / done.seconds:,.0f} MB/s"
     )
     return 0
+
+
+def _sentence(error: OSError | ValueError) -> str:
+    """What an error says, without its number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error.args[-1])
+    named = f"{error.filename}: " if error.filename else ""
+    return f"{named}{error.strerror if not named else error.strerror.lower()}"
 
 
 def unfinished(directory: Path) -> list[Path]:

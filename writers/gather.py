@@ -42,7 +42,7 @@ class Files:
             except FileNotFoundError as e:
                 raise FileNotFoundError(e.errno, f"{path} is missing") from e
             except OSError as e:
-                raise OSError(e.errno, f"{path} cannot be read: {e}") from e
+                raise e if str(path) in str(e) else OSError(f"{path} cannot be read: {e}") from e
         self._open[path] = file
         return file
 

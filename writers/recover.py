@@ -78,7 +78,7 @@ def heal(master: Path) -> Healed:
     if folder.exists():
         notes += _sweep(master, folder, history)
     if history.info is None:
-        raise FileNotFoundError(f"{folder}: nothing of {master.name} was ever committed")
+        raise FileNotFoundError(_nothing(master, folder))
     journal = Journal(folder / "journal")
     try:
         notes += mend.mend(folder, history.segments, history.info, journal)
@@ -96,9 +96,16 @@ def heal(master: Path) -> Healed:
     else:  # what it showed is gone, and was nothing
         master.unlink(missing_ok=True)
     mend.tidy(folder, history.segments)
-    for sentence in (*healed.notes, *healed.lost):
-        log.warning("file=%s %s", master, sentence)
     return healed
+
+
+def _nothing(master: Path, folder: Path) -> str:
+    """Why there is no run to bring in order."""
+    if folder.exists():
+        return "nothing of it was ever committed"
+    if not master.exists():
+        return f"no such run: neither the file is there nor its folder {folder.name}"
+    return f"not a whole file of ffb, and its folder {folder.name} is not there to restore it from"
 
 
 def _history(master: Path, folder: Path) -> tuple[History, list[str]]:
@@ -295,8 +302,15 @@ def _recover(master: Path, end: bool, say: Callable[[str], object]) -> int:
         return 1
     for sentence in (*healed.notes, *healed.lost):
         say(f"{master}: {sentence}")
-    state = f"ended: {healed.books.ended}" if healed.complete else "may be continued"
-    say(f"{master}: {healed.rows} rows in {max(1, len(healed.segments))} files, {state}")
+    n = len(healed.segments)
+    files = f"{n} file{'s' * (n != 1)}"
+    if healed.merged:
+        files, state = "one plain file", "complete"
+    elif healed.complete:
+        state = f"ended: {healed.books.ended}"
+    else:
+        state = "may be continued, or ended with --end"
+    say(f"{master}: {healed.rows:,} rows in {files}, {state}")
     return 1 if healed.lost else 0
 
 

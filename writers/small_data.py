@@ -109,6 +109,8 @@ class SmallData:
             return there
         if there is not None:
             begun = begun_of(there)
+            for sentence in (*there.notes, *there.lost):
+                log.warning("file=%s %s", path, sentence)
             about = replace(about, notes=(*about.notes, *there.notes, *there.lost))
         try:
             self._chain = Chain(path, info, schema, about, self.rolling, begun)
