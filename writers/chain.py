@@ -43,7 +43,10 @@ class RefusedError(OSError):
 
 
 class Rolling(NamedTuple):
-    """A segment ends after so many rows, a multiple of 1024, or seconds; seconds between syncs."""
+    """A segment ends after so many rows, a multiple of 1024, or seconds; seconds between syncs.
+
+    It takes rows on to where chunks end, after its time, too.
+    """
 
     segment_rows: int = 1 << 20
     segment_s: float = 600.0
@@ -134,8 +137,6 @@ class Chain:
     def commit(self, counts: Counts, final: bool = False) -> None:
         """Make all rows taken so far count; ``final`` ones are synced whatever the time is."""
         self._look()
-        if self.segment.total and self.segment.age >= self.rolling.segment_s:
-            self._roll()
         self._place()
         if final:
             self._lines.end()
@@ -229,7 +230,9 @@ class Chain:
         """Give waiting rows to segments, each of which is filled before the next one begins."""
         while self._placed < self._taken:
             n = self._taken - self._placed
-            if room := self.segment.room(self.rolling.segment_rows):
+            now = self.segment
+            over = now.total > 0 and now.age >= self.rolling.segment_s
+            if room := now.room(self.rolling.segment_rows, over):
                 n = min(n, room)
             elif self._roll():
                 continue

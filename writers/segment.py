@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,7 @@ class Segment:
         self.file, self.live = f"seg{number:04d}.h5", f"seg{number:04d}.live.h5"
         self.total = self.committed = 0
         self.said, self._began = False, time.monotonic()
+        self._unit = math.lcm(layout.CHUNK_ROWS, *map(layout.chunk_rows, schema.columns))
         self._h5: h5py.File | None = self._create(info)
         self._columns = [_growing(self._h5, c.name, c.codec) for c in schema.columns]
         self._tables = {name: Growing(self._h5, name) for name in TABLES}
@@ -96,10 +98,15 @@ class Segment:
         """Whether anything was ever given to it."""
         return any(growing.total for growing in self._all())
 
-    def room(self, limit: int) -> int:
-        """Rows that it still takes: up to ``limit``, or where its chunks end if that is behind."""
-        full = -(-self.total // layout.CHUNK_ROWS) * layout.CHUNK_ROWS
-        return max(limit, full) - self.total
+    def room(self, limit: int, over: bool = False) -> int:
+        """Rows that it still takes, to where chunks of all columns end: then a merge copies them.
+
+        That is the last such place within ``limit``, a multiple of 1024, unless it has more rows
+        already or is ``over``: then the next one.
+        """
+        unit = self._unit if self._unit <= limit else layout.CHUNK_ROWS
+        following = -(-self.total // unit) * unit
+        return max(0 if over else limit // unit * unit, following) - self.total
 
     def take(self, batches: Sequence[Rows], n: int) -> None:
         """Take batches of ``n`` rows together, to be written by the next :meth:`write`."""

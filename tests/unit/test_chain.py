@@ -17,7 +17,7 @@ from ffb.batch import Batch, compressed
 from ffb.contents import EPOCHS, PRODUCERS, TABLES
 from ffb.schema import Column, Schema
 from ffb.sink import Counts, Entry, Provenance
-from ffb.writers import chain, journal, lease, segment
+from ffb.writers import chain, consolidate, journal, layout, lease, segment
 from ffb.writers.chain import Rolling
 from ffb.writers.history import told
 from ffb.writers.master import folder_of
@@ -103,18 +103,30 @@ def test_one_commit_may_fill_several_segments_at_once(tmp_path):
     assert_plain(sink.path, 4096)
 
 
-def test_a_segment_ends_with_its_time(tmp_path):
-    sink = rolling(tmp_path, seconds=1e-9)
+def test_a_segment_ends_where_chunks_do_after_its_time(tmp_path):
+    sink = rolling(tmp_path, rows=4096, seconds=1e-9)
     for i in range(4):
-        sink.append(make_batch(10 * i, 10))
-        sink.commit(books(i + 1, 10 * (i + 1)))
-    sink.commit(books(5, 40))
-    sink.commit(books(6, 40))
-    sink.end_run(books(7, 40))
+        sink.append(make_batch(700 * i, 700))
+        sink.commit(books(i + 1, 700 * (i + 1)))
+    sink.commit(books(5, 2800))
+    sink.end_run(books(6, 2800))
     with h5py.File(sink.path, "r") as file:
         listed = json.loads(file["ffb/segments"].asstr()[()])
-    assert [s["rows"] for s in listed] == [10, 10, 10, 10, 0], "an empty one is not followed"
-    assert_plain(sink.path, 40)
+    assert [s["rows"] for s in listed] == [1024, 1024, 752]
+    assert_plain(sink.path, 2800)
+    whole = sum(2800 // layout.chunk_rows(c) for c in SCHEMA.columns)
+    assert consolidate.merge(sink.path).copied >= whole, "no chunk of a column is written anew"
+
+
+def test_segments_end_where_chunks_of_compressed_columns_do(tmp_path):
+    packed = [
+        c._replace(codec="bitshuffle-lz4", chunk=96) if c.shape else c for c in SCHEMA.columns
+    ]
+    sink = rolling(tmp_path, Schema(tuple(packed)))
+    room = sink._chain.segment.room
+    assert (room(3072), room(4096), room(8192)) == (3072, 3072, 6144)
+    assert room(1024) == 1024, "they would not fit"
+    sink.close()
 
 
 def test_where_no_segment_can_follow_the_old_one_goes_on(tmp_path, monkeypatch, caplog):
