@@ -69,6 +69,7 @@ LAYERS = (
         "ringfile",
         "snapshots",
     },
+    {"account"},
     {"resolve", "wiring", "config", "guard", "ledger", "merge", "link", "transport", "segments"},
     {"stages", "bind", "columns", "labelled", "terminal"},
     {
