@@ -7,6 +7,7 @@ ALL = (
     "kernels",
     "waveforms",
     "droplets",
+    "scattering",
     "framework",
     "shmem",
     "stream",

@@ -1,27 +1,23 @@
-"""Calibration against psana's C++, I(q) against pyFAI, the fused pass against the bytes it reads.
+"""Calibration against psana's C++, the fused pass against the bytes it reads.
 
 All on one thread and 4 Mpx, in time of that thread. ``python -m tests.benchmarks.bench_kernels``.
 """
 
 import argparse
-import os
 import warnings
 from collections.abc import Callable
 from time import thread_time
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from ffb import Area, Tile
+from ffb import Area
 from ffb.batch import Batch
-from ffb.compile import kernel
 from ffb.fuse import RUN
-from ffb.reducers.azimuthal import Bins, azimuthal
 from ffb.reducers.azimuthal import Params as Azimuthal
+from ffb.reducers.azimuthal import azimuthal
 from ffb.reducers.calibration import calibration_of
-from ffb.reducers.geometry import HC
 from ffb.reducers.roi import Params as Roi
 from ffb.reducers.roi import roi
 from ffb.schema import Schema
@@ -133,87 +129,6 @@ SETTINGS = Azimuthal(
 )
 
 
-def engines(area: Area) -> dict[str, Callable[[NDArray[Any]], Any]]:
-    """pyFAI's Cython engines without pixel splitting; the first call builds their tables."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "NUMEXPR_NUM_THREADS": "1"}  # read at import
-    from pyFAI.detectors import Detector
-    from pyFAI.integrator.azimuthal import AzimuthalIntegrator
-
-    engine = AzimuthalIntegrator(
-        dist=DISTANCE * 1e-3,
-        poni1=BEAM[0] * PIXEL,
-        poni2=BEAM[1] * PIXEL,
-        wavelength=HC / ENERGY * 1e-10,
-        detector=Detector(PIXEL, PIXEL, max_shape=IMAGE),
-    )
-    mask = (~assembled(area.mask)).astype(np.int8)
-
-    def run(method: str) -> Callable[[NDArray[Any]], Any]:
-        return lambda image: engine.integrate1d(
-            image, BINS, mask=mask, unit="q_A^-1", radial_range=(0.0, HIGH),
-            method=("no", method, "cython"), polarization_factor=SETTINGS.polarization,
-        )  # fmt: skip
-
-    return {f"pyFAI {m}": run(m) for m in ("histogram", "csr", "csc", "lut")}
-
-
-def assembled(segments: NDArray[Any]) -> NDArray[Any]:
-    """The image that the segments make."""
-    image = np.empty(IMAGE, segments.dtype)
-    for s, (r, c) in enumerate(PLACES):
-        image[r : r + SHAPE[1], c : c + SHAPE[2]] = segments[s]
-    return image
-
-
-@njit(nogil=True)
-def _integrate(accumulate: Any, frame: Any, valid: Any, bins: Bins, state: Any) -> None:
-    columns = 1024
-    for number in range(frame.size // columns):
-        first = number * columns
-        row = slice(first, first + columns)
-        accumulate(Tile(frame[row], valid[row], 0, number, first), bins, state)
-
-
-def integrations(c: Constants, rounds: int) -> Table:
-    """Calibrated frames to I(q): pyFAI on the assembled image, ours on its segments."""
-    k = calibration_of(c)
-    area = Area(c.detector, SHAPE, k.mask, c.xyz, "keV")
-    frames = []
-    for raw in raw_frames(c, 0.0, 3):
-        frames.append(np.zeros(SHAPE, np.float32))
-        k.calibrate(flat(raw), frames[-1])
-    bins = azimuthal.prepare(SETTINGS, area)
-    state = azimuthal.allocate(bins)
-    valid = k.mask.astype(np.uint8).ravel()
-    start, accumulate, finish = (
-        kernel(azimuthal.functions[f]) for f in ("start", "accumulate", "finish")
-    )
-
-    def ours(frame: NDArray[Any]) -> Any:
-        start(bins, state)
-        _integrate(accumulate, frame.reshape(-1), valid, bins, state)
-        return finish(bins, state)
-
-    images = [assembled(f) for f in frames]
-    theirs = engines(area)
-    reference = theirs["pyFAI csc"](images[0])
-    filled = reference.count > 0
-    mine = ours(frames[0]).intensity
-    np.testing.assert_array_equal(reference.count, bins.number)
-    worst = np.abs(mine[filled] / reference.intensity[filled] - 1).max()
-    print(f"I(q) differs from pyFAI's CSC engine by at most {worst:.1e}, relative\n")
-    tables = (bins.starts, bins.bins, bins.bounds)
-    competitors = {name: over(images, fn) for name, fn in theirs.items()}
-    competitors["ours"] = over(frames, ours)
-    competitors["read frame and bins"] = over(frames, lambda f: read((f, *tables)))
-    title = f"I(q), {BINS} bins, 4 Mpx, 1 thread"
-    table = compare(competitors, "pyFAI csc", rounds, title, clock=thread_time)
-    best = min((r for r in table.rows if r.name.startswith("pyFAI")), key=lambda r: r.best).name
-    if best == "pyFAI csc":
-        return table
-    return compare(competitors, best, rounds, title, clock=thread_time)
-
-
 def fused(c: Constants, rounds: int) -> list[Table]:
     """Raw to I(q) and ROI in one pass, against reading once every byte that it must read."""
     k = calibration_of(c)
@@ -226,8 +141,7 @@ def fused(c: Constants, rounds: int) -> list[Table]:
     batch = Batch(schema, 1)
     run = AreaPass(members, k, area, schema, 1)
     active = np.full(len(members), RUN, np.uint8)
-    bins = members[0].constants
-    always = (*k.constants[:2], bins.starts, bins.bins, bins.bounds)
+    always = (*k.constants[:2], *members[0].constants[:3])
     tables = []
     for switched in (0.0, 0.05):
         frames = raw_frames(c, switched)
@@ -252,9 +166,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     warnings.simplefilter("ignore")
-    print(machine("pyFAI", "psana"), "\n")
+    print(machine("psana"), "\n")
     c = constants()
-    for table in (*calibrations(c, rounds), integrations(c, rounds), *fused(c, rounds)):
+    for table in (*calibrations(c, rounds), *fused(c, rounds)):
         print(table)
 
 

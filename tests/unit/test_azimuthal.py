@@ -4,83 +4,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyFAI.detectors import Detector
-from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 
 from ffb import Area, Tile
 from ffb.reducers import geometry as geo
-from ffb.reducers.azimuthal import LONGEST, Params, assign, azimuthal
+from ffb.reducers.azimuthal import Params, azimuthal
+from ffb.reducers.bins import place, table
+from ffb.reducers.runs import LONGEST
 from tests.unit.passes import member, reduce
-
-PIXEL = 75e-6
-#: Rows and columns where the segments sit in the assembled image, which has gaps.
-PLACES = ((0, 0), (0, 140), (75, 3), (75, 143))
-SEGMENT = (70, 133)
-IMAGE = (150, 280)
-CENTER = (71.3, 139.6)  # pixels
-DISTANCE, ENERGY = 60.0, 9.5
-
-
-def scattered(image):
-    """Segments (4, 70, 133) of an assembled image."""
-    return np.stack([image[r : r + SEGMENT[0], c : c + SEGMENT[1]] for r, c in PLACES])
+from tests.unit.scattered import CENTER, DISTANCE, STANDING, detector, engine, noise, pyfai
 
 
 @pytest.fixture(scope="module")
 def area():
-    x, y = (np.indices(IMAGE) + 0.5) * PIXEL * 1e6
-    xyz = np.stack([scattered(x), scattered(y), np.full((4, *SEGMENT), -6e4)])
-    rng = np.random.default_rng(3)
-    mask = rng.random((4, *SEGMENT)) > 0.05
-    mask[1, :, -1] = mask[2, :, 0] = mask[3, 10] = False
-    return Area("jungfrau", (4, *SEGMENT), mask, xyz, "keV")
+    return detector()
 
 
 @pytest.fixture(scope="module")
 def frames(area):
-    rng = np.random.default_rng(4)
-    out = rng.normal(3, 2, (3, *area.shape)).astype(np.float32)
-    out[1] *= 1e4
-    out[:, ~area.mask] = 0
-    return out
+    return noise(area)
 
 
-def pyfai(frame, area, params, good, **options):
-    """Integrate with pyFAI's histogram engine, no pixel splitting, between the same edges."""
-    detector = Detector(PIXEL, PIXEL, max_shape=IMAGE)
-    engine = AzimuthalIntegrator(
-        dist=DISTANCE * 1e-3,
-        poni1=CENTER[0] * PIXEL,
-        poni2=CENTER[1] * PIXEL,
-        wavelength=geo.HC / ENERGY * 1e-10,
-        detector=detector,
-    )
-    image, masked = np.zeros(IMAGE, np.float32), np.ones(IMAGE, np.int8)
-    for s, (r, c) in enumerate(PLACES):
-        where = np.s_[r : r + SEGMENT[0], c : c + SEGMENT[1]]
-        image[where], masked[where] = frame[s], ~good[s]
-    low, high = params.limits
-    return engine.integrate1d(
-        image,
-        params.bins,
-        mask=masked,
-        unit={"1/angstrom": "q_A^-1", "1/nm": "q_nm^-1", "deg": "2th_deg"}[params.unit],
-        radial_range=(low, high / (1 + np.finfo(np.float32).eps)),  # it adds this to the end
-        method=("no", "histogram", "cython"),
-        correctSolidAngle=params.solid_angle,
-        polarization_factor=params.polarization,
-        **options,
-    )
-
-
-SETTINGS = Params(
-    distance=DISTANCE,
-    energy=ENERGY,
-    center=(CENTER[0] * PIXEL * 1e6, CENTER[1] * PIXEL * 1e6),
-    bins=60,
-    limits=(0.1, 0.8),
-    polarization=0.99,
-)
+SETTINGS = Params(**STANDING, bins=60, limits=(0.1, 0.8), polarization=0.99)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +35,9 @@ SETTINGS = Params(
         {"unit": "1/nm", "limits": (0.0, 8.5), "bins": 300},
         {"unit": "deg", "limits": (1.0, 9.0), "bins": 17},
         {"tilts": (0.0, 0.0), "polarization": 0.0},
+        {"tilts": (11.0, -7.0), "limits": (0.0, 0.8)},
+        {"thresholds": (1.5, 4.0)},
+        {"thresholds": (-np.inf, 3.0), "errors": "azimuthal", "moments": True},
     ],
     ids=str,
 )
@@ -99,7 +46,8 @@ def test_the_profile_is_that_of_pyfai(area, frames, change):
     out = reduce([member("az", azimuthal, params, area)], area, frames)
     bins = azimuthal.prepare(params, area)
     for row, frame in enumerate(frames):
-        theirs = pyfai(frame, area, params, area.mask)
+        low, high = params.thresholds or (-np.inf, np.inf)
+        theirs = pyfai(frame, params, area.mask & (frame >= low) & (frame <= high))
         np.testing.assert_allclose(bins.q, theirs.radial, rtol=1e-6)
         # pyFAI rounds towards zero: its first bin also takes pixels up to one bin below it
         own = np.s_[1:] if params.limits[0] > 0 else np.s_[:]
@@ -107,20 +55,68 @@ def test_the_profile_is_that_of_pyfai(area, frames, change):
         np.testing.assert_array_equal(npix, theirs.count[own])
         filled, reference = npix > 0, theirs.intensity[own]
         # a bin whose pixels cancel is known no better than its terms
-        terms = np.abs(frame).max() * 1e-7
+        terms = np.nanmax(np.abs(frame)) * 1e-7
         np.testing.assert_allclose(intensity[filled], reference[filled], rtol=1e-6, atol=terms)
         assert np.isnan(intensity[~filled]).all()
 
 
+def test_tilts_turn_about_the_beam():
+    where = engine((11.0, -7.0)).getFit2D()
+    assert where["directDist"] == pytest.approx(DISTANCE)
+    assert (where["centerY"], where["centerX"]) == pytest.approx(CENTER)
+
+
+def per_pixel(area, params):
+    """Return q and weight of every pixel."""
+    where = geo.Geometry.of(params.distance, params.energy, params.center)
+    pixels = where.pixels(geo.on_detector(area.xyz))
+    weight = pixels.solid_angle * geo.polarization(pixels, params.polarization)
+    return where.q(pixels.two_theta), weight
+
+
+def test_errors_are_those_of_pyfai(area, frames):
+    frame = np.round(frames[2] * 128) / 128
+    good = area.mask & (frame >= 0.5)
+    params = SETTINGS._replace(thresholds=(0.5, np.inf), limits=(0.0, 0.8), moments=True)
+    poisson = params._replace(errors="poisson", photon=2.5)
+    dispersion = params._replace(errors="azimuthal")
+    both = [member(n, azimuthal, p, area) for n, p in (("p", poisson), ("a", dispersion))]
+    out = reduce(both, area, [frame])
+    counted = pyfai(frame * 128, params, good, error_model="poisson")
+    spread = pyfai(frame, params, good, error_model="azimuthal")
+    several = out["a/npix"][0] > 1
+    assert several.sum() > 50
+    # pyFAI goes pixel by pixel with a mean that is not yet the final one
+    np.testing.assert_allclose(out["a/sem"][0][several], spread.sem[several], rtol=1e-4)
+    axis, weight = per_pixel(area, params)
+    for b in (1, 7, 58):
+        here = good & (np.floor(axis / (0.8 / 60)) == b)
+        s, w = frame[here].astype(float), weight[here]
+        brute_sem = np.sqrt(((s - s.sum() / w.sum() * w) ** 2).sum()) / w.sum()
+        np.testing.assert_allclose(out["a/sem"][0][b], brute_sem, rtol=1e-6)
+    assert np.isnan(out["a/sem"][0][~several]).all()
+    # pyFAI's pixels are counts: 128 times ours, where one photon leaves 2.5
+    expected = (counted.sem / 128 * np.sqrt(2.5 * 128))[several]
+    np.testing.assert_allclose(out["p/sem"][0][several], expected, rtol=1e-5)
+
+
+def test_moments_and_reference_make_the_mean_of_many_shots(area, frames):
+    params = SETTINGS._replace(moments=True, reference=(0.4, 0.6), thresholds=(0.0, 1e9))
+    out = reduce([member("az", azimuthal, params, area)], area, frames)
+    with np.errstate(invalid="ignore"):
+        mean = out["az/sum"] / out["az/norm"]
+    np.testing.assert_allclose(out["az/intensity"], mean, rtol=1e-12)
+    q = azimuthal.prepare(params, area).q
+    inside = (q >= 0.4) & (q <= 0.6)
+    expected = out["az/sum"][:, inside].sum(axis=1) / out["az/norm"][:, inside].sum(axis=1)
+    np.testing.assert_allclose(out["az/reference"], expected, rtol=1e-12)
+    whole = SETTINGS._replace(bins=1, limits=(0.4, 0.6 + 1e-9), thresholds=(0.0, 1e9))
+    wider = reduce([member("az", azimuthal, whole, area)], area, frames)
+    np.testing.assert_allclose(out["az/reference"], wider["az/intensity"][:, 0], rtol=0.05)
+
+
 def test_a_poni_file_places_the_assembled_image(area, frames, tmp_path):
-    engine = AzimuthalIntegrator(
-        dist=DISTANCE * 1e-3,
-        poni1=CENTER[0] * PIXEL,
-        poni2=CENTER[1] * PIXEL,
-        wavelength=geo.HC / ENERGY * 1e-10,
-        detector=Detector(PIXEL, PIXEL, max_shape=IMAGE),
-    )
-    engine.save(str(tmp_path / "a.poni"))
+    engine().save(str(tmp_path / "a.poni"))
     by_file = SETTINGS._replace(distance=None, energy=None, center=None, poni=tmp_path / "a.poni")
     both = [member("file", azimuthal, by_file, area), member("table", azimuthal, SETTINGS, area)]
     out = reduce(both, area, frames)
@@ -202,10 +198,10 @@ def test_a_bin_that_loses_all_but_one_pixel_keeps_its_weight():
 
 def test_pixels_without_a_place_belong_to_no_bin():
     axis = np.array([[[0.0, np.nan, 1.0, 2.0, np.nan]]])
-    ones, good = np.ones(axis.shape), np.ones(axis.shape, bool)
-    assert assign(axis, ones, good, 2, None).number.tolist() == [1, 2]
+    good = np.ones(axis.shape, bool)
+    assert place(axis, good, 2, None)[0].tolist() == [[[0, -1, 1, 1, -1]]]
     with pytest.raises(ValueError, match="no good pixel has a place"):
-        assign(axis * np.nan, ones, good, 2, None)
+        place(axis * np.nan, good, 2, None)
 
 
 def test_rows_too_long_to_be_counted_are_refused():
@@ -217,16 +213,16 @@ def test_rows_too_long_to_be_counted_are_refused():
 
 def test_runs_of_every_length_are_summed_once():
     lengths = [*range(1, 2 * LONGEST + 2), 50]
-    axis = np.repeat(np.arange(len(lengths), dtype=float), lengths)[None, None]
-    table = assign(axis, np.ones(axis.shape), np.ones(axis.shape, bool), len(lengths), None)
-    area = Area("det", axis.shape, np.ones(axis.shape, bool), None, "keV")
-    state = azimuthal.allocate(table)
-    values = np.random.default_rng(6).normal(0, 1, axis.size).astype(np.float32)
+    of = np.repeat(np.arange(len(lengths)), lengths)[None, None]
+    ones, every = np.ones(of.shape), np.ones(len(lengths), bool)
+    bins = table(of, ones, ones > 0, np.arange(len(lengths)) * 1.0, np.zeros(0), every, SETTINGS)
+    state = azimuthal.allocate(bins)
+    values = np.random.default_rng(6).normal(0, 1, of.size).astype(np.float32)
     for bad in (0, 1):  # the fast way and the careful one
-        azimuthal.functions["start"](table, state)
-        tile = Tile(values, area.mask.ravel().view(np.uint8), bad, 0, 0)
-        azimuthal.functions["accumulate"](tile, table, state)
-        done = azimuthal.functions["finish"](table, state)
+        azimuthal.functions["start"](bins, state)
+        tile = Tile(values, np.ones(of.size, np.uint8), bad, 0, 0)
+        azimuthal.functions["accumulate"](tile, bins, state)
+        done = azimuthal.functions["finish"](bins, state)
         reference = [
             part.astype(float).mean() for part in np.split(values, np.cumsum(lengths)[:-1])
         ]
@@ -235,11 +231,16 @@ def test_runs_of_every_length_are_summed_once():
 
 
 def test_everything_that_cannot_be_meant_is_listed_at_once(area):
-    params = Params(bins=0, limits=(2.0, 1.0), unit="furlong", polarization=2.0)
+    params = Params(
+        bins=0, limits=(2.0, 1.0), unit="furlong", polarization=2.0, thresholds=(1.0, 1.0),
+        errors="poisson",
+    )  # fmt: skip
     with pytest.raises(ValueError, match="bins: 0") as error:
         azimuthal.prepare(params, area._replace(mask=np.zeros(area.shape, bool)))
     names = [line.split(":")[0] for line in str(error.value).splitlines()]
-    assert names == ["bins", "limits", "unit", "polarization", "distance", "limits"]
+    assert names == [
+        *("bins", "limits", "unit", "polarization", "thresholds", "photon", "distance", "limits")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -253,6 +254,10 @@ def test_everything_that_cannot_be_meant_is_listed_at_once(area):
         ({"distance": -3.0}, "distance: -3"),
         ({"energy": None}, "energy: q needs"),
         ({"energy": 9500.0}, "keV"),
+        ({"errors": "gauss"}, "errors: 'gauss'; known are poisson and azimuthal"),
+        ({"errors": "poisson", "photon": 0.0}, "photon: 0"),
+        ({"reference": (3.0, 4.0)}, "reference: no bin has its centre between 3 and 4"),
+        ({"thresholds": (np.nan, 1.0)}, "thresholds: .nan, 1"),
         ({"poni": Path("x.poni")}, "poni: the file tells distance, center; leave out either"),
     ],
     ids=str,
@@ -272,4 +277,5 @@ def test_the_profile_has_the_unit_of_the_pixels(area):
     assert [(c.name, c.unit, c.dims, c.shape) for c in columns] == [
         ("az/intensity", "keV", ("q",), (60,)),
         ("az/npix", "1", ("q",), (60,)),
+        ("az/reference", "keV", (), ()),
     ]

@@ -13,7 +13,8 @@ from pyFAI.integrator.azimuthal import AzimuthalIntegrator
 from ffb import Area
 from ffb.reducers import geometry as geo
 from ffb.reducers import poni
-from ffb.reducers.azimuthal import UNITS, Params, azimuthal
+from ffb.reducers.azimuthal import Params, azimuthal
+from ffb.reducers.scattering import UNITS
 from tests.unit.passes import member, reduce
 
 

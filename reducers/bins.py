@@ -1,0 +1,270 @@
+"""Which pixels make which bin, and a shot's sums over them: what azimuthal reducers share.
+
+Every pixel belongs to the bin its centre falls in (no pixel splitting). A bin's intensity is the
+sum of its good pixels over the sum of their weights, as in pyFAI's ``("no", "histogram",
+"cython")`` engine (Kieffer et al., J. Appl. Cryst. 58, 138, 2025).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb import Tile
+from ffb.compile import kernel
+from ffb.reducers.runs import add, cut
+
+#: Bins, and the slot for pixels that belong to none, must be countable in 16 bits.
+MOST_BINS = 2**16 - 1
+
+#: Error models by name, as in pyFAI.
+ERRORS = {"": 0, "poisson": 1, "azimuthal": 2}
+
+
+class Corrected(Protocol):
+    """Parameters that say how to correct intensities, and which pixels count."""
+
+    @property
+    def polarization(self) -> float | None:
+        """(Ih - Iv) / (Ih + Iv) of the beam."""
+        ...
+
+    @property
+    def solid_angle(self) -> bool:
+        """Whether to divide by the solid angle."""
+        ...
+
+    @property
+    def thresholds(self) -> tuple[float, float] | None:
+        """Lowest and highest value of a pixel that counts."""
+        ...
+
+    @property
+    def errors(self) -> str | None:
+        """Error model: poisson, azimuthal or none."""
+        ...
+
+    @property
+    def photon(self) -> float | None:
+        """What one photon leaves in a pixel."""
+        ...
+
+
+class Bins(NamedTuple):
+    """The bin of every pixel, and what each bin holds when no pixel is bad.
+
+    ``starts``, ``slots``, ``bounds`` are rows as runs, see :func:`ffb.reducers.runs.cut`;
+    ``weight`` (pixels,) float32 is solid angle times polarisation; ``whole`` (4, bins) float64 has
+    for every bin the sum of its weights, that of their squares, the number of pixels, and 1 where
+    it belongs to the reference; ``q`` and ``phi`` are the centres of the bins. Pixels count from
+    ``low`` to ``high``; ``errors`` is a value of :data:`ERRORS`; ``photon`` is what one photon
+    leaves in a pixel, ``columns`` the length of a row.
+
+    Few arrays, as those of the state: for each of them compiled code pays at every row.
+    """
+
+    starts: NDArray[np.uint16]
+    slots: NDArray[np.uint16]
+    bounds: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    whole: NDArray[np.float64]
+    q: NDArray[np.float64]
+    phi: NDArray[np.float64]
+    low: float
+    high: float
+    errors: int
+    photon: float
+    columns: int
+
+
+class State(NamedTuple):
+    """One shot.
+
+    ``sums`` (1 or 3, bins) float64 are of pixels and, where errors ask for them, of their squares
+    and of their products with the weights; ``lost`` (3, bins) float64 is what pixels that do not
+    count take from weights, squared weights and number; ``row`` (2, columns) float64 is a row's
+    pixels that count, and something to add. ``results`` (4, bins) float64 are intensity, its
+    error, sum and weight, ``npix`` (bins,) int32.
+    """
+
+    sums: NDArray[np.float64]
+    lost: NDArray[np.float64]
+    row: NDArray[np.float64]
+    results: NDArray[np.float64]
+    npix: NDArray[np.int32]
+
+
+def place(
+    axis: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    bins: int,
+    limits: tuple[float, float] | None,
+    name: str = "limits",
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Bin of every pixel among ``bins`` equal ones by its place on the ``axis``, -1 for none.
+
+    Bins hold their lower edge, the last one its upper edge too; without ``limits`` they span the
+    good pixels. Returns the centres as well. Raises ``ValueError``, beginning with ``name``, when
+    no good pixel lies within.
+    """
+    mask = mask & np.isfinite(axis)
+    if not mask.any():
+        raise ValueError(f"{name}: no good pixel has a place; look at the geometry")
+    inside = axis[mask]
+    low, high = limits or (float(inside.min()), float(inside.max()))
+    step = (high - low) / bins or 1.0
+    at = np.floor((axis - low) / step)
+    at[axis == high] = bins - 1
+    good = mask & (at >= 0) & (at < bins)
+    if not good.any():
+        raise ValueError(
+            f"{name}: no good pixel between {low:g} and {high:g};"
+            f" they lie between {inside.min():g} and {inside.max():g}"
+        )
+    centres = low + (np.arange(bins, dtype=np.float64) + 0.5) * step
+    return np.where(good, at, -1).astype(np.int64), centres
+
+
+def table(
+    of: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    q: NDArray[np.float64],
+    phi: NDArray[np.float64],
+    reference: NDArray[np.bool_],
+    params: Corrected,
+) -> Bins:
+    """Make the table of pixels ``of`` bins (-1: none) that ``weight`` so much.
+
+    ``mask`` is true for good pixels; ``reference`` says of every bin whether it belongs to it.
+    """
+    bins, good = reference.size, (of >= 0) & (weight > 0)
+    slots = np.where(good, of, bins).astype(np.uint16)
+    light = weight.astype(np.float32).ravel()
+    heavy = light.astype(np.float64)  # as lost pixels will be taken off
+    sums = [np.bincount(slots.ravel(), w, bins + 1)[:bins] for w in (heavy, heavy**2, None)]
+    low, high = params.thresholds or (-np.inf, np.inf)
+    return Bins(
+        *cut(slots, mask, bins),
+        light,
+        np.array([*sums, reference], np.float64),
+        q,
+        phi,
+        low,
+        high,
+        ERRORS[params.errors or ""],
+        params.photon or 0.0,
+        of.shape[-1],
+    )
+
+
+def allocate(bins: Bins) -> State:
+    """Make the sums."""
+    n = bins.whole.shape[1]
+    return State(
+        np.zeros((3 if bins.errors == 2 else 1, n)),
+        np.zeros((3, n)),
+        np.zeros((2, bins.columns)),
+        np.zeros((4, n)),
+        np.zeros(n, np.int32),
+    )
+
+
+@kernel
+def begin(state: State) -> None:
+    """Forget the last shot."""
+    state.sums[:] = 0.0
+    state.lost[:] = 0.0
+
+
+@kernel
+def add_values(v: Any, number: int, bins: Bins, sums: Any) -> None:
+    """Add a row of values to the sums of their bins."""
+    add(v, number, bins.starts, bins.slots, bins.bounds, sums)
+
+
+@kernel
+def lose(tile: Tile, bins: Bins, state: State) -> None:
+    """Keep what counts of a row, and add up what the weights of its other pixels take away.
+
+    Loops are apart because a mixed one does not vectorise.
+    """
+    low, high = np.float32(bins.low), np.float32(bins.high)
+    values, valid = tile.values, tile.valid
+    kept, terms = state.row[0, : values.size], state.row[1, : values.size]
+    for i in range(values.size):
+        v = values[i]
+        kept[i] = v if (v >= low) & (v <= high) else np.float32(0.0)
+    number = 0
+    for i in range(values.size):
+        v = values[i]
+        number += (valid[i] != 0) & ((v < low) | (v > high) | (v != v))
+    if number == 0:
+        return
+    weight = bins.weight[tile.first : tile.first + values.size]
+    for i in range(values.size):
+        v = values[i]
+        terms[i] = 1.0 if (valid[i] != 0) & ((v < low) | (v > high) | (v != v)) else 0.0
+    add_values(terms, tile.number, bins, state.lost[2])
+    for i in range(values.size):
+        terms[i] *= np.float64(weight[i])
+    add_values(terms, tile.number, bins, state.lost[0])
+    if bins.errors == 2:
+        for i in range(values.size):
+            terms[i] *= np.float64(weight[i])
+        add_values(terms, tile.number, bins, state.lost[1])
+
+
+@kernel
+def add_terms(v: Any, tile: Tile, bins: Bins, state: State) -> None:
+    """Add the squares of ``v``, and the products with the weights."""
+    terms = state.row[1, : v.size]
+    weight = bins.weight[tile.first : tile.first + v.size]
+    for i in range(v.size):
+        terms[i] = np.float64(v[i]) * np.float64(v[i])
+    add_values(terms, tile.number, bins, state.sums[1])
+    for i in range(v.size):
+        terms[i] = np.float64(v[i]) * np.float64(weight[i])
+    add_values(terms, tile.number, bins, state.sums[2])
+
+
+@kernel
+def add_row(tile: Tile, bins: Bins, state: State) -> None:
+    """Add one row of the detector."""
+    if (tile.bad > 0) | (bins.low > -np.inf) | (bins.high < np.inf):
+        lose(tile, bins, state)
+        kept = state.row[0, : tile.values.size]
+        add_values(kept, tile.number, bins, state.sums[0])
+        if bins.errors == 2:
+            add_terms(kept, tile, bins, state)
+    else:
+        add_values(tile.values, tile.number, bins, state.sums[0])
+        if bins.errors == 2:
+            add_terms(tile.values, tile, bins, state)
+
+
+@kernel
+def divide(bins: Bins, state: State) -> Any:
+    """Fill the results of a shot, and return the mean over the reference."""
+    above, below, results = 0.0, 0.0, state.results
+    for b in range(state.npix.size):
+        norm = bins.whole[0, b] - state.lost[0, b]
+        number = bins.whole[2, b] - state.lost[2, b]
+        total = state.sums[0, b]
+        mean = total / norm if number > 0 else np.nan
+        variance = np.nan
+        if (bins.errors == 1) & (number > 0):
+            variance = max(bins.photon * total, 0.0)
+        if (bins.errors == 2) & (number > 1):
+            cross = mean * state.sums[2, b]
+            norm2 = bins.whole[1, b] - state.lost[1, b]
+            variance = max(state.sums[1, b] - 2 * cross + mean * mean * norm2, 0.0)
+        if (bins.whole[3, b] > 0) & (number > 0):
+            above += total
+            below += norm
+        results[0, b], results[1, b] = mean, np.sqrt(variance) / norm
+        results[2, b], results[3, b] = total, norm if number > 0 else 0.0
+        state.npix[b] = number
+    return above / below if below > 0 else np.nan
