@@ -208,13 +208,29 @@ class Plan:
         if f"{name}_valid" in self._places:
             self._column(batch, f"{name}_valid")[:n] = here
 
+    @property
+    def constants(self) -> dict[str, dict[str, str]]:
+        """Names of the constants of each area detector."""
+        return {d.area.detector: dict(d.ids) for d in self._bound.detectors.values()}
+
+    def compare(self, run: int, constants: Mapping[str, Mapping[str, str]]) -> None:
+        """Note which constants are not those that ``run`` before had."""
+        for detector, now in self.constants.items():
+            before = constants.get(detector, now)
+            self._notes += [
+                f"{detector}: {name} changed since run {run}: {before.get(name, 'none')}, now"
+                f" {now.get(name, 'none')}"
+                for name in sorted(before.keys() | now.keys())
+                if before.get(name) != now.get(name)
+            ]
+
     def provenance(self) -> Provenance:
         """Where the numbers of this run come from."""
         return replace(
             origin(self.config),
             reducers={m.name: self._origin(m) for m in self._bound.members}
             | self.combined.origins(),
-            constants={d.area.detector: dict(d.ids) for d in self._bound.detectors.values()},
+            constants=self.constants,
             notes=tuple(self.notes),
         )
 

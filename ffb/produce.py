@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ffb.batch import Batch, compressed
@@ -54,6 +54,7 @@ class Producer:
         self._hand = 0  # timestamp of a shot that is neither in a batch nor lost yet
         self._opened = self._pumped = self._told = 0
         self._refused = False  # whether the run passes by
+        self._before: tuple[int, Mapping[str, Mapping[str, str]]] = (0, {})  # a run, its constants
         self._rates = Rate(), Rate()
         self._taking = isinstance(source, Taking)
         if isinstance(source, Taking):
@@ -92,6 +93,8 @@ class Producer:
                 raise
             self._refuse(run, e)
             return
+        plan.compare(*self._before)
+        self._before = (info.run, plan.constants)
         log.info("run %d begins: %d columns", info.run, len(plan.schema.columns))
         resume = self._resume if self._resume and self._resume.info == info else None
         self._admitted()

@@ -133,7 +133,10 @@ def make(
         unit=settings.unit,
         common_mode=settings.common_mode,
     )
-    return replace(made, dtype=dtype.str)
+    ids = dict(made.ids)
+    if settings.common_mode:
+        ids["common_mode"] = settings.common_mode.model_dump_json(exclude_defaults=True)
+    return replace(made, dtype=dtype.str, ids=ids)
 
 
 def _beside_the_point(c: Constants, settings: CalibrationConfig) -> Iterator[str]:

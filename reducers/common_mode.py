@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.calibration_settings import CommonModeConfig
+from ffb.compile import borrowed
 from ffb.reducers.counting import FEW, fill_keys, median
 from ffb.reducers.gain_ranges import ADU, F32, Planes, Single, exact
 
@@ -204,6 +205,8 @@ def _correct(values: Any, plan: Plan, stage: int, least: int, room: Room) -> Non
 
     There is one loop over all kinds of groups, so that the median is compiled into it once.
     """
+    values, every, few = borrowed(values), borrowed(room.keys), borrowed(room.few)
+    columns, corrections = borrowed(room.turned), borrowed(room.corrections)
     rows, banks, guess = values.size // plan.columns, plan.columns // plan.width, np.float32(0)
     tall = 1 if stage == ROWS else rows
     groups = plan.columns if stage == COLUMNS else banks * (rows // tall)
@@ -212,29 +215,29 @@ def _correct(values: Any, plan: Plan, stage: int, least: int, room: Room) -> Non
         number: Any = 0
         if stage == COLUMNS:
             if turned == 0:
-                _turn(values, plan.columns, g, room.turned)
-            column = room.turned[turned * rows : (turned + 1) * rows]
-            number = fill_keys(column, plan.threshold, room.keys[:rows])
+                _turn(values, plan.columns, g, columns)
+            column = columns[turned * rows : (turned + 1) * rows]
+            number = fill_keys(column, plan.threshold, every[:rows])
             size = rows
         else:
             size = plan.last - plan.first
             for r in range(tall):
                 at = (top + r) * plan.columns + left
-                keys = room.keys[r * size : (r + 1) * size]
+                keys = every[r * size : (r + 1) * size]
                 number += fill_keys(values[at + plan.first : at + plan.last], plan.threshold, keys)
             size *= tall
         correction = np.float32(0)
         if number >= least:
-            guess = median(room.keys[:size], number, guess, room.few)
+            guess = median(every[:size], number, guess, few)
             correction = guess if abs(guess) < plan.largest else correction
         if stage == COLUMNS:
-            room.corrections[turned] = correction
+            corrections[turned] = correction
             if turned == STRIP - 1 or g == groups - 1:
                 for r in range(rows):
                     at = r * plan.columns + g
                     row = values[at - turned : at + 1]
                     for i in range(row.size):
-                        row[i] -= room.corrections[i]
+                        row[i] -= corrections[i]
         else:
             for r in range(tall):
                 at = (top + r) * plan.columns + left

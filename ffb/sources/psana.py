@@ -7,7 +7,9 @@ of psana's own, its exceptions and its ``None`` for a failed question end in thi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -273,14 +275,22 @@ def _config_bits(det: Any) -> NDArray[np.uint8] | None:
 
 
 def _ids(found: Mapping[str, tuple[Any, Mapping[str, Any]]], geometry: str) -> dict[str, str]:
-    """Name each constant so that it can be found again in the store or on disk."""
+    """Name each constant so that it can be found again, and say for which runs and since when."""
     ids = {}
     for ctype, (_, doc) in sorted(found.items()):
+        key = str(doc.get("_id", "?"))
         runs = f"runs {doc.get('run', '?')}-{doc.get('run_end', '?')}"
-        ids[ctype] = f"{doc.get('_id', '?')} ({doc.get('experiment', '?')}, {runs})"
+        ids[ctype] = f"{key} ({doc.get('experiment', '?')}, {runs}{_added(key)})"
     if geometry:
         ids["geometry"] = geometry
     return ids
+
+
+def _added(key: str) -> str:
+    """Say when a document came into the store, which the first 32 bits of its id tell."""
+    if not re.fullmatch("[0-9a-f]{24}", key):
+        return ""
+    return f", added {datetime.fromtimestamp(int(key[:8], 16), UTC):%Y-%m-%d}"
 
 
 def _text(detector: str, path: str) -> str:

@@ -5,6 +5,7 @@ import sys
 
 ALL = (
     "kernels",
+    "calibration",
     "waveforms",
     "droplets",
     "scattering",

@@ -14,7 +14,7 @@ from ffb.sources.xtc2_writer import Xtc2Writer
 
 pytestmark = pytest.mark.psana
 
-DOCUMENT = {"experiment": "fabricated", "run": 1, "_id": "5f0"}
+DOCUMENT = {"experiment": "fabricated", "run": 1, "_id": "60000001" + "0" * 15 + "1"}
 T0 = 1_700_000_000_000_000_000
 
 #: What the DAQ writes of cameras that are in no run of ours yet.
@@ -93,6 +93,8 @@ def test_frames_are_those_of_psana(kind, gain, tmp_path, monkeypatch):
     stored = constants(kind, SHAPES.get(kind, (48, 65)), gain and kind != "axis")
     c, raw, event, words = both(tmp_path, monkeypatch, kind, stored)
     assert c.dettype == kind.removesuffix("8")
+    told = "600000010000000000000001 (fabricated, runs 1-?, added 2021-01-14)"
+    assert c.ids == dict.fromkeys(stored, told)
     k, out = frame(c, words)
     theirs = raw.calib(event).reshape(out.shape)
     if kind.startswith("opal") and gain:  # psana divides, we multiply by the inverse

@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from ffb import config
 from ffb.plan import Plan
+from ffb.source import Constants
 from ffb.testing.listed import ListedRun
 from tests.unit.plans import INPUTS, PULSE, SPOT, feed, plan, shot
 
@@ -98,6 +100,20 @@ def test_provenance_is_plain_data():
     assert plain[0]["spot"]["inputs"] == {"image": "jf"}
     assert "source" not in plain[0]["spot"]
     assert {"python", "numpy", "numba", "ffb"} <= set(told.versions)
+
+
+def test_constants_that_are_not_those_of_the_run_before_are_noted():
+    shape = INPUTS["jf"].shape
+    pedestals = np.zeros((1, *shape), np.float32)
+    ids = {"pedestals": "b (runs 4-end)", "geometry": "g"}
+    c = Constants("jf", "opal", shape, pedestals, origin="store", ids=ids)
+    p = plan({"spot": SPOT}, constants=c)
+    assert p.constants == {"jf": {"origin": "store", **ids}}
+    p.compare(3, {"jf": {"origin": "store", **ids}, "gone": {}})
+    assert p.notes == []
+    p.compare(3, {"jf": {"origin": "store", "pedestals": "a (runs 1-3)", "geometry": "g"}})
+    told = "jf: pedestals changed since run 3: a (runs 1-3), now b (runs 4-end)"
+    assert p.provenance().notes == (told,)
 
 
 def test_paths_are_seen_from_the_configuration_and_told(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 from ffb import config
 from ffb.batch import Batch
 from ffb.heir import Resume
+from ffb.plan import Plan
 from ffb.produce import Producer
 from ffb.schema import CORE, Schema
 from ffb.shot import BeginStep, Idle, Input
@@ -335,6 +336,16 @@ def test_a_run_that_can_be_read_again_goes_on_where_a_killed_one_had_sent(settin
     assert np.concatenate([c["timestamp"] for c in columns]).tolist() == [6, 7, 8]
     assert {s for c in columns for s in c["step"]} == {1}
     assert [b.step for h, b in link.sent if h.kind == "step"] == [0, 1]
+
+
+def test_a_run_with_other_constants_than_the_one_before_says_so(settings, monkeypatch):
+    runs = run_of(*shots(1)), run_of(*shots(1))
+    names = property(lambda plan: {"jf": {"gain": "b" if plan._run is runs[1] else "a"}})
+    monkeypatch.setattr(Plan, "constants", names)
+    link = Window()
+    Producer(settings, Source(*runs, live=False), link, "p0").loop()
+    notes = [body.notes for head, body in link.sent if head.kind == "begin_run"]
+    assert notes == [(), ("jf: gain changed since run 1: a, now b",)]
 
 
 def test_another_run_than_the_one_left_is_read_from_its_beginning(settings):
