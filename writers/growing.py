@@ -49,22 +49,14 @@ class Placed(NamedTuple):
     mask: int
 
 
-class Check(NamedTuple):
-    """CRC-32 of bytes ``begin`` to ``end`` of a chunk, as they stand in the file."""
-
-    chunk: int
-    begin: int
-    end: int
-    crc: int
-
-
 class Growing:
     """A dataset that grows; rows wait here until they are written.
 
     Whole chunks are written once, the last one, padded with the missing value, anew whenever it
     got rows. Where writing fails nothing has advanced: call :meth:`write` again. ``placed`` takes
     up chunks that are new or moved, ``checks`` tells of all bytes that were new in a checked
-    :meth:`write`; whoever has noted them clears both.
+    :meth:`write`, as records of ``journal.CHECK`` without the dataset; whoever has noted them
+    clears both.
 
     The dataset is new, and its file was created without management of free space, so that what is
     new lies at the end of the file: to ask HDF5 for an address takes longer with every chunk.
@@ -73,7 +65,7 @@ class Growing:
     def __init__(self, file: h5py.File, name: str) -> None:
         self.name, self.rows, self.total = name, 0, 0
         self.placed: list[Placed] = []
-        self.checks: list[Check] = []
+        self.checks: list[tuple[int, int, int, int]] = []
         self._file, dataset = file, file[name]
         self._id, self._size_of_file = dataset.id, file.id.get_filesize
         self._missing, self._chunk = dataset.fillvalue, int(dataset.chunks[0])
@@ -83,7 +75,8 @@ class Growing:
         self._tail = np.empty(dataset.chunks, dataset.dtype)
         self._extent, self._written = 0, 0
         self._last, self._told = Placed(-1, 0, 0, 0), False
-        self._checked, self._known = True, 0  # bytes of the last chunk that need no more checks
+        self._checked, self._known = True, 0  # rows of the last chunk that need no more checks
+        self._row_bytes = dataset.dtype.itemsize * int(np.prod(self._row_shape, dtype=int))
 
     def append(self, rows: NDArray[Any]) -> None:
         """Take rows (n, *shape), C-contiguous; they must stay as they are until written."""
@@ -107,8 +100,7 @@ class Growing:
             self._extent = self.total
         self._consume()
         if self._written < self.rows and self.rows % self._chunk:
-            used = self._tail[: self.rows % self._chunk].nbytes
-            self._put(*self._partial(self._tail), used)
+            self._put(*self._partial(self._tail), self.rows % self._chunk)
         self._written = self.rows
 
     def _consume(self) -> None:
@@ -146,8 +138,8 @@ class Growing:
         """Bytes of a chunk that will be written again, and its filter mask."""
         return rows, 0
 
-    def _put(self, data: Any, mask: int, used: int | None = None) -> None:
-        """Write the chunk that holds row ``rows``; only ``used`` bytes of it are rows yet."""
+    def _put(self, data: Any, mask: int, used: int = 0) -> None:
+        """Write the chunk that holds row ``rows``; ``used`` rows of it are there, 0 for all."""
         number, size, last = self.rows // self._chunk, data.nbytes, self._last
         place = (number * self._chunk, *self._origin)
         stays = number == last.chunk and size == last.size
@@ -162,10 +154,13 @@ class Growing:
                 end, self._told = self._id.get_chunk_info_by_coord(place).byte_offset, True
             self._last = Placed(number, end, size, mask)
             self.placed.append(self._last)
-        begin, end = self._known if stays else 0, size if used is None else used
+        begin, end = self._known if stays else 0, used or self._chunk
         if self._checked and begin < end:
-            crc = crc32(_bytes(data)[begin:end])
-            self.checks.append(Check(number, begin, end, crc))
+            if isinstance(data, np.ndarray):
+                at = begin * self._row_bytes, end * self._row_bytes
+                self.checks.append((number, *at, crc32(data[begin:end])))
+            else:
+                self.checks.append((number, 0, size, crc32(data)))
         self._known = end
 
     def _reopen(self) -> None:
@@ -214,8 +209,3 @@ class Packed(Growing):
 
     def _partial(self, rows: NDArray[Any]) -> tuple[Any, int]:
         return rows, UNFILTERED
-
-
-def _bytes(data: Any) -> Any:
-    """The bytes of a contiguous array, or of a chunk that is encoded."""
-    return data.reshape(-1).view(np.uint8).data if isinstance(data, np.ndarray) else data
