@@ -7,9 +7,8 @@ false where it is unknown, and ``<name>_valid`` says where it is known.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from graphlib import CycleError, TopologicalSorter
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -17,13 +16,13 @@ import numpy as np
 from ffb.batch import Batch
 from ffb.compile import build
 from ffb.conditions import DerivedConfig, FilterConfig
+from ffb.derive import Entry, entry_of, in_order
 from ffb.expression import (
     UNKNOWN,
     YES,
     Code,
     Kind,
     Term,
-    anything,
     names_in,
     translate,
     written,
@@ -32,89 +31,11 @@ from ffb.problems import Problem, nearest
 from ffb.schema import EPOCH, LASER, LATE, PRODUCER, PULSE_ID, TIMESTAMP, XRAY, Column, Schema
 from ffb.shot import FrameBlock
 
-#: Sections of the configuration, and what their expressions give.
-SECTIONS = {"derived": Kind.NUMBER, "filters": Kind.TRUTH}
-
 _REFUSED = {
     TIMESTAMP.name: "is the key of the shot and no number; use pulse_id",
     **dict.fromkeys((PRODUCER.name, EPOCH.name, LATE.name), "is known to the aggregator only"),
 }
 _LIGHTS = (XRAY.name, LASER.name)
-
-
-class Entry(NamedTuple):
-    """An expression of the configuration and its place there."""
-
-    section: str
-    name: str
-    expr: str
-    unit: str = "1"
-    doc: str = ""
-
-    @property
-    def kind(self) -> Kind:
-        """What it has to give."""
-        return SECTIONS[self.section]
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """Its column, and the one that says where it is known."""
-        doc = self.doc or self.expr
-        if self.kind is Kind.NUMBER:
-            return (Column(self.name, "<f8", unit=self.unit, doc=doc, reducer=self.name),)
-        known = f"whether {self.name} is known"
-        return (
-            Column(self.name, "|b1", doc=doc, reducer=self.name),
-            Column(f"{self.name}_valid", "|b1", doc=known, reducer=self.name),
-        )
-
-
-def check(data: Mapping[str, Any]) -> Iterator[Problem]:
-    """Check the expressions of a configuration, plain data, as far as that goes without a run."""
-    entries = []
-    for section in SECTIONS:
-        tables = data.get(section)
-        for name, table in tables.items() if isinstance(tables, Mapping) else ():
-            if "" in str(name).split("/"):
-                yield Problem((section, name), "a column's name has no empty part")
-            expr = table.get("expr") if isinstance(table, Mapping) else None
-            if isinstance(expr, str) and expr:
-                entries.append(Entry(section, name, expr))
-    for e in entries:
-        for text in translate(e.expr, anything, e.kind, Code())[1]:
-            yield Problem((e.section, e.name, "expr"), text)
-    names = [e.name for e in entries]
-    for e in entries:
-        if e.section == "filters" and names.count(e.name) > 1:
-            yield Problem(("filters", e.name), "is a derived number as well; rename either")
-    yield from in_order(entries)[1]
-
-
-def in_order(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
-    """Entries such that each comes after those it names; a problem for every circle of them."""
-    by_name = {e.name: e for e in entries}
-    named = {e.name: {_of(n, by_name) for n in names_in(e.expr)} & by_name.keys() for e in entries}
-    problems = []
-    while True:
-        try:
-            order = [*TopologicalSorter(named).static_order()]
-        except CycleError as error:
-            circle = error.args[1][::-1]
-            first = by_name[circle[0]]
-            said = " -> ".join(map(written, circle))
-            problems.append(
-                Problem((first.section, first.name, "expr"), f"depends on itself: {said}")
-            )
-            named = {k: v - {*circle} for k, v in named.items() if k not in circle}
-        else:
-            return [by_name[n] for n in order], problems
-
-
-def _of(name: str, known: Mapping[str, Entry]) -> str:
-    """The entry whose column ``name`` is, where it is one's."""
-    whole = name.removesuffix("_valid")
-    filtered = whole in known and known[whole].kind is Kind.TRUTH
-    return whole if filtered and name not in known else name
 
 
 def _storage(c: Column) -> str:
@@ -170,7 +91,7 @@ class Combined:
 
     def _find(self, name: str, at: tuple[int, ...]) -> Term | str:
         """Code that gives a column's value, ``at`` an index of an array; or what is wrong."""
-        own = self._own.get(_of(name, self._entries))
+        own = self._own.get(entry_of(name, self._entries))
         if own is not None:
             if at:
                 return f"{written(name)} is one value a shot and has no index"

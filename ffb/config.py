@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from ffb import combine, layers, light, problems, resolve, shot, wiring
+from ffb import derive, layers, problems, resolve, shot, wiring
 from ffb.calibration_settings import Calibration, CalibrationConfig, CommonModeConfig
 from ffb.codec import CODECS
 from ffb.conditions import CodesConfig, DerivedConfig, FilterConfig, LightConfig
@@ -183,7 +183,7 @@ def _parse(stack: Sequence[layers.Layer], path: Path | None, overrides: tuple[st
     merged.pop("layer", None)
     folder = path.parent if path else Path()
     wrong = [*_check_calibration(merged), *_check_reducers(merged, folder)]
-    wrong += [*_check_compression(merged), *combine.check(merged), *light.check(merged)]
+    wrong += [*_check_compression(merged), *derive.check(merged), *derive.check_light(merged)]
     config = None
     try:
         config = Config.model_validate(merged)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from ffb.compile import build
 from ffb.conditions import CodesConfig, LightConfig
-from ffb.expression import YES, Code, Kind, Term, translate
-from ffb.problems import Problem
+from ffb.derive import no_column
+from ffb.expression import YES, Code, Kind, translate
 from ffb.schema import LASER, PULSE_ID, TIMESTAMP, XRAY, Schema
 from ffb.shot import FrameBlock
 
@@ -35,27 +32,13 @@ def stamped(lo, hi, given, buffer, table):
 """
 
 
-def _no_column(name: str, at: tuple[int, ...]) -> Term | str:
-    return f"a light is told from event codes alone, not from {name}; write code(90)"
-
-
-def check(data: Mapping[str, Any]) -> Iterator[Problem]:
-    """Check the expressions of event codes in a configuration, plain data."""
-    lights = data.get("light")
-    for name, table in lights.items() if isinstance(lights, Mapping) else ():
-        for key, text in table.items() if isinstance(table, Mapping) else ():
-            if key in ("on", "off") and isinstance(text, str) and text:
-                for wrong in translate(text, _no_column, Kind.TRUTH, Code())[1]:
-                    yield Problem(("light", name, key), wrong)
-
-
 def _states(config: CodesConfig, code: Code) -> str:
     """Code for the state of one light: 1, 0, or -1 where it is unknown."""
     tests = "-1 if not timed else "
     for state, given in ((0, config.off), (1, config.on)):
         text = given if isinstance(given, str) else f"any_code({', '.join(map(str, given))})"
         if given:
-            truth = translate(text, _no_column, Kind.TRUTH, code)[0]
+            truth = translate(text, no_column, Kind.TRUTH, code)[0]
             tests += f"{state} if {truth.text} == {YES} else "
     otherwise = -1 if bool(config.on) == bool(config.off) else 0 if config.on else 1
     return f"{tests}{otherwise}"

@@ -1,10 +1,15 @@
-"""What the framework itself costs per shot, with ten small whole-shot reducers.
+"""What the framework itself costs per shot, with ten and twenty small whole-shot reducers.
 
 ``python -m tests.benchmarks.bench_framework`` prints microseconds per shot by batch size: taking,
 closing, and both without what the reducers' own arithmetic costs, measured in the same rounds by
-one compiled loop that calls the ten kernels and stores nothing.
+one compiled loop that calls the kernels and stores nothing. Then what a process takes from start
+to its first reduced shot, with an empty cache and from a warm one.
 """
 
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from typing import Annotated, NamedTuple
 
@@ -17,7 +22,6 @@ from ffb.shot import Input
 from ffb.testing.listed import ListedRun
 
 SAMPLES = 16
-REDUCERS = 10
 ROUNDS = 30
 
 
@@ -55,9 +59,9 @@ class Same:
         return None
 
 
-def plan(shots):
+def plan(shots, reducers_of):
     inputs, tables, reducers = {}, {}, {}
-    for k in range(REDUCERS):
+    for k in range(reducers_of):
         inputs[f"wf{k}"] = Input("value", "<f4", (SAMPLES,), "V")
         inputs[f"x{k}"] = Input("value", "<f8", ())
         reducers[f"r{k}"] = {
@@ -85,10 +89,10 @@ def plan(shots):
 
 
 @numba.njit(error_model="numpy")
-def arithmetic(n, wf, x, gate):
+def arithmetic(n, reducers_of, wf, x, gate):
     seen = 0.0
     for j in range(n):
-        for _ in range(REDUCERS):
+        for _ in range(reducers_of):
             out = kernel(wf[j], x[j], gate)
             seen += out.total + out.ratio
     return seen
@@ -101,11 +105,11 @@ def best_us(rounds, shots):
     return min(rounds) / shots / 1000
 
 
-def measure(shots):
-    p, shot = plan(shots), Same()
+def measure(shots, reducers_of):
+    p, shot = plan(shots, reducers_of), Same()
     repeat = max(1, 2000 // shots)
     gate, frames = Gate(2, 12, 0.5), p.block.frames
-    arithmetic(1, frames["wf0"], frames["x0"], gate)
+    arithmetic(1, reducers_of, frames["wf0"], frames["x0"], gate)
     took, closed, own = [], [], []
     for _ in range(ROUNDS):
         take = close = alone = 0
@@ -116,7 +120,7 @@ def measure(shots):
             b = time.perf_counter_ns()
             batch = p.close()
             c = time.perf_counter_ns()
-            arithmetic(shots, frames["wf0"], frames["x0"], gate)
+            arithmetic(shots, reducers_of, frames["wf0"], frames["x0"], gate)
             d = time.perf_counter_ns()
             take, close, alone = take + b - a, close + c - b, alone + d - c
         took.append(take)
@@ -128,12 +132,42 @@ def measure(shots):
     return best_us(took, n), best_us(closed, n), best_us(own, n)
 
 
+FIRST = """
+import time
+from ffb.config import load
+from ffb.plan import Plan
+from ffb.sources.choose import source_of
+config = load("deploy/examples/synthetic.toml", ["source.rate=0"])
+run = next(source_of(config).runs())
+plan = Plan.make(config, run)
+plan.take(next(i for i in run if hasattr(i, "segments")), 0)
+assert plan.close().columns["spot/present"].all()
+print(time.process_time())
+"""
+
+
+def start():
+    """From the start of a process to its first reduced shot: two reducers and expressions."""
+    print("\nfirst reduced shot after the start of a process: seconds, and of CPU")
+    with tempfile.TemporaryDirectory() as cache:
+        for k in range(4):
+            began = time.perf_counter()
+            env = {**os.environ, "FFB_CACHE": cache}
+            done = subprocess.run(
+                [sys.executable, "-c", FIRST], env=env, check=True, capture_output=True, text=True
+            )
+            took = time.perf_counter() - began
+            print(f"{'warm' if k else 'empty'} cache {took:8.2f} {float(done.stdout):8.2f}")
+
+
 def main():
-    print(f"{REDUCERS} whole-shot reducers, two inputs and two features each; us per shot, best")
-    print(f"{'batch':>6} {'take':>8} {'close':>8} {'kernels':>8} {'framework':>10}")
-    for shots in (1, 10, 100, 1000):
-        take, close, own = measure(shots)
-        print(f"{shots:6d} {take:8.2f} {close:8.3f} {own:8.3f} {take + close - own:10.2f}")
+    for reducers_of in (10, 20):
+        print(f"{reducers_of} whole-shot reducers of two inputs and two features; us a shot, best")
+        print(f"{'batch':>6} {'take':>8} {'close':>8} {'kernels':>8} {'framework':>10}")
+        for shots in (1, 10, 100, 1000):
+            take, close, own = measure(shots, reducers_of)
+            print(f"{shots:6d} {take:8.2f} {close:8.3f} {own:8.3f} {take + close - own:10.2f}")
+    start()
 
 
 if __name__ == "__main__":

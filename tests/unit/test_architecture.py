@@ -55,6 +55,7 @@ LAYERS = (
         "light",
         "problems",
         "expression",
+        "derive",
         "combine",
         "window",
         "fuse",

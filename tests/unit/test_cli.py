@@ -98,6 +98,13 @@ def test_help_and_version_need_no_library_that_is_slow_to_import():
     assert done.stdout == "set()\n"
 
 
+def test_reading_a_configuration_imports_no_compiler():
+    """Aggregator and page read one, with expressions and reducers, and compile nothing."""
+    code = "import sys, ffb.config; print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
