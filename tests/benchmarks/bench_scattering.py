@@ -1,4 +1,4 @@
-"""I(q) and I(phi, q) against pyFAI's engines and the bytes that must be read.
+"""I(q) and I(phi, q) against pyFAI's engines, peaks against psana's.
 
 All on one thread and 4 Mpx, in time of that thread:
 ``python -m tests.benchmarks.bench_scattering``.
@@ -24,8 +24,11 @@ from ffb.reducers.cake import Params as Cake
 from ffb.reducers.cake import cake
 from ffb.reducers.calibration import calibration_of
 from ffb.reducers.geometry import HC
+from ffb.reducers.peaks import Params as Peaks
+from ffb.reducers.peaks import peaks
 from ffb.schema import Schema
 from ffb.source import Constants
+from ffb.sources.standins import import_psana
 from ffb.stages import AreaPass
 from tests.benchmarks.bench_kernels import (
     BEAM,
@@ -91,6 +94,7 @@ class Calibrated(NamedTuple):
     constants: tuple[int, ...] = (0,)
     dtype: str = "<f4"
     unit: str = "keV"
+    height: int = 0
 
     @property
     def tile(self) -> Any:
@@ -164,6 +168,35 @@ def variants(area: Area, frames: Any, rounds: int) -> Table:
     return compare(runs, "plain", rounds, f"I(q), {BINS} bins, 4 Mpx", clock=thread_time)
 
 
+def crystals(rounds: int) -> Table:
+    """Peaks of a segment of 4 Mpx: as many as psana's ``peakfinder_8`` finds."""
+    rng, (r, c) = np.random.default_rng(3), np.indices(IMAGE)
+    radius = np.hypot(r - BEAM[0], c - BEAM[1])
+    image = 20 * np.exp(-radius / 60) + rng.normal(5, 1, IMAGE)
+    for y, x in rng.integers(8, 2040, (150, 2)):
+        image[y - 1 : y + 2, x - 1 : x + 2] += rng.uniform(20, 300)
+    image, mask = image.astype(np.float32), rng.random(IMAGE) > 0.01
+    xyz = np.stack([(r - BEAM[0]) * 75.0, (c - BEAM[1]) * 75.0, 0.0 * r])[:, None]
+    area = Area("det", (1, *IMAGE), mask[None], xyz, "keV")
+    params = Peaks(DISTANCE, ENERGY, adc=10.0, snr=5.0, max_pixels=50, capacity=2000)
+    run, made, written = ours(peaks, params, area)
+    find = import_psana("psana.peakfinder8").peakfinder_8
+    theirs = (image, mask.astype(np.int8), radius.astype(np.float32), *IMAGE, 1, 1)
+
+    def psana() -> Any:
+        return find(2000, *theirs, 10.0, 5.0, 2, 50, 3)
+
+    run(image[None])
+    assert len(psana()[0]) == written["ours/n"][0]
+    competitors = {
+        "psana peakfinder_8": psana,
+        "ours": lambda: run(image[None]),
+        "read frame and radii": lambda: read((image, made.radius)),
+    }
+    title = f"{written['ours/n'][0]} peaks, 4 Mpx"
+    return compare(competitors, "psana peakfinder_8", rounds, title, clock=thread_time)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
@@ -175,6 +208,7 @@ def main() -> None:
     print(against_pyfai(f"I(q), {BINS} bins", azimuthal, SETTINGS, area, frames, rounds))
     print(against_pyfai(f"I(phi, q), 36 x {BINS} bins", cake, cut, area, frames, rounds))
     print(variants(area, frames, rounds))
+    print(crystals(rounds))
 
 
 if __name__ == "__main__":
