@@ -9,6 +9,7 @@ ALL = (
     "waveforms",
     "droplets",
     "scattering",
+    "reducers",
     "framework",
     "shmem",
     "stream",

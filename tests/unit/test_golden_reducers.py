@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ffb import resolve
+from tests.benchmarks.bench_reducers import CASES
 from tests.golden.make_reducers import FOLDER, golden, summary
 
 NAMES = resolve.installed()
@@ -15,6 +16,10 @@ def test_every_reducer_has_golden_values_and_no_other_has():
     assert sorted(p.stem for p in FOLDER.glob("*.json")) == sorted(NAMES), (
         "python -m tests.golden.make_reducers NAME keeps the values of a new reducer"
     )
+
+
+def test_every_reducer_has_a_speed_guard():
+    assert sorted(CASES) == sorted(NAMES), "tests/benchmarks/bench_reducers.py lacks a case"
 
 
 @pytest.mark.parametrize("name", NAMES)
