@@ -72,6 +72,7 @@ CASES: dict[str, Case] = {
     "projection": Case({"segment": 1, "rows": None}, 6),
     "rebin": Case({"block": (4, 4), "rows": None}, 9),
     "region": Case({"ring": (256.0, 512.0, 50.0, 250.0), "threshold": 3.0}, 7),
+    "ring_fit": Case({"threshold": 3.0, "segment": None, "geometry": True, "ring": None}, 12),
     "roi": Case({**WHOLE, "area": False}, 7),
     "spectrum": Case({"region": None}, 3000, {"profile": Input("value", "<f8", (1024,), "ADU")}),
     "time_tool": Case(
