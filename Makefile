@@ -8,7 +8,7 @@ NUMERIC := tests/contract/test_reducers.py tests/unit/test_reduce.py \
 	tests/unit/test_area_reducers.py tests/unit/test_waveform_integral.py tests/unit/test_plan.py \
 	tests/unit/test_trace.py tests/unit/test_waveform_cfd.py tests/unit/test_waveform_hits.py \
 	tests/unit/test_waveform_notch.py tests/unit/test_waveform_template.py tests/unit/test_waveform_svd.py \
-	tests/unit/test_delay_line.py \
+	tests/unit/test_delay_line.py tests/unit/test_delay_line_hex.py \
 	tests/unit/test_plan_axes.py tests/unit/test_plan_failures.py \
 	tests/unit/test_plan_origin.py tests/unit/test_plan_problems.py \
 	tests/unit/test_calibration.py tests/unit/test_calibration_files.py \

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ffb import Feature, Vector, Waveform, reducer
 from ffb.compile import kernel
+from ffb.reducers.anode import anode_problems
 from ffb.shot import Input
 
 
@@ -115,23 +116,9 @@ def delay_line(
 @delay_line.prepare
 def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
     """Check windows and scales; ``ValueError`` lists what cannot be."""
-    p, problems = params, []
-    for name, window in (("sum_x", p.sum_x), ("sum_y", p.sum_y)):
-        if not (np.isfinite(window).all() and window[0] < window[1]):
-            problems.append(f"{name}: [{window[0]}, {window[1]}] ns is no window; earliest first")
-    if not p.reach > 0:
-        problems.append(f"reach: {p.reach} ns must be above 0")
-    for name, scale in (("scale_x", p.scale_x), ("scale_y", p.scale_y)):
-        if scale == 0 or not np.isfinite(scale):
-            problems.append(f"{name}: {scale} mm/ns makes no position")
-    if p.capacity < 1:
-        problems.append(f"capacity: {p.capacity} is too small; at least 1")
-    for name, given in inputs.items():
-        if given.unit != "ns" or np.dtype(given.dtype).kind != "f":
-            problems.append(
-                f"inputs.{name}: is {given.dtype} in {given.unit!r}; a list of times is in ns, such"
-                " as the feature time of waveform_cfd"
-            )
+    p = params
+    sums, scale = {"sum_x": p.sum_x, "sum_y": p.sum_y}, {"scale_x": p.scale_x, "scale_y": p.scale_y}
+    problems = list(anode_problems(sums, p.reach, scale, p.capacity, inputs))
     if problems:
         raise ValueError("\n".join(problems))
     windows, scales = np.array([p.sum_x, p.sum_y]), np.array([p.scale_x, p.scale_y])

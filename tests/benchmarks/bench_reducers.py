@@ -56,6 +56,11 @@ CASES: dict[str, Case] = {
     "cake": Case({**BEAM, "phi_bins": 36, "phi_limits": (-180.0, 180.0)}, 24),
     "curved_projection": Case({"curvature": (0.3, 0.05), "rows": None}, 13),
     "delay_line": Case({}, 300, dict.fromkeys(("mcp", "x1", "x2", "y1", "y2"), HITS)),
+    "delay_line_hex": Case(
+        {f"sum_{layer}": (-1.0, 1.0) for layer in "uvw"} | {"reach": 1.0, "tolerance": 0.5},
+        620,
+        dict.fromkeys(("mcp", "u1", "u2", "v1", "v2", "w1", "w2"), HITS),
+    ),
     "droplets": Case(
         {"threshold": 3.0, "threshold_low": 1.5, "min_sum": 4.0, "capacity": 20_000}, 8
     ),
