@@ -223,7 +223,9 @@ class ReducerConfig(Table):
         Annotated[str, Tag("<text>")] | Annotated[dict[str, str], Tag("<table>")],
         Discriminator(tag),
     ] = Field(default_factory=dict)
-    """Argument of the reducer -> name of an input; the name alone for a reducer with one input."""
+    """Argument of the reducer -> name of an input, or of a column that is filled before it runs:
+    "lightStatus/xray", "step", "scan/lxt", a feature such as "spot/sum". The name alone will do for
+    a reducer with one input."""
     params: Params = Field(default_factory=dict)
     """One table, tables each with `runs`, or "./file.py:function" of the run."""
 

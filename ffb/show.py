@@ -99,7 +99,7 @@ def example(found: Any) -> str:
 
     They are those of the ``example()`` of its module, or, without one, all that are needed.
     """
-    inputs = {k: f"name of an input: {FRAMES[r]}" for k, r in found.inputs.items()}
+    inputs = {k: f"an input or a column: {FRAMES[r]}" for k, r in found.inputs.items()}
     given: dict[str, Any] = {"use": found.name, "inputs": inputs}
     if found.params is not None:
         given["params"] = {k: _toml(v) for k, v in _example_parameters(found).items()}

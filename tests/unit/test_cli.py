@@ -291,7 +291,7 @@ def test_a_reducer_is_shown_whole_with_a_table_to_start_from(run, name):
     given = show.example(found)
     assert out.endswith(given)
     inputs = {
-        f"name of an input: {show.FRAMES[rank]}": {"detector": "d", "field": "f"}
+        f"an input or a column: {show.FRAMES[rank]}": {"detector": "d", "field": "f"}
         for rank in found.inputs.values()
     }
     config = parse({"source": {"kind": "synthetic"}, "inputs": inputs, **tomllib.loads(given)})

@@ -257,7 +257,7 @@ def test_the_end_of_a_producer_closes_its_interval_once_all_its_rows_are_written
     assert ledger.counts().ledger == (Entry(0, WRITTEN, 1, 2, 2, 0),)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(
