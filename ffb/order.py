@@ -68,10 +68,15 @@ class Positions:
         """Newest position of all, whether at work or not."""
         return max(self.at.values(), default=0)
 
-    def went_back(self, now: int) -> bool:
-        """Whether all who were once beyond :meth:`top` are at work below it now."""
+    def went_back(self, released: int, now: int) -> bool:
+        """Whether all who were once beyond :meth:`top` are at work below it now.
+
+        Among them has to be who brought what was ``released``: after a restart he may be yet to
+        come, and others who are behind him have not gone back.
+        """
         top, working = self.top(now), set(self.working(now))
-        return all(k in working for k, peak in self.peak.items() if peak > top)
+        here = max(self.peak.values(), default=0) >= released
+        return here and all(k in working for k, peak in self.peak.items() if peak > top)
 
 
 class Front:
@@ -101,7 +106,9 @@ class Front:
         below, ahead = _split(self._tail, top)
         few = len(below) > 1 and len(ahead) <= max(1, len(self._tail) // RARE)
         far = few and int(ahead[0]) - top > int(below[-1]) - int(below[0])
-        stayed = now - self._below >= positions.horizon_ns and positions.went_back(now)
+        stayed = now - self._below >= positions.horizon_ns and positions.went_back(
+            self.released, now
+        )
         if far or stayed:
             self._tail, self._below = below, 0
             self.released = int(below[-1]) if len(below) else 0

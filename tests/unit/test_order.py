@@ -167,6 +167,18 @@ def test_producers_that_go_back_for_good_are_followed_after_the_horizon() -> Non
     assert not any(late[-200:])
 
 
+def test_who_comes_first_after_a_restart_has_not_gone_back() -> None:
+    merge, now, late = Merge(HORIZON), 0, []
+    merge.resume(1000, 0, 0)
+    merge.join(("b", 1), 0)
+    for k in range(60):  # far longer than the horizon, while who released 1000 is yet to come
+        now += 10 * MS
+        merge.add(("b", 1), k + 1, batch(range(20 * k, 20 * k + 20)), now, 1, "k")
+        late += flagged(merge.release(now, "k", 0))
+    assert all(f == (t < 1000) for t, f in late)
+    assert len(late) > 1100
+
+
 def test_who_lags_behind_a_producer_that_died_is_late_as_long_as_that_lasts() -> None:
     merge, now = Merge(HORIZON), 0
     merge.join(("a", 1), 0)
