@@ -3,8 +3,8 @@
 Two kinds of function come from here. ``shots`` runs all whole-shot reducers over the shots of a
 block, one dispatch a batch; ``area`` calibrates an area detector tile by tile and feeds each tile,
 while it is in the cache, to all its tile reducers, one dispatch a shot. Both write into the
-batch's buffer, whose layout they receive as one table of integers, so that neither new parameters
-nor new shapes compile anything.
+batch's buffer, whose layout they receive as one table of integers (:mod:`ffb.places`), so that
+neither new parameters nor new shapes compile anything.
 
 Every reducer has a switch in the argument ``active``: :data:`RUN`, :data:`LEAVE` its columns as
 they are, or write them as :data:`ABSENT`. With it the same function also runs reducers singly,
@@ -13,7 +13,7 @@ after an exception.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numba
@@ -21,25 +21,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.compile import borrowed, build, kernel
+from ffb.places import Places
 from ffb.reduce import Calibration, Reducer, Tile, TileReducer
 from ffb.schema import Column, Schema
+from ffb.shot import FrameBlock
 
 ABSENT, RUN, LEAVE = 0, 1, 2
 
-#: Integers of a column in the table: first byte, last byte, elements of a row.
-HEAD = 3
 
-
-def _put(column: Any, row: int, size: int, values: Any) -> None:
-    """Copy the vector ``values`` into ``row`` of a flat ``column`` with ``size`` elements a row."""
-    out = column[row * size : (row + 1) * size]
+def _put(column: Any, begin: int, size: int, values: Any) -> None:
+    """Copy the vector ``values`` into ``size`` elements of a flat ``column``."""
+    out = column[begin : begin + size]
     for i in range(out.size):
         out[i] = values[i]
 
 
-def _fill(column: Any, row: int, size: int, value: Any) -> None:
-    """Set ``row`` of a flat ``column`` to one value."""
-    out = column[row * size : (row + 1) * size]
+def _fill(column: Any, begin: int, size: int, value: Any) -> None:
+    """Set ``size`` elements of a flat ``column`` to one value."""
+    out = column[begin : begin + size]
     for i in range(out.size):
         out[i] = value
 
@@ -88,128 +87,75 @@ class Member(NamedTuple):
         return (self.present, *self.columns)
 
 
-def table_of(members: Sequence[Member], schema: Schema, capacity: int) -> NDArray[np.int64]:
-    """Where the members' columns lie in a batch's buffer: the argument ``table``."""
-    offsets = dict(zip(schema.by_name, schema.offsets(capacity), strict=False))
-    out: list[int] = []
-    for c in (c for m in members for c in m.all_columns):
-        at = offsets[c.name]
-        size = c.row_bytes // np.dtype(c.dtype).itemsize
-        out += [at, at + capacity * c.row_bytes, size, *c.shape]
-    return np.array(out, np.int64)
-
-
 class _Writer:
-    """Lines that write one member's columns; knows their places in the table."""
+    """Lines that write one member's columns."""
 
-    def __init__(self, member: Member, tag: int, at: int) -> None:
-        self.member, self.tag, self.at = member, tag, at
-        self.places: list[tuple[Column, str, int]] = []
-        for i, c in enumerate(member.all_columns):
-            self.places.append((c, f"c{tag}_{i}", self.at))
-            self.at += HEAD + len(c.shape)
-
-    def views(self) -> list[str]:
-        """Flat typed views of the columns, made once a call."""
-        out = []
-        for c, var, at in self.places:
-            kind = np.dtype(c.dtype)
-            dtype = "uint8" if kind.kind == "b" else kind.name
-            out.append(f"{var} = buffer[table[{at}] : table[{at + 1}]].view(np.{dtype})")
-        return out
+    def __init__(self, member: Member, tag: int, places: Places) -> None:
+        self.member, self.tag = member, tag
+        self.columns = [(c, places.column(c)) for c in member.all_columns]
 
     def store(self, result: str) -> list[str]:
         """Write the features of ``result`` to row ``j``; shapes were learnt at the dry run."""
         out = []
-        for c, var, at in self.places[1:]:
+        for c, p in self.columns[1:]:
             value = f"{result}.{c.name.rpartition('/')[2]}"
             if not c.shape:
-                out.append(f"{var}[j] = {value}")
+                out.append(f"{p.row} = {value}")
                 continue
-            now = [f"{value}.shape[{d}] != table[{at + HEAD + d}]" for d in range(len(c.shape))]
+            now = [f"{value}.shape[{d}] != {size}" for d, size in enumerate(p.sizes)]
+            flat = f"{value}.ravel()" if len(c.shape) > 1 else value
             out += [
                 f"if {' or '.join(now)}:",
                 f"    raise ValueError('{c.name} changed its shape during the run')",
-                f"put({var}, j, table[{at + 2}], {value}{'.ravel()' if len(c.shape) > 1 else ''})",
+                f"put({p.view}, {p.begin}, {p.size}, {flat})",
             ]
-        return [*out, f"{self.places[0][1]}[j] = 1"]
+        return [*out, f"{self.columns[0][1].row} = 1"]
 
     def absent(self) -> list[str]:
         """Write row ``j`` as missing."""
         out = []
-        for c, var, at in self.places:
+        for c, p in self.columns:
             value = "np.nan" if c.dtype[1] == "f" else "0"
-            fill = f"fill({var}, j, table[{at + 2}], {value})"
-            out.append(fill if c.shape else f"{var}[j] = {value}")
+            fill = f"fill({p.view}, {p.begin}, {p.size}, {value})"
+            out.append(fill if c.shape else f"{p.row} = {value}")
         return out
 
 
 class _Taken:
-    """Lines that read columns which ffb, or a reducer before, has filled in the same batch."""
+    """Text of what a member takes of shot ``j``, and of the condition under which it is there.
 
-    def __init__(self, columns: Sequence[Column], at: int) -> None:
-        self.names = [c.name for c in columns]
-        self.lines: list[str] = []
-        for i, c in enumerate(columns):
-            kind = np.dtype(c.dtype)
-            dtype = "uint8" if kind.kind == "b" else kind.name
-            self.lines.append(f"t{i} = buffer[table[{at}] : table[{at + 1}]].view(np.{dtype})")
-            if c.shape:
-                sizes = [f"t{i}.size // table[{at + 2}]"]
-                sizes += [f"table[{at + HEAD + d}]" for d in range(len(c.shape))]
-                self.lines.append(f"t{i} = t{i}.reshape(({', '.join(sizes)}))")
-            at += HEAD + len(c.shape)
-            if c.reducer:
-                self.lines.append(f"h{i} = buffer[table[{at}] : table[{at + 1}]]")
-                at += HEAD
-        self._guarded = {c.name for c in columns if c.reducer}
+    Columns are those which ffb, or a reducer before, has filled in the same batch.
+    """
 
-    def frame(self, name: str) -> str:
-        """Expression of a column's row ``j``."""
-        return f"t{self.names.index(name)}[j]"
-
-    def here(self, name: str) -> str:
-        """Condition under which the row has a value."""
-        return f" and h{self.names.index(name)}[j] != 0" if name in self._guarded else ""
-
-
-def places_of(columns: Sequence[Column], schema: Schema, capacity: int) -> NDArray[np.int64]:
-    """Where columns taken as inputs lie in a batch's buffer, each with that of its presence."""
-    offsets = dict(zip(schema.by_name, schema.offsets(capacity), strict=False))
-    out: list[int] = []
-    for c in columns:
-        owner = [schema.by_name[f"{c.reducer}/present"]] if c.reducer else []
-        for k in (c, *owner):
-            at, size = offsets[k.name], k.row_bytes // np.dtype(k.dtype).itemsize
-            out += [at, at + capacity * k.row_bytes, size, *k.shape]
-    return np.array(out, np.int64)
+    def __init__(self, name: str, schema: Schema, block: FrameBlock, places: Places) -> None:
+        if name in block.index:
+            self.row = places.frame(name, block).row
+            self.here = f" and present[j, {block.index[name]}]"
+            return
+        column = schema.by_name[name]
+        self.row, self.here = places.column(column).row, ""
+        if column.reducer:
+            present = places.column(schema.by_name[f"{column.reducer}/present"])
+            self.here = f" and {present.row} != 0"
 
 
 def _indent(lines: Sequence[str], levels: int) -> list[str]:
     return ["    " * levels + line for line in lines]
 
 
-def _writers(members: Sequence[Member]) -> list[_Writer]:
-    at, out = 0, []
-    for tag, member in enumerate(members):
-        out.append(_Writer(member, tag, at))
-        at = out[-1].at
-    return out
-
-
 def _shots(
     members: Sequence[Member],
-    inputs: Sequence[str],
-    bit: Mapping[str, int],
-    columns: Sequence[Column],
     memories: Sequence[Any],
+    schema: Schema,
+    block: FrameBlock,
+    places: Places,
     scope: dict[str, Any],
 ) -> str:
-    """Text of the loop over shots; ``bit`` is each input's column of ``present``."""
-    writers = _writers(members)
-    taken = _Taken(columns, writers[-1].at)
-    body = [line for w in writers for line in w.views()]
-    body += [*taken.lines, *(f"x{i} = frames[{i}]" for i in range(len(inputs)))]
+    """Text of the loop over shots."""
+    writers = [_Writer(m, tag, places) for tag, m in enumerate(members)]
+    wanted = dict.fromkeys(i for m in members for i in m.inputs)
+    taken = {i: _Taken(i, schema, block, places) for i in wanted}
+    body = places.lines
     for w in writers:
         made = _rebuilt(w.member.constants, f"constants[{w.tag}]", f"K{w.tag}", scope)
         kept = _rebuilt(memories[w.tag], f"memories[{w.tag}]", f"M{w.tag}", scope)
@@ -217,15 +163,12 @@ def _shots(
     body.append("for j in range(lo, hi):")
     for w in writers:
         m, r = w.member, w.member.reducer
-        frames = [f"x{inputs.index(i)}[j]" if i in bit else taken.frame(i) for i in m.inputs]
         tail = [] if r.params is None else [f"p{w.tag}"]
         tail += [f"m{w.tag}"] if memories[w.tag] else []
-        here = "".join(
-            f" and present[j, {bit[i]}]" if i in bit else taken.here(i) for i in m.inputs
-        )
+        call = ", ".join([*(taken[i].row for i in m.inputs), *tail])
         body += [
-            f"    if active[{w.tag}] == {RUN}{here}:",
-            f"        r{w.tag} = kernel_{w.tag}({', '.join([*frames, *tail])})",
+            f"    if active[{w.tag}] == {RUN}{''.join(taken[i].here for i in m.inputs)}:",
+            f"        r{w.tag} = kernel_{w.tag}({call})",
             *_indent(w.store(f"r{w.tag}"), 2),
             f"    elif active[{w.tag}] != {LEAVE}:",
             *_indent(w.absent(), 2),
@@ -260,12 +203,13 @@ def _area(
     members: Sequence[Member],
     calibration: Calibration,
     states: Sequence[Any],
+    places: Places,
     scope: dict[str, Any],
 ) -> str:
     """Text of the pass over one shot's raw pixels."""
-    writers = _writers(members)
-    body = [line for w in writers for line in w.views()]
-    body += [
+    writers = [_Writer(m, tag, places) for tag, m in enumerate(members)]
+    body = [
+        *places.lines,
         f"planes = {_rebuilt(calibration.constants, 'calibration', 'Planes', scope)}",
         "good, lines, bads = borrowed(valid), borrowed(values), borrowed(spoilt)",
     ]
@@ -307,23 +251,23 @@ def _area(
 
 def compile_shots(
     members: Sequence[Member],
-    inputs: Sequence[str],
-    bit: Mapping[str, int],
-    columns: Sequence[Column],
     memories: Sequence[Any],
+    schema: Schema,
+    block: FrameBlock,
     example: tuple[Any, ...],
-) -> Any:
-    """Compile the loop over shots for arguments of the types of ``example``.
+) -> tuple[Any, NDArray[np.int64]]:
+    """Compile the loop over shots, and make its argument ``table``.
 
-    ``inputs`` are those of the block, in the order of the frames; ``columns`` are the others that
-    reducers take, which stand in the batch.
+    ``example`` are the arguments before it, which tell their types.
     """
+    places = Places(schema, block.capacity)
     scope = {"borrowed": borrowed, "put": kernel(_put), "fill": kernel(_fill)}
     for tag, m in enumerate(members):
         assert isinstance(m.reducer, Reducer)
         scope[f"kernel_{tag}"] = kernel(m.reducer.fn)
-    types = tuple(numba.typeof(a) for a in example)
-    return build(_shots(members, inputs, bit, columns, memories, scope), scope, types)
+    source = _shots(members, memories, schema, block, places, scope)
+    types = tuple(numba.typeof(a) for a in (*example, places.table))
+    return build(source, scope, types), places.table
 
 
 def compile_area(
@@ -331,10 +275,12 @@ def compile_area(
     states: Sequence[Any],
     calibration: Calibration,
     segments: int,
+    places: Places,
     example: tuple[Any, ...],
-) -> Any:
-    """Compile the pass over an area detector; ``example`` are the arguments after ``raw``.
+) -> tuple[Any, NDArray[np.int64]]:
+    """Compile the pass over an area detector, and make its argument ``table``.
 
+    ``example`` are the arguments between ``raw`` and the table, which stands in ``places``.
     Raw segments are declared read-only and unaligned, as a source may hand them over, so that no
     flavour of them compiles anything later.
     """
@@ -346,9 +292,9 @@ def compile_area(
             scope[f"{f}_{tag}"] = kernel(m.reducer.functions[f])
     pixel = numba.from_dtype(np.dtype(calibration.dtype))
     raw = numba.types.Array(pixel, 1, "C", readonly=True, aligned=False)
-    types = (numba.types.UniTuple(raw, segments), *(numba.typeof(a) for a in example))
-    source = _area(members, calibration, states, scope)
-    return build(source, scope, types)
+    source = _area(members, calibration, states, places, scope)
+    rest = (numba.typeof(a) for a in (*example, places.table))
+    return build(source, scope, (numba.types.UniTuple(raw, segments), *rest)), places.table
 
 
 def compile_one(member: Member, frames: tuple[Any, ...]) -> Any:

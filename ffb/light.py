@@ -10,13 +10,14 @@ from ffb.compile import build
 from ffb.conditions import CodesConfig, LightConfig
 from ffb.derive import no_column
 from ffb.expression import YES, Code, Kind, translate
-from ffb.schema import LASER, PULSE_ID, TIMESTAMP, XRAY, Schema
+from ffb.schema import EPOCH, LASER, LATE, PRODUCER, PULSE_ID, TIMESTAMP, XRAY, Schema
 from ffb.shot import FrameBlock
 
 #: The lights, in the order in which their states are told.
 LIGHTS = ("xray", "laser")
 
-_STAMPED = (TIMESTAMP, PULSE_ID, XRAY, LASER)
+#: The last three are for the aggregator to fill in.
+_STAMPED = (TIMESTAMP, PULSE_ID, XRAY, LASER, PRODUCER, EPOCH, LATE)
 
 _COPY = """\
 def stamped(lo, hi, given, buffer, table):
@@ -25,9 +26,13 @@ def stamped(lo, hi, given, buffer, table):
     out_pulse_id = buffer[table[1, 0] : table[1, 1]].view(np.uint64)
     xray = buffer[table[2, 0] : table[2, 1]].view(np.int8)
     laser = buffer[table[3, 0] : table[3, 1]].view(np.int8)
+    producer = buffer[table[4, 0] : table[4, 1]].view(np.uint16)
+    epoch = buffer[table[5, 0] : table[5, 1]].view(np.uint16)
+    late = buffer[table[6, 0] : table[6, 1]]
     for j in range(lo, hi):
         out_timestamp[j] = timestamp[j]
         out_pulse_id[j] = pulse_id[j]
+        producer[j] = epoch[j] = late[j] = 0
         words, timed = codes[j], timing[j]
 """
 
@@ -54,6 +59,7 @@ def _text(light: LightConfig) -> str:
 class Stamp:
     """Fills the first columns of rows: timestamp, pulse id, and the states of x-ray and laser.
 
+    Those that only the aggregator knows become zero.
     Off wins over on; a shot without timing is of unknown light, -1. Compiled when made.
     """
 
@@ -64,7 +70,7 @@ class Stamp:
         own = Schema(_STAMPED)
         self._own_table = _table(list(own.offsets(block.capacity)), block.capacity)
         self._own: NDArray[np.uint8] = np.zeros(own.offsets(block.capacity)[-1], np.uint8)
-        self._states = [self._own[a:b].view(np.int8) for a, b in self._own_table[2:]]
+        self._states = [self._own[a:b].view(np.int8) for a, b in self._own_table[2:4]]
         example = (0, 0, self._given, self._own, self._table)
         self._call = build(_text(light), {}, tuple(numba.typeof(a) for a in example))
 
@@ -80,6 +86,6 @@ class Stamp:
 
 
 def _table(begins: list[int], rows: int) -> NDArray[np.int64]:
-    """From where to where the columns lie, (4, 2)."""
+    """From where to where the columns lie, (columns, 2)."""
     sizes = [rows * c.row_bytes for c in _STAMPED]
     return np.array([(a, a + size) for a, size in zip(begins, sizes, strict=False)], np.int64)

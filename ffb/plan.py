@@ -22,15 +22,7 @@ from ffb.config import Config, ConfigError
 from ffb.fuse import Member
 from ffb.guard import Guard
 from ffb.light import Stamp
-from ffb.schema import (
-    CORE,
-    EPOCH,
-    KEPT,
-    LATE,
-    PRODUCER,
-    Column,
-    Schema,
-)
+from ffb.schema import CORE, KEPT, Column, Schema
 from ffb.shot import BeginStep, FrameBlock, Shot
 from ffb.sink import Provenance
 from ffb.source import Run
@@ -73,12 +65,7 @@ class Plan:
         self.step_values = dict.fromkeys(run.motors, np.nan)
         self.step_number = -1
         self._places = {
-            c.name: (
-                at,
-                at + self.capacity * c.row_bytes,
-                np.dtype(c.dtype),
-                (self.capacity, *c.shape),
-            )
+            c.name: ((self.capacity, *c.shape), np.dtype(c.dtype), at)
             for c, at in zip(self.schema.columns, self.schema.offsets(self.capacity), strict=False)
         }
         self._batch: Batch | None = None
@@ -185,8 +172,6 @@ class Plan:
             return None
         self._fill_steps()
         self._stamp.rows(n, batch.buffer)
-        for c in (PRODUCER, EPOCH, LATE):  # for the aggregator to fill in
-            self._column(batch, c.name)[:n] = 0
         for name in self.recorded:
             self._record(name, batch, n)
         self.shots.run(n, batch)
@@ -197,8 +182,8 @@ class Plan:
 
     def _column(self, batch: Batch, name: str) -> NDArray[Any]:
         """One column of a batch being filled, without making views of all."""
-        begin, end, dtype, shape = self._places[name]
-        return batch.buffer[begin:end].view(dtype).reshape(shape)
+        shape, dtype, begin = self._places[name]
+        return np.ndarray(shape, dtype, batch.buffer, begin)
 
     def _record(self, name: str, batch: Batch, n: int) -> None:
         here, column = self.block.present[:n, self.block.index[name]], self._column(batch, name)

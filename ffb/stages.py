@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ffb.batch import Batch
 from ffb.compile import in_short
-from ffb.fuse import Member, compile_area, compile_shots, places_of, plain, table_of
+from ffb.fuse import Member, compile_area, compile_shots, plain
 from ffb.guard import Guard
+from ffb.places import Places
 from ffb.problems import ConfigError
 from ffb.reduce import Area, Calibration, Reducer, TileReducer
 from ffb.schema import Schema
@@ -40,20 +41,21 @@ class AreaPass:
         self._first = (rows, plain(calibration.constants), mask, lines, spoilt)
         states = tuple(_tile(m).allocate(m.constants) for m in members)
         self._members = (plain(tuple(m.constants for m in members)), plain(states))
-        self._table = table_of(members, schema, capacity)
         buffer = np.zeros(schema.offsets(capacity)[-1], np.uint8)
         active: Switches = np.zeros(len(members), np.uint8)
         example = self._arguments(active, 0, buffer)
-        self._call = compile_area(members, states, calibration, segments, example)
+        places = Places(schema, capacity)
+        made = compile_area(members, states, calibration, segments, places, example)
+        self._call, self._table = made
 
     def _arguments(self, active: Switches, row: int, buffer: NDArray[np.uint8]) -> tuple[Any, ...]:
-        return (*self._first, active, *self._members, row, buffer, self._table)
+        return (*self._first, active, *self._members, row, buffer)
 
     def __call__(
         self, raw: tuple[NDArray[Any], ...], row: int, buffer: NDArray[np.uint8], active: Switches
     ) -> None:
         """Reduce the segments ``raw`` into ``row`` of a batch's ``buffer``."""
-        self._call(raw, *self._arguments(active, row, buffer))
+        self._call(raw, *self._arguments(active, row, buffer), self._table)
 
 
 def _tile(m: Member) -> TileReducer:
@@ -163,21 +165,16 @@ class ShotStage:
         self._members = members
         if not members:
             return
-        wanted = list(dict.fromkeys(i for m in members for i in m.inputs))
-        inputs = [i for i in wanted if i in block.index]
-        columns = [schema.by_name[i] for i in wanted if i not in block.index]
-        given = schema, block.capacity
-        self._table = np.concatenate([table_of(members, *given), places_of(columns, *given)])
         memories = tuple(_whole(m).remembered(m.constants) for m in members)
         self._given = (
             block.present,
-            tuple(block.frames[i] for i in inputs),
+            block.buffer,
             tuple(plain(m.constants) for m in members),
             plain(memories),
         )
         buffer = np.zeros(schema.offsets(block.capacity)[-1], np.uint8)
-        example = (0, 0, self._guard.active, *self._given, buffer, self._table)
-        self._loop = compile_shots(members, inputs, block.index, columns, memories, example)
+        example = (0, 0, self._guard.active, *self._given, buffer)
+        self._loop, self._table = compile_shots(members, memories, schema, block, example)
 
     def run(self, n: int, batch: Batch) -> None:
         """Reduce the first ``n`` shots of the block."""
