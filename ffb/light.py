@@ -6,10 +6,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.compile import build
+from ffb.compile import borrowed, build
 from ffb.conditions import CodesConfig, LightConfig
 from ffb.derive import no_column
 from ffb.expression import YES, Code, Kind, translate
+from ffb.places import Places
 from ffb.schema import EPOCH, LASER, LATE, PRODUCER, PULSE_ID, TIMESTAMP, XRAY, Schema
 from ffb.shot import FrameBlock
 
@@ -18,23 +19,6 @@ LIGHTS = ("xray", "laser")
 
 #: The last three are for the aggregator to fill in.
 _STAMPED = (TIMESTAMP, PULSE_ID, XRAY, LASER, PRODUCER, EPOCH, LATE)
-
-_COPY = """\
-def stamped(lo, hi, given, buffer, table):
-    timestamp, pulse_id, codes, timing = given
-    out_timestamp = buffer[table[0, 0] : table[0, 1]].view(np.uint64)
-    out_pulse_id = buffer[table[1, 0] : table[1, 1]].view(np.uint64)
-    xray = buffer[table[2, 0] : table[2, 1]].view(np.int8)
-    laser = buffer[table[3, 0] : table[3, 1]].view(np.int8)
-    producer = buffer[table[4, 0] : table[4, 1]].view(np.uint16)
-    epoch = buffer[table[5, 0] : table[5, 1]].view(np.uint16)
-    late = buffer[table[6, 0] : table[6, 1]]
-    for j in range(lo, hi):
-        out_timestamp[j] = timestamp[j]
-        out_pulse_id[j] = pulse_id[j]
-        producer[j] = epoch[j] = late[j] = 0
-        words, timed = codes[j], timing[j]
-"""
 
 
 def _states(config: CodesConfig, code: Code) -> str:
@@ -49,30 +33,45 @@ def _states(config: CodesConfig, code: Code) -> str:
     return f"{tests}{otherwise}"
 
 
-def _text(light: LightConfig) -> str:
+def _text(light: LightConfig, places: Places) -> str:
+    """Text of the loop that fills the stamped columns, which it puts into ``places``."""
+    timestamp, pulse_id, *states, producer, epoch, late = (places.column(c).row for c in _STAMPED)
     code = Code()
-    states = [(name, _states(getattr(light, name), code)) for name in LIGHTS]
-    lines = [*code.lines, *(f"{name}[j] = {state}" for name, state in states)]
-    return _COPY + "".join(f"        {line}\n" for line in lines)
+    tests = [_states(getattr(light, name), code) for name in LIGHTS]
+    row = [
+        f"{timestamp} = timestamp[j]",
+        f"{pulse_id} = pulse_id[j]",
+        f"{producer} = {epoch} = {late} = 0",
+        "words, timed = codes[j], timing[j]",
+        *code.lines,
+        *(f"{state} = {test}" for state, test in zip(states, tests, strict=True)),
+    ]
+    body = ["timestamp, pulse_id, codes, timing = given", *places.lines, "for j in range(lo, hi):"]
+    body += [f"    {line}" for line in row]
+    head = "def stamped(lo, hi, given, buffer, table):"
+    return "\n".join([head, *(f"    {line}" for line in body), ""])
 
 
 class Stamp:
     """Fills the first columns of rows: timestamp, pulse id, and the states of x-ray and laser.
 
-    Those that only the aggregator knows become zero.
-    Off wins over on; a shot without timing is of unknown light, -1. Compiled when made.
+    Off wins over on; a shot without timing is of unknown light, -1. What only the aggregator knows
+    becomes zero. Compiled when made.
     """
 
     def __init__(self, light: LightConfig, schema: Schema, block: FrameBlock) -> None:
-        offsets = dict(zip(schema.by_name, schema.offsets(block.capacity), strict=False))
         self._given = block.timestamp, block.pulse_id, block.codes, block.timed
-        self._table = _table([offsets[c.name] for c in _STAMPED], block.capacity)
-        own = Schema(_STAMPED)
-        self._own_table = _table(list(own.offsets(block.capacity)), block.capacity)
-        self._own: NDArray[np.uint8] = np.zeros(own.offsets(block.capacity)[-1], np.uint8)
-        self._states = [self._own[a:b].view(np.int8) for a, b in self._own_table[2:4]]
+        own, capacity = Schema(_STAMPED), block.capacity
+        begins = dict(zip(own.by_name, own.offsets(capacity), strict=False))
+        self._own: NDArray[np.uint8] = np.zeros(own.offsets(capacity)[-1], np.uint8)
+        lights = (begins[c.name] for c in (XRAY, LASER))
+        self._lights = [self._own[a : a + capacity].view(np.int8) for a in lights]
+        both = Places(schema, capacity), Places(own, capacity)
+        source, _ = (_text(light, p) for p in both)  # twice the same
+        self._table, self._own_table = (p.table for p in both)
         example = (0, 0, self._given, self._own, self._table)
-        self._call = build(_text(light), {}, tuple(numba.typeof(a) for a in example))
+        types = tuple(numba.typeof(a) for a in example)
+        self._call = build(source, {"borrowed": borrowed}, types)
 
     def rows(self, n: int, buffer: NDArray[np.uint8]) -> None:
         """Fill ``n`` rows in the ``buffer`` of a batch."""
@@ -81,11 +80,5 @@ class Stamp:
     def light(self, row: int) -> tuple[int, int]:
         """State of x-ray and laser of one shot of the block, as its row will have it."""
         self._call(row, row + 1, self._given, self._own, self._own_table)
-        xray, laser = self._states
+        xray, laser = self._lights
         return int(xray[row]), int(laser[row])
-
-
-def _table(begins: list[int], rows: int) -> NDArray[np.int64]:
-    """From where to where the columns lie, (columns, 2)."""
-    sizes = [rows * c.row_bytes for c in _STAMPED]
-    return np.array([(a, a + size) for a, size in zip(begins, sizes, strict=False)], np.int64)

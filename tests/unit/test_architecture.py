@@ -50,6 +50,7 @@ LAYERS = (
         "uncalibrated",
         "sockets",
         "parts",
+        "places",
     },
     {
         "light",
