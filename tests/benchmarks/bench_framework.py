@@ -22,7 +22,8 @@ from ffb.shot import Input
 from ffb.testing.listed import ListedRun
 
 SAMPLES = 16
-ROUNDS = 30
+#: Many and short, so that some are not interrupted on a machine that others use.
+ROUNDS, SHOTS = 200, 200
 
 
 class Gate(NamedTuple):
@@ -107,7 +108,7 @@ def best_us(rounds, shots):
 
 def measure(shots, reducers_of):
     p, shot = plan(shots, reducers_of), Same()
-    repeat = max(1, 2000 // shots)
+    repeat = max(1, SHOTS // shots)
     gate, frames = Gate(2, 12, 0.5), p.block.frames
     arithmetic(1, reducers_of, frames["wf0"], frames["x0"], gate)
     took, closed, own = [], [], []
