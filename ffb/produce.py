@@ -89,7 +89,7 @@ class Producer:
                 return
             self.link.withdraw()
             self._refused = True
-            if self.runs == 0:
+            if self.runs == 0 and not (self._taking and run.ended):
                 raise
             self._refuse(run, e)
             return
@@ -120,7 +120,8 @@ class Producer:
     def _refuse(self, run: Run, error: ConfigError) -> None:
         """Let a run pass that the configuration does not fit, and say so all the while.
 
-        Only the first run may end the service: after it, the next run may well fit again.
+        Only the first run may end the service: after it, the next run may well fit again. One whose
+        shots are shared out may end while we look for shapes, without a shot for us.
         """
         sentence = f"run {run.info.run} is not reduced: {'; '.join(error.problems)}"
         log.error("%s", sentence)

@@ -298,6 +298,14 @@ class Greedy(Source):
         raise AssertionError("nobody listens")
 
 
+def test_a_first_run_that_ended_before_its_shapes_were_known_passes_by(settings, caplog):
+    link, ended = Window(), run_of(inputs={})
+    assert ended.ended
+    assert Producer(settings, Greedy(ended, run_of(*shots(2))), link, "p0").loop() == 2
+    assert [h.kind for h, _ in link.sent] == ["begin_run", "shots", "end_run"]
+    assert "0 shots passed by" in caplog.text
+
+
 def test_shots_taken_before_the_run_begins_are_noted_then_and_once(settings):
     run, link = run_of(*shots(6)), Window()
     producer = Producer(settings, source := Greedy(run), link, "p0")
