@@ -136,7 +136,7 @@ def shmem_case(request):
     serve, tag = request.getfixturevalue("shmem_server"), request.getfixturevalue("tag")
 
     def make():
-        serve(path, "--rate", 100)
+        serve(path, "--rate", 40)
         return ShmemSource(tag, meanings=Meaning)
 
     return xtc2_case(spec, make, slow=False, quiet=True)
