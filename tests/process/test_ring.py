@@ -86,7 +86,11 @@ class Service:
             self.wait_for_shots(k, 40 + max([0, *(s.size for s in self.seen(k)[: self.lives[k]])]))
         (self.folder / "end").touch()
         for process in (*self.producers, self.aggregator):
-            assert process.wait(60) == 0, self.said()
+            try:
+                code = process.wait(120)
+            except subprocess.TimeoutExpired:
+                code = None
+            assert code == 0, self.said()
 
     @property
     def ring(self):
