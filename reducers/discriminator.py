@@ -137,10 +137,11 @@ def find(
         return Found(0, level, level)
     total, squares = 0.0, 0.0
     for k in range(n):
-        x = np.float64(waveform[k]) - level
-        total += x
+        total += np.float64(waveform[k])
+    for k in range(n):
+        x = np.float64(waveform[k]) - total / n
         squares += x * x
-    noise = np.sqrt(max(squares / n - (total / n) ** 2, 0.0))
+    noise = np.sqrt(squares / n)
     sign = c.sign
     if sign == 0.0:
         lo, hi = extremes(waveform)

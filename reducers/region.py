@@ -45,8 +45,9 @@ class Constants(NamedTuple):
 
 
 class State(NamedTuple):
-    """Sums (3,) float64: values, squares, those above; counts (3,) int64: valid, above, saturated.
+    """Sums (3,) float64: values, squares about the mean, those above; counts (3,) int64.
 
+    Counted are valid pixels, those above and those that are saturated.
     ``best`` (columns,) float32 is the largest of every column; ``kept`` (columns,) room for a row.
     """
 
@@ -111,7 +112,11 @@ class region:  # noqa: N801
 
     @staticmethod
     def accumulate(tile: Tile, constants: Constants, state: State) -> None:
-        """Add a row; loops are apart because a mixed one does not vectorise."""
+        """Add a row; loops are apart because a mixed one does not vectorise.
+
+        Spread is about the row's own mean and joined by Chan, Golub and LeVeque (1979): a
+        difference of large squares would give a flat frame a spread.
+        """
         spans = constants.spans
         start, stop, npix = spans[tile.number, 0], spans[tile.number, 1], spans[tile.number, 2]
         if start == stop:
@@ -122,13 +127,17 @@ class region:  # noqa: N801
         nothing = np.float32(np.nan)
         for i in range(values.size):
             kept[i] = values[i] if inside[i] != 0 else nothing
+        npix -= count_nan(kept) - (kept.size - npix) if tile.bad else 0
+        if npix == 0:
+            return
         total, squares, above = 0.0, 0.0, 0.0
         for i in range(kept.size):
             v = np.float64(kept[i])
             total += v if v == v else 0.0
+        mean = total / npix
         for i in range(kept.size):
-            v = np.float64(kept[i])
-            squares += v * v if v == v else 0.0
+            away = np.float64(kept[i]) - mean
+            squares += away * away if away == away else 0.0
         low, high = np.float32(constants.threshold), np.float32(constants.saturation)
         over, saturated = 0, 0
         for i in range(kept.size):
@@ -140,10 +149,14 @@ class region:  # noqa: N801
             saturated += kept[i] >= high
         for i in range(kept.size):
             best[i] = kept[i] if kept[i] > best[i] else best[i]
+        known = state.counts[0]
+        if known > 0:
+            apart = mean - state.sums[0] / known
+            squares += apart * apart * (known * npix / (known + npix))
         state.sums[0] += total
         state.sums[1] += squares
         state.sums[2] += above
-        state.counts[0] += npix - (count_nan(kept) - (kept.size - npix) if tile.bad else 0)
+        state.counts[0] += npix
         state.counts[1] += over
         state.counts[2] += saturated
 
@@ -155,7 +168,7 @@ class region:  # noqa: N801
         for v in state.best:
             largest = max(largest, np.float64(v))
         mean = total / npix if npix else np.nan
-        variance = max(state.sums[1] / npix - mean * mean, 0.0) if npix else np.nan
+        variance = state.sums[1] / npix if npix else np.nan
         return Statistics(
             total,
             mean,

@@ -43,7 +43,7 @@ def _on(segment, inside):
 def frames():
     noise = RNG.normal(20, 30, SHAPE)
     holes = np.where(RNG.random(SHAPE) < 0.2, np.nan, noise)
-    odd = [np.zeros(SHAPE), np.full(SHAPE, np.nan), np.full(SHAPE, 1e6), -np.abs(noise)]
+    odd = [np.zeros(SHAPE), np.full(SHAPE, np.nan), np.full(SHAPE, 54321.7), -np.abs(noise)]
     return [f.astype(np.float32) for f in (noise, holes, *odd)]
 
 
