@@ -31,7 +31,8 @@ class Params(NamedTuple):
     times the spread there. Lit pixels that touch, also at corners, are a peak if there are
     ``min_pixels`` to ``max_pixels`` of them, and their sum above the background around them is at
     least ``snr`` times its spread; that background is of the unlit pixels of the segment within
-    twice ``local_radius`` pixels of the brightest one. ``pixel`` [um] is the step of the radius.
+    twice ``local_radius`` pixels of the brightest one. ``pixel`` [um] is the step of the radius;
+    ``radius`` keeps the search to pixels from one to another number of steps from the beam.
     At most ``capacity`` peaks are listed; a shot is a hit from ``hit`` peaks on. Without ``energy``
     q is NaN.
     """
@@ -47,6 +48,7 @@ class Params(NamedTuple):
     max_pixels: int = 40
     local_radius: int = 3
     pixel: float = 75.0
+    radius: tuple[float, float] | None = None
     capacity: int = 500
     hit: int = 15
 
@@ -246,13 +248,20 @@ class peaks:  # noqa: N801 - named after its module
             raise ValueError("\n".join(problems))
         where, pixels = scattering.pixels_of(params, area)
         steps = np.rint(pixels.radius / (params.pixel * 1e-6))
-        radii = int(steps[area.mask].max()) + 1
+        low, high = params.radius or (0.0, np.inf)
+        searched = area.mask & (steps >= low) & (steps <= high)
+        if not searched.any():
+            raise ValueError(
+                f"radius: no good pixel is {low:g} to {high:g} steps from the beam; they are"
+                f" {steps[area.mask].min():.0f} to {steps[area.mask].max():.0f}"
+            )
+        radii = int(steps[searched].max()) + 1
         if radii >= 2**16:
             raise ValueError(f"pixel: {params.pixel:g} um makes {radii} radii; at most 65535")
         known = where.wavelength is not None
         q = where.q(pixels.two_theta) if known else np.full(area.shape, np.nan)
         return Ground(
-            np.where(area.mask, steps, radii).astype(np.uint16).ravel(),
+            np.where(searched, steps, radii).astype(np.uint16).ravel(),
             q.astype(np.float32).ravel(),
             radii,
             area.shape[1],
@@ -330,6 +339,8 @@ def _problems(params: Params, area: Area) -> Iterator[str]:
         yield f"local_radius: {params.local_radius}; give 1 to 50 pixels"
     if not 0 < params.pixel < np.inf:
         yield f"pixel: {params.pixel:g}; give micrometres"
+    if params.radius and not 0 <= params.radius[0] <= params.radius[1]:
+        yield f"radius: {list(params.radius)}; give the least and the largest, in steps"
     if not 1 <= params.capacity <= 100_000:
         yield f"capacity: {params.capacity}; give 1 to 100000"
     if params.hit < 1:

@@ -106,6 +106,19 @@ def test_more_peaks_than_the_capacity_are_counted_and_flagged():
     np.testing.assert_array_equal(cut["row"], whole["row"][:3])
 
 
+def test_peaks_are_sought_between_two_radii():
+    frame, mask = scene(2)
+    r, c = np.indices(SHAPE)
+    steps = np.rint(np.hypot(r - BEAM[0], c - BEAM[1]))
+    ring = mask & (steps >= 12) & (steps <= 45)
+    inside, hidden = found(frame, mask, SETTINGS._replace(radius=(12, 45))), found(frame, ring)
+    assert 0 < inside["n"] < found(frame, mask)["n"]
+    for name, value in hidden.items():
+        np.testing.assert_array_equal(inside[name], value, name)
+    with pytest.raises(ValueError, match=r"radius: no good pixel is 900 to 950 steps"):
+        peaks.prepare(SETTINGS._replace(radius=(900, 950)), detector(mask))
+
+
 def test_frames_without_anything_have_no_peaks():
     mask = np.ones(SHAPE, bool)
     for level in (0.0, np.nan, 1e6):
@@ -116,11 +129,12 @@ def test_frames_without_anything_have_no_peaks():
 def test_everything_that_cannot_be_meant_is_listed_at_once():
     params = Params(
         adc=np.nan, snr=0.0, min_pixels=9, max_pixels=3, local_radius=0, pixel=0.0, capacity=0,
-        hit=0,
+        hit=0, radius=(9.0, 3.0),
     )  # fmt: skip
     with pytest.raises(ValueError, match="distance: give") as error:
         peaks.prepare(params, detector(np.zeros(SHAPE, bool)))
     names = [line.split(":")[0] for line in str(error.value).splitlines()]
     assert names == [
-        *("distance", "adc", "snr", "min_pixels", "local_radius", "pixel", "capacity", "hit", "adc")
+        *("distance", "adc", "snr", "min_pixels", "local_radius", "pixel", "radius", "capacity"),
+        *("hit", "adc"),
     ]
