@@ -61,6 +61,8 @@ class FrameBlock:
     ``j`` of input ``i`` at ``base[i] + j * stride[i]``; ``frames[name]`` (capacity, *shape) are
     views of it. ``present`` (capacity, inputs) says which frames a shot had, in the order of
     ``names``; the columns of ``present`` for area inputs are set by who reads their segments.
+    ``damage`` (capacity, inputs) are the words with which the DAQ marked the data of an input, of
+    all its segments together; 0 where nothing is known of damage.
     """
 
     def __init__(self, inputs: Mapping[str, Input], capacity: int) -> None:
@@ -82,6 +84,7 @@ class FrameBlock:
             raw = self.buffer[o : o + rows[k] * capacity]
             self.frames[k] = raw.view(v.dtype).reshape(capacity, *v.shape)
         self.present: NDArray[np.bool_] = np.zeros((capacity, len(self.names)), np.bool_)
+        self.damage: NDArray[np.uint16] = np.zeros((capacity, len(self.names)), np.uint16)
         self.timestamp: NDArray[np.uint64] = np.zeros(capacity, np.uint64)
         self.pulse_id: NDArray[np.uint64] = np.zeros(capacity, np.uint64)
         self.codes: NDArray[np.uint16] = np.zeros((capacity, CODE_WORDS), np.uint16)

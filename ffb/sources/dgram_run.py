@@ -17,10 +17,11 @@ from ffb.shot import BeginStep, Field, Idle, Input, Item
 from ffb.source import Constants, RunInfo
 from ffb.sources import walk
 from ffb.sources.agree import TwoSpeeds
-from ffb.sources.dgram_shot import Decoded, InPlace, Moment, Slow, Stream
+from ffb.sources.dgram_shot import Decoded, InPlace, Moment, Read, Stream
 from ffb.sources.fields import CODES, PULSE, Catalogue, wanted
 from ffb.sources.gather import Dgrams, Gather, Wanted
 from ffb.sources.learn import Ahead
+from ffb.sources.slow import Slow
 from ffb.sources.xtc2 import Buffer, Configure, Xtc2Error, timestamp
 from ffb.sources.xtc2_specs import SHOTS, Service
 
@@ -229,7 +230,8 @@ class DgramRun:
                 told = self._begin_step(moment)
                 yield told
             elif moment.service == Service.SLOW_UPDATE:
-                self._slow.update(self._transition(moment, self._catalogue.slow))
+                values = self._transition(moment, self._catalogue.slow)
+                self._slow.update(values, moment.timestamp)
 
     def _info(self, begin: Sequence[Buffer | None]) -> RunInfo:
         """What BeginRun says."""
@@ -332,14 +334,15 @@ class DgramRun:
             return e
         return None
 
-    def _decode(self, dgrams: Dgrams) -> Mapping[Field, Any]:
+    def _decode(self, dgrams: Dgrams) -> Read:
         """Let psana decode a shot."""
         if (flaw := self._flaw(dgrams)) is not None:
             self._note_torn(flaw)
-            return {}
+            return {}, {}
         meaning = self._meaning()
-        views = (None if d is None else d.data for d in dgrams)
-        return meaning.decode(*views, only=self._asked) if meaning is not None else {}
+        views = [None if d is None else d.data for d in dgrams]
+        values = meaning.decode(*views, only=self._asked) if meaning is not None else {}
+        return values, self._catalogue.damage(views)
 
     def _compare(self, moment: Moment) -> None:
         """Read a shot both ways; where they differ, leave the run to psana and say so."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ffb.shot import Field, FrameBlock, Input
 from ffb.sources.gather import Dgrams, Gather
+from ffb.sources.slow import Slow
 from ffb.sources.xtc2 import Xtc2Error
 
 #: Moments of one run from behind its BeginRun, ``None`` when nothing comes; the value it returns
@@ -26,32 +27,6 @@ class Moment(NamedTuple):
     service: int
     timestamp: int
     dgrams: Dgrams
-
-
-class Slow:
-    """The newest EPICS values, which every shot carries until newer ones come."""
-
-    def __init__(self, fields: Mapping[str, Field], inputs: Mapping[str, Input]) -> None:
-        self._fields, self._inputs = dict(fields), dict(inputs)
-        self._frames: dict[str, NDArray[Any]] = {}
-
-    def update(self, values: Mapping[Field, Any]) -> None:
-        """Take the values of a SlowUpdate over; one of another shape takes its input away."""
-        for name, field in self._fields.items():
-            if field in values:
-                declared = self._inputs[name]
-                value = np.asarray(values[field], declared.dtype)
-                if value.shape == declared.shape:
-                    self._frames[name] = value
-                else:
-                    self._frames.pop(name, None)
-
-    def fill(self, block: FrameBlock, row: int) -> None:
-        """Copy what there is into ``row`` of ``block``."""
-        for name, value in self._frames.items():
-            if name in block.frames:
-                block.frames[name][row] = value
-                block.present[row, block.index[name]] = True
 
 
 class InPlace:
@@ -94,12 +69,16 @@ class InPlace:
         return self._gather.segments(self._dgrams, name)
 
 
+#: What psana reads of a shot: values by field, and words of damage by (detector, alg).
+Read = tuple[Mapping[Field, Any], Mapping[tuple[str, str], int]]
+
+
 class Decoded:
     """A shot as psana decodes it: slow, and right where reading in place is not."""
 
     def __init__(
         self,
-        decode: Callable[[Dgrams], Mapping[Field, Any]],
+        decode: Callable[[Dgrams], Read],
         slow: Slow,
         inputs: Mapping[str, tuple[Field, Input]],
         clock: tuple[Field, Field | None] | None,
@@ -107,11 +86,13 @@ class Decoded:
         self._decode, self._slow, self._clock = decode, slow, clock
         self._inputs = dict(inputs)
         self._values: Mapping[Field, Any] = {}
+        self._damage: Mapping[tuple[str, str], int] = {}
         self.timestamp = 0
 
     def show(self, moment: Moment) -> None:
         """Be the shot of ``moment`` from now on."""
-        self.timestamp, self._values = moment.timestamp, self._decode(moment.dgrams)
+        self.timestamp = moment.timestamp
+        self._values, self._damage = self._decode(moment.dgrams)
 
     def frame(self, name: str) -> NDArray[Any] | None:
         """One input in its declared shape, ``None`` if absent or of another shape."""
@@ -139,6 +120,8 @@ class Decoded:
         for i, name in enumerate(block.names):
             value = self.frame(name) if name in self._inputs else None
             block.present[row, i] = value is not None
+            of = self._inputs[name][0][:2] if name in self._inputs else ("", "")
+            block.damage[row, i] = self._damage.get(of, 0)
             if value is not None and name in block.frames:
                 block.frames[name][row] = value
         self._slow.fill(block, row)

@@ -9,7 +9,8 @@ from typing import Any
 from ffb.shot import Field
 from ffb.sources.gather import Segment, Wanted
 from ffb.sources.plain import unknown
-from ffb.sources.xtc2 import ENUM_DICT, STRING, Buffer, Configure, FieldType
+from ffb.sources.slow import AGE
+from ffb.sources.xtc2 import DTYPES, ENUM_DICT, STRING, Buffer, Configure, FieldType
 
 #: Shapes of a segment that the type of a detector tells: (dettype, field) of alg ``raw``.
 KNOWN = {
@@ -93,6 +94,18 @@ class Catalogue:
                     out = {Field(detector, alg, k): v for k, v in values.items()} | out
         return out
 
+    def damage(self, dgrams: Sequence[Buffer | None]) -> dict[tuple[str, str], int]:
+        """Words with which the DAQ marked what is in a shot, by (detector, alg).
+
+        Raises :class:`ffb.sources.xtc2.Xtc2Error`.
+        """
+        out: dict[tuple[str, str], int] = {}
+        for configure, dgram in zip(self.configures, dgrams, strict=True):
+            for block in configure.blocks(dgram) if dgram is not None else ():
+                key = block.names.detector, block.names.alg
+                out[key] = out.get(key, 0) | block.damage
+        return out
+
     def resolve(self, field: Field, shape: tuple[int, ...] | None) -> tuple[Field, Wanted]:
         """Find who writes ``field``; ``dims`` of an array of unknown shape are ``(-1, ...)``.
 
@@ -101,6 +114,8 @@ class Catalogue:
         """
         if field.detector in self.slow and field.name in self.aliases:
             field = field._replace(name=self.aliases[field.name])
+        if field.detector in self.slow and field.alg == AGE:
+            return field, self._age(field)
         parts = self._parts(field)
         if not parts or field.detector in ABOUT_RUN:
             raise LookupError(self._why_not(field))
@@ -128,6 +143,16 @@ class Catalogue:
             raise LookupError(f"{field}: {RAGGED_SENTENCE}")
         dims = self._dims(field, kind, len(parts), parts[0].names.dettype, shape)
         return field, wanted(field, tuple(parts), kind, dims)
+
+    def _age(self, field: Field) -> Wanted:
+        """The age of a slow value, which its updates tell, whatever the value's own type."""
+        algs = [alg for detector, alg in self._segments if detector == field.detector]
+        for alg in algs:
+            if parts := self._parts(field._replace(alg=alg)):
+                return Wanted(
+                    (parts[0],), FieldType(field.name, DTYPES.index("<f8"), 0), "value", ()
+                )
+        raise LookupError(self._why_not(field._replace(alg="raw")))
 
     def _dims(
         self, field: Field, kind: FieldType, n: int, dettype: str, shape: tuple[int, ...] | None

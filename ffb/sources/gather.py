@@ -148,7 +148,8 @@ class Gather:
         self._arrays = (
             block.base, block.stride, block.buffer, block.timestamp.view(np.uint8),
             block.pulse_id.view(np.uint8), block.codes.reshape(-1).view(np.uint8),
-            block.timed, block.present, self._slots, self._offsets, self._tally, self._stack,
+            block.timed, block.present, block.damage, self._slots, self._offsets, self._tally,
+            self._stack,
         )  # fmt: skip
 
     def _prepare(self, names: list[str]) -> None:

@@ -57,6 +57,7 @@ _Int = Any  # an int64 once compiled; an int, or numpy's, with NUMBA_DISABLE_JIT
 _Bytes = NDArray[np.uint8]
 _Ints = NDArray[np.int64]
 _Bools = NDArray[np.bool_]
+_Words = NDArray[np.uint16]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -103,10 +104,10 @@ def _parts(dgram: _Bytes, at: _Int, end: _Int, found: _Ints) -> _Int:
 @_jit
 def _fields(
     dgram: _Bytes, found: _Ints, ops: _Ints, op: _Int, row: _Int, base: _Ints, stride: _Ints,
-    buffer: _Bytes, pulse: _Bytes, codes: _Bytes, timed: _Bools, offsets: _Ints, tally: _Ints,
-    damaged: _Int,
+    buffer: _Bytes, pulse: _Bytes, codes: _Bytes, timed: _Bools, damage: _Words, offsets: _Ints,
+    tally: _Ints, damaged: _Int,
 ) -> _Int:  # fmt: skip
-    """Do the operations of one block; 0, or the error."""
+    """Do the operations of one block, which the DAQ marked with ``damaged``; 0, or the error."""
     inputs = tally.size // 3
     shapes, shapes_end = np.int64(found[0]), np.int64(found[1])
     data, data_end = np.int64(found[2]), np.int64(found[3])
@@ -129,7 +130,8 @@ def _fields(
         if action in (VALUE, AREA):
             i = ops[op, INPUT]
             offsets[slot] = data if fits else MISFIT
-            tally[2 * inputs + i] += damaged
+            damage[row, i] |= np.uint16(damaged)
+            tally[2 * inputs + i] += damaged != 0
             if action == VALUE and fits:
                 _copy(dgram, data, nbytes, buffer, base[i] + row * stride[i] + ops[op, PART])
         elif action == PULSE:
@@ -146,7 +148,7 @@ def _fields(
 @_jit
 def _begin(
     row: _Int, stamp: _Bytes, pulse: _Bytes, codes: _Bytes, timed: _Bools, present: _Bools,
-    offsets: _Ints,
+    damage: _Words, offsets: _Ints,
 ) -> None:  # fmt: skip
     """Make the row that of a shot in which nothing was there."""
     stamp[8 * row : 8 * row + 8] = 0
@@ -154,6 +156,7 @@ def _begin(
     codes[_CODE_BYTES * row : _CODE_BYTES * (row + 1)] = 0
     timed[row] = False
     present[row, :] = False
+    damage[row, :] = 0
     offsets[:] = ABSENT
 
 
@@ -175,7 +178,7 @@ def _finish(row: _Int, present: _Bools, slots: _Ints, offsets: _Ints, tally: _In
 def _walk(
     dgram: _Bytes, lookup: NDArray[np.int32], ops: _Ints, row: _Int, step: _Int, base: _Ints,
     stride: _Ints, buffer: _Bytes, stamp: _Bytes, pulse: _Bytes, codes: _Bytes, timed: _Bools,
-    present: _Bools, slots: _Ints, offsets: _Ints, tally: _Ints, work: _Ints,
+    present: _Bools, damage: _Words, slots: _Ints, offsets: _Ints, tally: _Ints, work: _Ints,
 ) -> _Int:  # fmt: skip
     """Go through ``dgram`` (empty: a stream that missed the shot); 0, or the error.
 
@@ -185,7 +188,7 @@ def _walk(
     if row < 0 or row >= timed.size:
         return BAD_ROW
     if step & FIRST:
-        _begin(row, stamp, pulse, codes, timed, present, offsets)
+        _begin(row, stamp, pulse, codes, timed, present, damage, offsets)
     if dgram.size > 0:
         if dgram.size < HEADER:
             return -1
@@ -221,7 +224,8 @@ def _walk(
                 if error == 0:
                     error = _fields(
                         dgram, work, ops, lookup[block], row, base, stride, buffer, pulse, codes,
-                        timed, offsets, tally, np.int64(dgram[at + 4] + dgram[at + 5] > 0),
+                        timed, damage, offsets, tally,
+                        np.int64(dgram[at + 4]) | np.int64(dgram[at + 5]) << 8,
                     )  # fmt: skip
                 if error != 0:
                     return error
@@ -241,7 +245,8 @@ def compiled() -> Callable[..., int]:
     ints, octets, bools = types.int64[::1], types.uint8[::1], types.boolean[::1]
     arguments = (
         dgram, types.int32[::1], types.int64[:, ::1], types.int64, types.int64, ints, ints,
-        octets, octets, octets, octets, bools, types.boolean[:, ::1], ints, ints, ints, ints,
+        octets, octets, octets, octets, bools, types.boolean[:, ::1], types.uint16[:, ::1],
+        ints, ints, ints, ints,
     )  # fmt: skip
     names = ", ".join(signature(getattr(_walk, "py_func", _walk)).parameters)
     source = f"def walk({names}):\n    return go({names})\n"
