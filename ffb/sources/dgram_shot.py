@@ -107,7 +107,7 @@ class Decoded:
         if self._clock is None:
             return 0, None
         pulse, codes = (None if f is None else self._values.get(f) for f in self._clock)
-        return int(pulse or 0), None if codes is None else np.asarray(codes)
+        return int(pulse or 0) & (1 << 63) - 1, None if codes is None else np.asarray(codes)
 
     def fill(self, block: FrameBlock, row: int) -> None:
         """See :meth:`ffb.shot.Shot.fill`."""

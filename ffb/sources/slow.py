@@ -78,7 +78,8 @@ class Slow:
         self._at = [sum(sizes[:k]) for k in range(len(sizes) + 1)]
         n = len(sizes)
         blank = (np.zeros(self._at[-1], np.uint8), np.zeros(n, np.bool_), np.zeros(n, np.int64))
-        self._updates = deque([_Update(-1, *blank)], maxlen=KEPT)
+        self._none = _Update(-1, *blank)
+        self._updates = deque([self._none], maxlen=KEPT)
         self._block: FrameBlock | None = None
         self._table = np.zeros((n, 5), np.int64)
         self._call = compiled() if fields else None
@@ -116,7 +117,7 @@ class Slow:
         update = self._updates[-1]
         if update.timestamp > stamp:
             older = (u for u in reversed(self._updates) if u.timestamp <= stamp)
-            update = next(older, self._updates[0])
+            update = next(older, self._none)
         _, values, there, brought = update
         now = time_of(stamp)
         self._call(row, now, values, there, brought, self._table, block.buffer, block.present)

@@ -136,6 +136,7 @@ def _fields(
                 _copy(dgram, data, nbytes, buffer, base[i] + row * stride[i] + ops[op, PART])
         elif action == PULSE:
             _copy(dgram, data, min(nbytes, 8), pulse, 8 * row)
+            pulse[8 * row + 7] &= 0x7F  # as psana: the top bit tells who made the pulse
         elif action == CODES:
             _copy(dgram, data, min(nbytes, _CODE_BYTES), codes, _CODE_BYTES * row)
             timed[row] = True
