@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from ffb.command import Args, Command, Parser, log, positive
@@ -76,6 +77,64 @@ def _merge(args: Args) -> int:
     return consolidate.merge_command(args.file)
 
 
+def _pair(text: str) -> tuple[str, str]:
+    """``A=B`` from the command line."""
+    a, eq, b = (part.strip().strip("/") for part in text.partition("="))
+    if not eq or not a or not b:
+        raise argparse.ArgumentTypeError(f"expected A=B, such as gdet=gasdet, not {text!r}")
+    return a, b
+
+
+def _tolerance(text: str) -> float:
+    """A number of 0 or more from the command line."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {text}")
+    return value
+
+
+def _diff_arguments(p: Parser) -> None:
+    p.add_argument("a", metavar="A", help="small data of a run, written by ffb or by others")
+    p.add_argument("b", metavar="B", help="likewise")
+    for name, what in (("rtol", "of the larger magnitude"), ("atol", "in the unit of the data")):
+        said = f"difference that is none, {what} (default: %(default)s)"
+        p.add_argument(f"--{name}", type=_tolerance, default=0.0, metavar="X", help=said)
+    p.add_argument(
+        "--ignore",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="datasets that do not count, such as 'epics/*'; may be repeated",
+    )
+    p.add_argument(
+        "--map",
+        metavar="A=B",
+        type=_pair,
+        action="append",
+        default=[],
+        help="what A calls A, a dataset or a group, B calls B; may be repeated",
+    )
+    p.add_argument(
+        "--common", action="store_true", help="only datasets and shots count that both have"
+    )
+    p.add_argument("--quiet", action="store_true", help="show only the datasets that differ")
+
+
+def _diff(args: Args) -> int:
+    from ffb import diff
+    from ffb.compare import Limits
+    from ffb.problems import ConfigError
+
+    try:
+        for file in (args.a, args.b):
+            _refuse_deadly(file)
+    except OSError as e:
+        raise ConfigError([str(e)]) from e
+    limits = Limits(args.rtol, args.atol)
+    options = diff.Options(limits, args.ignore, dict(args.map), args.common, args.quiet)
+    return diff.diff_command(args.a, args.b, options)
+
+
 def _replay_arguments(p: Parser) -> None:
     p.add_argument("capture", metavar="CAPTURE", help="the recording")
     p.add_argument("--to", metavar="ENDPOINT", required=True, help="ZMQ endpoint of an aggregator")
@@ -120,6 +179,12 @@ COMMANDS: dict[str, Command] = {
         "ffb verify mfxx49820_Run0042.h5 --view scan --commit 1200",
         _verify_arguments,
         _verify,
+    ),
+    "diff": Command(
+        "compare two small-data files shot by shot; 1 if they differ, 2 if they cannot be compared",
+        "ffb diff smalldata/xpplx1234_Run0042.h5 ours/xpplx1234_Run0042.h5 --rtol 1e-6",
+        _diff_arguments,
+        _diff,
     ),
     "recover": Command(
         "bring runs in order whose writer was killed, down to the last commit",

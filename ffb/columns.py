@@ -5,6 +5,7 @@ Exports :class:`FileColumn` and :class:`Ragged`.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,11 @@ class FileColumn:
     def shape(self) -> tuple[int, ...]:
         """Committed rows as of the last refresh, then the shape of one row."""
         return (self._run.committed, *self._row_shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all committed rows in memory."""
+        return prod(self.shape) * self.dtype.itemsize
 
     def __len__(self) -> int:
         return self._run.committed

@@ -84,10 +84,9 @@ def _named(path: Path) -> Iterator[None]:
         if getattr(e, "errno", None) is not None or str(path) in str(e):
             raise  # it says enough
         why = str(e).rpartition("(")[2].rstrip(")")
-        master = path.parent.with_suffix(".h5")
-        hint = (
-            f"; see what 'ffb recover {master}' can restore" if path.parent.suffix == FOLDER else ""
-        )
+        hint = ""
+        if path.parent.suffix == FOLDER:
+            hint = f"; see what 'ffb recover {path.parent.with_suffix('.h5')}' can restore"
         raise OSError(f"{path} cannot be read: HDF5 says {why!r}{hint}") from e
 
 

@@ -1,0 +1,117 @@
+"""The two files of a comparison, each as the datasets it has, whoever wrote it.
+
+Exports :class:`Side`, :class:`Item` and :func:`opened`. Nothing is read here but timestamps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ffb import contents, foreign, reader
+from ffb.columns import FileColumn
+from ffb.parts import open_h5, patiently
+from ffb.schema import LASER, TIMESTAMP, XRAY
+
+#: Flags of unknown light are below 0.
+_LIGHTS = (XRAY.name, LASER.name)
+
+
+class Item(NamedTuple):
+    """A dataset of a file.
+
+    ``table`` is the prefix of the shots it has rows of, ``None`` where it holds something of the
+    whole run. ``data`` is read by slices of rows, lists by ``data.ragged``. ``present`` says of an
+    integer, in a dataset of its own, in which rows it is there; ``flag`` is its name. ``filled``
+    says that missing values may be -99999 or 0.
+    """
+
+    data: Any
+    table: str | None = ""
+    lists: bool = False
+    present: Any = None
+    flag: str = ""
+    filled: bool = False
+    unknown: bool = False
+
+
+class Side:
+    """One of the files compared: ``stamps`` of the rows of each table, and ``items`` by name.
+
+    ``about`` says in a few words what kind of file it is, ``notes`` what is odd about it;
+    ``growing`` whether rows may follow.
+    """
+
+    def __init__(self, path: Path, about: str, handles: contextlib.ExitStack) -> None:
+        self.path, self.about, self.growing = path, about, False
+        self.notes: list[str] = []
+        self.stamps: dict[str, NDArray[np.uint64]] = {}
+        self.items: dict[str, Item] = {}
+        self.close = handles.close
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give datasets, or all those below a group, the names that the other file has."""
+        for old, new in names.items():
+            moved = {
+                n: f"{new}{n[len(old) :]}" for n in self.items if f"{n}/".startswith(f"{old}/")
+            }
+            self.items = {moved.get(n, n): item for n, item in self.items.items()}
+
+
+def opened(path: Path) -> Side:
+    """Open one side; ``OSError`` and ``ValueError`` say what is wrong with it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+    with contextlib.ExitStack() as handles:
+        side = _own(path, handles) if foreign.is_ours(path) else _foreign(path, handles)
+        side.close = handles.pop_all().close
+    return side
+
+
+def _own(path: Path, handles: contextlib.ExitStack) -> Side:
+    run = handles.enter_context(reader.open(path))
+    what = f"{run.info.exp} run {run.info.run}"
+    side = Side(path, f"ffb, {what}, {run.committed:,} committed rows", handles)
+    if not run.complete:
+        side.about, side.growing = f"{side.about}, growing or cut off", True
+    side.stamps[""] = run[TIMESTAMP.name][:]
+    for name in run.columns:
+        if name != TIMESTAMP.name:
+            column = run[name]
+            flag = _flag(run, column)
+            present = run[flag] if flag else None
+            unknown = name in _LIGHTS
+            lists = bool(column.length)
+            side.items[name] = Item(column, "", lists, present, flag, unknown=unknown)
+    if not run.segmented:
+        file = handles.enter_context(patiently(lambda: open_h5(path)))
+        for name, data in foreign.walk(file):
+            if name not in run and not name.startswith(f"{contents.GROUP}/"):
+                side.items[name] = Item(data, None)
+    return side
+
+
+def _flag(run: reader.RunFile, column: FileColumn) -> str:
+    """The column that says in which rows ``column`` is there, where it cannot say so itself."""
+    if column.dtype.kind == "f":
+        return ""
+    flags = (f"{column.name}_valid", f"{column.reducer}/present" if column.reducer else "")
+    return next((f for f in flags if f in run and f != column.name), "")
+
+
+def _foreign(path: Path, handles: contextlib.ExitStack) -> Side:
+    file = handles.enter_context(foreign.ForeignFile(path))
+    parts = f" in {len(file.parts)} parts" if file.parts else ""
+    side = Side(path, f"not written by ffb, {file.committed:,} rows{parts}", handles)
+    side.notes, side.stamps = file.notes, dict(file.tables)
+    for name, table in file.table_of.items():
+        column = file[name]
+        side.items[name] = Item(column, table, column.lists, filled=True)
+    for name, data in file.wholes.items():
+        side.items[name] = Item(data, None)
+    return side
