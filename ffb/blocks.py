@@ -13,8 +13,9 @@ from ffb.columns import Ragged
 from ffb.foreign import MISSING
 from ffb.sides import Item
 
-#: Bytes of a dataset in memory at a time, about; one that is smaller is read at once.
-BLOCK = 32 << 20
+#: Bytes of a dataset in memory at a time, about; one that is smaller is read at once. The arrays
+#: that a comparison makes of them are several times as large, and should stay in the cache.
+BLOCK = 4 << 20
 #: Rows in between that are not wanted are read too, up to so many bytes: seeking costs more.
 GAP = 64 << 10
 
