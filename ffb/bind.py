@@ -20,7 +20,7 @@ from ffb.compile import in_short, uncompiled
 from ffb.config import Config, ConfigError, parameters
 from ffb.fuse import Member, compile_one, plain
 from ffb.reduce import Area, Calibration, Reducer, Tile, TileReducer, located
-from ffb.schema import Column
+from ffb.schema import Column, column_name
 from ffb.shot import Input
 from ffb.source import Run
 from ffb.wiring import FILLED, as_input, in_order, motor_column, no_column, owner_of
@@ -119,13 +119,20 @@ class Binder:
 
     def _known(self, name: str) -> bool:
         known = name in self.config.inputs or name in self.columns
-        return known or owner_of(name) in self.config.reducers
+        return known or owner_of(name, self.config.reducers) != ""
 
     def _bind_inputs(self, wanted: list[str]) -> None:
         fields = {n: f for n, f in self.config.fields.items() if n in wanted}
         shapes = {n: s for n, s in self.config.shapes.items() if n in wanted}
-        self.inputs, missing = self.run.bind(fields, shapes)
+        found, missing = self.run.bind(fields, shapes)
+        self.inputs = {n: self._described(n, i) for n, i in found.items()}
         self.problems += [m if m.startswith("inputs.") else f"inputs: {m}" for m in missing]
+
+    def _described(self, name: str, found: Input) -> Input:
+        """An input with what the configuration says of it, which knows better than the run."""
+        said = self.config.inputs[name]
+        unit = found.unit if said.unit == "1" else said.unit
+        return found._replace(unit=unit, doc=said.doc or found.doc or f"{said.source}, as it came")
 
     def _given(self, where: str, name: str) -> Input | None:
         """What an argument receives; ``None`` where that is not to be had."""
@@ -133,8 +140,8 @@ class Binder:
             return self.inputs[name]
         if name in self.columns:
             return as_input(self.columns[name])
-        if name not in self.config.inputs and owner_of(name) in self.used:
-            self.problems.append(f"{where}: {no_column(name, self.columns)}")
+        if name not in self.config.inputs and (owner := owner_of(name, self.used)):
+            self.problems.append(f"{where}: {no_column(name, owner, self.columns)}")
         return None
 
     def _member(
@@ -360,9 +367,9 @@ def columns_of(
         if len(shape) != len(meta.dims):
             raise TypeError(f"{f} declares axes {meta.dims}, has shape {shape}")
         u = _unit(meta.unit, unit)
-        length = f"{name}/{meta.length}" if meta.length else ""
-        column = Column(f"{name}/{f}", dtype, shape, meta.dims, u, meta.doc, name, length=length)
-        out.append(column)
+        length = column_name(name, meta.length) if meta.length else ""
+        path = column_name(name, f)
+        out.append(Column(path, dtype, shape, meta.dims, u, meta.doc, name, length=length))
     return tuple(out)
 
 

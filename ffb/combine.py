@@ -124,8 +124,7 @@ class Combined:
         value = self._at(c, place)
         if c.name in _LIGHTS:
             return Term(Kind.TRUTH, f"{UNKNOWN} if {value} < 0 else {YES} * {value}")
-        flags = (f"{c.reducer}/present", f"{c.name}_valid")
-        flag = next((self._known[f] for f in flags if f in self._known and f != c.name), None)
+        flag = next((self._known[f] for f in c.flags if f in self._known and f != c.name), None)
         here = f"{self._at(flag)} != 0" if flag else ""
         if c.name == PULSE_ID.name:
             here = f"{value} != 0"

@@ -17,6 +17,7 @@ from ffb.endpoints import Endpoints
 from ffb.problems import ConfigError, Problem, nearest
 from ffb.reduce import Reducer, TileReducer
 from ffb.runs import RunTable
+from ffb.schema import column_name
 from ffb.settings import (
     AggregationConfig,
     BatchConfig,
@@ -252,7 +253,7 @@ def _check_reducers(data: Mapping[str, Any], folder: Path) -> Iterator[Problem]:
     found = {n: _resolved(t, folder) for n, t in tables.items()}
     columns = [c.name for c in wiring.FILLED]
     for name, r in found.items():
-        columns += [f"{name}/{f}" for f in (() if isinstance(r, str) else r.outputs)]
+        columns += [column_name(name, f) for f in (() if isinstance(r, str) else r.outputs)]
     names = _Names(list(inputs) if isinstance(inputs, Mapping) else [], columns)
     for name, table in tables.items():
         for at, text in _check_reducer(table, names, found[name], folder):

@@ -14,14 +14,14 @@ segment they stand. Rows count only up to ``ffb/committed``, however long a colu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ffb.schema import Column, Schema
+from ffb.schema import PULSE_ID, TIMESTAMP, Column, Schema
 
 #: Version of this layout; a reader refuses what is newer than itself.
-LAYOUT = 2
+LAYOUT = 3
 
 #: Suffix of the folder of a run's file segments, in place of the master's.
 FOLDER = ".parts"
@@ -77,6 +77,41 @@ TABLES: dict[str, tuple[np.dtype[np.void] | np.dtype[np.uint8], int]] = {
     STEPS: (STEP_DTYPE, 128),
     LOG: (np.dtype(np.uint8), 16384),
 }
+
+
+#: Types that columns have in a file where they are not their own. Of timestamps psana makes int64,
+#: and what a notebook takes from them or shifts them by is int64, too; their bits are the same.
+_STORED = {TIMESTAMP.name: "<i8"}
+
+#: Names by which analysts look for columns that have other ones here: links, unless columns.
+LINKS = {"timing/pulseId": PULSE_ID.name}
+
+#: Unit and meaning of what is neither column nor axis; all of it is without unit.
+DOCS = {
+    COMMITTED: "rows of the run that are whole and committed",
+    COMPLETE: "1 once the run has ended and nothing follows",
+    SEGMENTS: "JSON: the files that hold the rows, in order",
+    COMMITS: "a line a commit: rows and books after it, when [ns since 1970], where the log tells",
+    LEDGER: "what became of every shot: intervals of shots of one producer, written or lost",
+    PRODUCERS: "processes that took part, by the number in ffb/producer",
+    EPOCHS: "sets of columns and parameters, the row each begins at, where the log tells of it",
+    STEPS: "steps of the scan, the row each begins at, where the log tells its motors",
+    ORDER: "where rows stood in the order of their commits",
+    LOG: "JSON lines, as bytes: details of commits, epochs and steps",
+    "ffb/config": "the configuration with all its layers and overrides, as one TOML text",
+    "ffb/inputs": "JSON: the field of every input",
+    "ffb/reducers": "JSON: version, hash, parameters, inputs and axes of every reducer",
+    "ffb/constants": "JSON: which constants calibrated every detector",
+    "ffb/versions": "JSON: versions of what took part",
+    "ffb/notes": "JSON: what was remarkable, in sentences",
+    "ffb/columns": "JSON: the columns with all that is known of them",
+    "ffb/schema": "the columns as producers send them, msgpack",
+}
+
+
+def stored(column: Column) -> np.dtype[Any]:
+    """Type of a column's values in a file."""
+    return np.dtype(_STORED.get(column.name, column.dtype))
 
 
 def state_bytes(state: str) -> bytes:

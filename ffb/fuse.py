@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ffb.compile import borrowed, build, kernel
 from ffb.places import Places
 from ffb.reduce import Calibration, Reducer, Tile, TileReducer
-from ffb.schema import Column, Schema
+from ffb.schema import Column, Schema, present_of
 from ffb.shot import FrameBlock
 
 ABSENT, RUN, LEAVE = 0, 1, 2
@@ -79,7 +79,7 @@ class Member(NamedTuple):
     def present(self) -> Column:
         """The column that says whether the reducer ran."""
         doc = f"whether {self.name} ran on this shot"
-        return Column(f"{self.name}/present", "|b1", doc=doc, reducer=self.name)
+        return Column(present_of(self.name), "|b1", doc=doc, reducer=self.name)
 
     @property
     def all_columns(self) -> tuple[Column, ...]:
@@ -98,7 +98,7 @@ class _Writer:
         """Write the features of ``result`` to row ``j``; shapes were learnt at the dry run."""
         out = []
         for c, p in self.columns[1:]:
-            value = f"{result}.{c.name.rpartition('/')[2]}"
+            value = f"{result}.{c.feature}"
             if not c.shape:
                 out.append(f"{p.row} = {value}")
                 continue
@@ -135,7 +135,7 @@ class _Taken:
         column = schema.by_name[name]
         self.row, self.here = places.column(column).row, ""
         if column.reducer:
-            present = places.column(schema.by_name[f"{column.reducer}/present"])
+            present = places.column(schema.by_name[present_of(column.reducer)])
             self.here = f" and {present.row} != 0"
 
 

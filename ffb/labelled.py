@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.schema import TIMESTAMP
+from ffb.schema import TIMESTAMP, column_name
 from ffb.shot import EPOCH_1990
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def dataset(run: RunFile, names: Iterable[str], rows: slice) -> xarray.Dataset:
 def _coordinate(run: RunFile, reducer: str, dim: str) -> tuple[NDArray[Any] | None, str]:
     """Values and unit of an axis that a reducer declares, unless a feature of its is the axis."""
     axis = run.reducers.get(reducer, {}).get("coords", {}).get(dim)
-    if axis is None or f"{reducer}/{dim}" in run:
+    if axis is None or column_name(reducer, dim) in run:
         return None, ""
     return np.asarray(axis["values"]), str(axis.get("unit", "1"))
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ffb.accumulate import LIGHTS, N_LIGHTS, Histograms, Ints, Means, Moments, Presence
 from ffb.batch import Batch
-from ffb.schema import CORE, LASER, STEP, TIMESTAMP, XRAY, Column, Schema
+from ffb.schema import CORE, LASER, STEP, TIMESTAMP, VALID, XRAY, Column, Schema, present_of
 from ffb.shot import EPOCH_1990
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
@@ -42,7 +42,7 @@ N_SHOWN = N_LIGHTS - 1
 
 #: How columns of motors begin, and how those end that say where a reducer ran, and where a column
 #: that has no NaN is known.
-MOTOR, PRESENT, VALID = "scan/", "/present", "_valid"
+MOTOR = "scan/"
 
 
 class Live:
@@ -79,7 +79,7 @@ class Live:
         shown = [
             c
             for c in schema.columns
-            if c.name not in core and not _tells_of_another(c.name, names) and c.dtype[1] in "fiub"
+            if c.name not in core and not _tells_of_another(c, names) and c.dtype[1] in "fiub"
         ]
         self.scalars = [c for c in shown if not c.shape]
         arrays = (c for c in shown if 1 <= len(c.shape) <= 2 and min(c.shape) > 0)
@@ -91,6 +91,8 @@ class Live:
         self.histograms = Histograms(n)
         self.means = {c.name: Means(c.shape) for c in self.arrays}
         self.present: dict[str, Presence] = {}
+        reducers = dict.fromkeys(c.reducer for c in schema.columns)
+        self._presences = {r: name for r in reducers if (name := present_of(r)) in names}
         self.light: NDArray[np.int64] = np.zeros(N_LIGHTS, np.int64)
         self.newest = self.newest_read = 0
 
@@ -138,14 +140,13 @@ class Live:
                 self.ratio.add(step, light, values)
         for c in self.arrays:
             self.means[c.name].add(light, self._present(c, columns), columns[c.name], older)
-        for name in columns:
-            if name.endswith(PRESENT):
-                seen = self.present.setdefault(name.removesuffix(PRESENT), Presence(RECENT))
-                seen.add(time_ns // RECENT_NS, columns[name])
+        for reducer, name in self._presences.items():
+            seen = self.present.setdefault(reducer, Presence(RECENT))
+            seen.add(time_ns // RECENT_NS, columns[name])
 
     @staticmethod
     def _present(c: Column, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
-        flags = (columns.get(f) for f in (f"{c.reducer}{PRESENT}", f"{c.name}{VALID}"))
+        flags = (columns.get(f) for f in c.flags)
         flag = next((f for f in flags if f is not None), None)
         return np.ones(len(columns[c.name]), np.bool_) if flag is None else flag.astype(np.bool_)
 
@@ -237,10 +238,10 @@ class Live:
         }
 
 
-def _tells_of_another(name: str, names: Container[str]) -> bool:
+def _tells_of_another(c: Column, names: Container[str]) -> bool:
     """Whether a column only says where others are there."""
-    known = name.endswith(VALID) and name.removesuffix(VALID) in names
-    return known or name.endswith(PRESENT)
+    known = c.name.endswith(VALID) and c.name.removesuffix(VALID) in names
+    return known or c.name == present_of(c.reducer)
 
 
 def light_of(columns: Mapping[str, NDArray[Any]]) -> Ints:

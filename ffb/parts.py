@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.contents import FOLDER, GROUP, LOG, ORDER_DTYPE, TABLES
+from ffb.contents import FOLDER, GROUP, LOG, ORDER_DTYPE, TABLES, stored
 from ffb.schema import Column
 from ffb.source import RunInfo
 
@@ -203,16 +203,17 @@ class Part:
                 continue
             data = self._dataset(name, NOW)
             column = columns.get(name)
-            if column and (data.dtype != column.dtype or data.shape[1:] != column.shape):
+            kinds = (column.dtype, stored(column)) if column else ()
+            if column and (data.dtype not in kinds or data.shape[1:] != column.shape):
                 yield f"has {name} as {data.dtype} {data.shape[1:]}, not as it is listed"
             if column and data.shape[0] < rows:
                 yield f"is cut off: {name} has {data.shape[0]:,} of {rows:,} rows"
             if data.chunks:
-                stored: list[Any] = []
-                data.id.chunk_iter(stored.append)
-                ends += [chunk.byte_offset + chunk.size for chunk in stored]
+                lying: list[Any] = []
+                data.id.chunk_iter(lying.append)
+                ends += [chunk.byte_offset + chunk.size for chunk in lying]
                 if column and self.path.parent.suffix == FOLDER:
-                    found = [chunk.chunk_offset[0] for chunk in stored]
+                    found = [chunk.chunk_offset[0] for chunk in lying]
                     yield from self._holes(name, data.chunks[0], found, rows)
         # Of a file that is marked as being written HDF5 reads zeros where its end is missing.
         if (size := self.path.stat().st_size) < max(ends):

@@ -22,7 +22,7 @@ from ffb.config import Config, ConfigError
 from ffb.fuse import Member
 from ffb.guard import Guard
 from ffb.light import Stamp
-from ffb.schema import CORE, KEPT, Column, Schema
+from ffb.schema import CORE, KEPT, PULSE_KNOWN, VALID, Column, Schema
 from ffb.shot import BeginStep, FrameBlock, Shot
 from ffb.sink import Provenance
 from ffb.source import Run
@@ -105,7 +105,7 @@ class Plan:
         return tuple(out)
 
     def _own_columns(self) -> list[Column]:
-        """Columns of motors and of recorded inputs."""
+        """Columns of motors and of recorded inputs, and whether the pulse id is known."""
         out = [motor_column(m) for m in self.motors.values()]
         for n in self.recorded:
             i = self._bound.inputs[n]
@@ -113,8 +113,8 @@ class Plan:
             dtype = np.dtype(i.dtype).newbyteorder("<").str
             out.append(Column(n, dtype, i.shape, dims[: len(i.shape)], i.unit, i.doc))
             if np.dtype(dtype).kind != "f":
-                out.append(Column(f"{n}_valid", "|b1", doc=f"whether the shot had {n}"))
-        return out
+                out.append(Column(f"{n}{VALID}", "|b1", doc=f"whether the shot had {n}"))
+        return [PULSE_KNOWN, *out]
 
     def take(self, shot: Shot, read: int) -> bool:
         """Fill in a shot and reduce it; true when the batch is full."""
@@ -172,6 +172,7 @@ class Plan:
             return None
         self._fill_steps()
         self._stamp.rows(n, batch.buffer)
+        np.not_equal(self.block.pulse_id[:n], 0, out=self._column(batch, PULSE_KNOWN.name)[:n])
         for name in self.recorded:
             self._record(name, batch, n)
         self.shots.run(n, batch)
@@ -190,8 +191,8 @@ class Plan:
         column[:n] = self.block.frames[name][:n]
         if not here.all():
             column[:n][~here] = self.schema.by_name[name].missing
-        if f"{name}_valid" in self._places:
-            self._column(batch, f"{name}_valid")[:n] = here
+        if f"{name}{VALID}" in self._places:
+            self._column(batch, f"{name}{VALID}")[:n] = here
 
     @property
     def constants(self) -> dict[str, dict[str, str]]:
@@ -213,6 +214,7 @@ class Plan:
         """Where the numbers of this run come from."""
         return replace(
             origin(self.config),
+            inputs={n: str(self.config.inputs[n].source) for n in self._bound.inputs},
             reducers={m.name: self._origin(m) for m in self._bound.members}
             | self.combined.origins(),
             constants=self.constants,

@@ -18,17 +18,15 @@ from numpy.typing import NDArray
 from ffb.live import (
     MOTOR,
     N_SHOWN,
-    PRESENT,
     RECENT,
     RECENT_NS,
     STEPS,
     STRIP_BINS,
     STRIP_NS,
-    VALID,
 )
 from ffb.reader import RunFile
 from ffb.refill import in_order
-from ffb.schema import Column
+from ffb.schema import Column, present_of
 from ffb.shot import EPOCH_1990
 
 #: A float may differ by this part of itself where it is sent in 8 or in 4 bytes, and besides by
@@ -94,8 +92,7 @@ class Rows:
 
     def present(self, column: Column) -> NDArray[np.bool_]:
         """Where the reducer of ``column`` ran, or where the column is known."""
-        flags = (f"{column.reducer}{PRESENT}", f"{column.name}{VALID}")
-        flag = next((f for f in flags if f in self._run), None)
+        flag = next((f for f in column.flags if f in self._run), None)
         return self.column(flag) != 0 if flag else np.ones(self.index.size, np.bool_)
 
     def scalar(self, column: Column) -> Floats:
@@ -286,6 +283,6 @@ def presence(rows: Rows, reducers: Sequence[str]) -> Iterator[Part]:
     seconds = rows.time_ns // RECENT_NS
     recent = seconds > seconds.max(initial=0) - RECENT
     for name in reducers:
-        there = rows.column(f"{name}{PRESENT}") != 0
+        there = rows.column(present_of(name)) != 0
         want = [there.sum(), there.size, there[recent].sum(), recent.sum()]
         yield Part("presence", name, f"present:{name}", None, np.array(want, np.int64))

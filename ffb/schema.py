@@ -16,6 +16,23 @@ import numpy as np
 ALIGN = 64
 
 
+#: Behind the name of a column: the one that says in which rows it holds.
+VALID = "_valid"
+
+
+def column_name(reducer: str, feature: str) -> str:
+    """Name of a reducer's column: ``spot/sum``, and ``jungfrau/ROI_0_sum`` of ``jungfrau/ROI_0``.
+
+    A reducer with a slash in its name stands beside others under its detector, as analysts know it.
+    """
+    return f"{reducer}{'_' if '/' in reducer else '/'}{feature}"
+
+
+def present_of(reducer: str) -> str:
+    """Name of the column that says on which shots a reducer ran."""
+    return column_name(reducer, "present")
+
+
 class Column(NamedTuple):
     """A feature over many shots.
 
@@ -44,6 +61,16 @@ class Column(NamedTuple):
         return prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @property
+    def feature(self) -> str:
+        """Name within its reducer; the whole name of what none made."""
+        return self.name[len(self.reducer) + 1 :] if self.reducer else self.name
+
+    @property
+    def flags(self) -> tuple[str, str]:
+        """Names of columns that, where there is one, say in which rows this one holds."""
+        return present_of(self.reducer), f"{self.name}{VALID}"
+
+    @property
     def missing(self) -> Any:
         """Value of an absent row: NaN for floats, otherwise zero beside its ``present`` column."""
         return np.nan if np.dtype(self.dtype).kind == "f" else np.zeros((), self.dtype)[()]
@@ -51,6 +78,7 @@ class Column(NamedTuple):
 
 TIMESTAMP = Column("timestamp", "<u8", doc="psana's 64-bit stamp, the key of the shot")
 PULSE_ID = Column("pulse_id", "<u8", doc="the accelerator's pulse counter, 0 if unknown")
+PULSE_KNOWN = Column(f"pulse_id{VALID}", "|b1", doc="whether the pulse id is known")
 STEP = Column("step", "<i4", doc="index of the step within the run, -1 before the first")
 XRAY = Column("lightStatus/xray", "<i1", doc="1 x-rays on, 0 off, -1 unknown, from event codes")
 LASER = Column("lightStatus/laser", "<i1", doc="1 laser on, 0 off, -1 unknown, from event codes")

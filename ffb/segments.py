@@ -224,7 +224,8 @@ class Segments:
                 pieces.append(np.array(whole[(slice(None), *rest)]))
                 continue
             try:
-                pieces.append(part.read(shown.source, own, rest, self.committed))
+                found = part.read(shown.source, own, rest, self.committed)
+                pieces.append(found.view(shown.column.dtype))
             except BrokenFileError as e:
                 end = part.first + part.rows if part.rows >= 0 else self.committed
                 raise self._gone(e, f"rows {part.first:,} to {end - 1:,}") from e

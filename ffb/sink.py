@@ -13,7 +13,10 @@ from ffb.source import RunInfo
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the numbers of a run come from; every value is text or plain JSON data."""
+    """Where the numbers of a run come from; every value is text or plain JSON data.
+
+    ``inputs`` tells of every input by its name the field it is, ``detector.alg.field``.
+    """
 
     config: str = ""
     reducers: Mapping[str, Any] = field(default_factory=dict)
@@ -22,6 +25,7 @@ class Provenance:
     host: str = ""
     command: str = ""
     notes: tuple[str, ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 class Entry(NamedTuple):

@@ -285,14 +285,15 @@ def _numbers(what: str, got: dict[str, Any]) -> dict[str, float]:
 
 
 def _provenance(raw: Any) -> Provenance:
-    text, table = dict.fromkeys(("config", "host", "command"), str), dict
+    text = dict.fromkeys(("config", "host", "command"), str)
+    tables = dict.fromkeys(("inputs", "reducers", "constants", "versions"), dict)
+    older: dict[str, Any] = {"inputs": {}}  # what recordings made before it lack
     got = _exactly(
-        "begin_run",
-        raw,
-        {**text, "reducers": table, "constants": table, "versions": table, "notes": list},
+        "begin_run", {**older, **typed("begin_run", raw, dict)}, {**text, **tables, "notes": list}
     )
-    if not all(type(v) is str for v in (*got["versions"].values(), *got["notes"])):
-        raise WireError("begin_run: versions and notes must be text")
+    texts = (*got["inputs"].values(), *got["versions"].values(), *got["notes"])
+    if not all(type(v) is str for v in texts):
+        raise WireError("begin_run: inputs, versions and notes must be text")
     return Provenance(**{**got, "notes": tuple(got["notes"])})
 
 

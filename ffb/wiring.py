@@ -10,16 +10,17 @@ from collections.abc import Collection, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 from ffb.problems import nearest
-from ffb.schema import KEPT, LASER, PULSE_ID, STEP, TIMESTAMP, XRAY, Column
+from ffb.schema import KEPT, LASER, PULSE_ID, STEP, TIMESTAMP, XRAY, Column, column_name
 from ffb.shot import Input
 
 #: Columns of ffb's own that are filled when whole-shot reducers run.
 FILLED = (TIMESTAMP, PULSE_ID, STEP, XRAY, LASER, KEPT)
 
 
-def owner_of(column: str) -> str:
-    """Name of the reducer whose feature a column would be."""
-    return column.rpartition("/")[0]
+def owner_of(column: str, reducers: Iterable[str]) -> str:
+    """The one of ``reducers`` whose feature a column is by its name; ``""`` if there is none."""
+    mine = (r for r in reducers if column.startswith(column_name(r, "")))
+    return max(mine, key=len, default="")
 
 
 def as_input(column: Column) -> Input:
@@ -40,7 +41,7 @@ def in_order(
     ``arguments`` are those of each reducer; what is among ``inputs`` needs no reducer.
     """
     needs = {
-        name: {owner_of(a) for a in taken.values() if a not in inputs} & arguments.keys()
+        name: {owner_of(a, arguments) for a in taken.values() if a not in inputs} - {""}
         for name, taken in arguments.items()
     }
     try:
@@ -50,8 +51,7 @@ def in_order(
         return list(arguments), f"take each other's features, so that none can be first: {circle}"
 
 
-def no_column(name: str, known: Iterable[str]) -> str:
-    """Say that a reducer that was asked for a feature has none of that name."""
-    owner = owner_of(name)
-    mine = [k for k in known if owner_of(k) == owner]
+def no_column(name: str, owner: str, known: Iterable[str]) -> str:
+    """Say that a reducer, the ``owner``, was asked for a feature and has none of that name."""
+    mine = [k for k in known if owner_of(k, [owner])]
     return f"{owner} has no feature {name!r} with its parameters; {nearest(name, mine)}"

@@ -32,6 +32,7 @@ from ffb.schema import EPOCH, STEP, TIMESTAMP, Column, Schema
 from ffb.sink import Provenance
 from ffb.source import RunInfo
 from ffb.writers import layout
+from ffb.writers.describe import document
 from ffb.writers.gather import Files, Form, Joined, Piece, Tally
 from ffb.writers.journal import read, sync_folder
 from ffb.writers.lease import Lease
@@ -191,7 +192,7 @@ class _Merge:
             import hdf5plugin  # noqa: F401 - HDF5 reads compressed columns from now on
         shown = contents.union(schemas)
         self.schema = Schema(tuple(s.column for s in shown.values()))
-        stamps = self._joined(shown[TIMESTAMP.name], None).all()
+        stamps = self._joined(shown[TIMESTAMP.name], None).all().view(TIMESTAMP.dtype)
         order = None
         if np.any(stamps[1:] < stamps[:-1]):
             order = np.argsort(stamps, kind="stable")
@@ -209,7 +210,7 @@ class _Merge:
             if p.epoch in shown.epochs
         ]
         c = shown.column
-        form = Form(np.dtype(c.dtype), c.missing, c.shape, c.codec)
+        form = Form(contents.stored(c), c.missing, c.shape, c.codec)
         return Joined(self.files, form, pieces, self.rows, order)
 
     def _table(self, name: str) -> Joined:
@@ -256,6 +257,7 @@ class _Merge:
                     file[name][...] = lines
                 else:
                     file.create_dataset(name, data=lines)
+            document(file)
             layout.set_counter(file[COMMITTED], self.rows)
             layout.set_counter(file[COMPLETE], 1)
         with self.temporary.open("rb") as written:
@@ -300,11 +302,11 @@ class _Merge:
 
     def _provenance(self) -> Provenance:
         group = self.master[GROUP]
-        names = ("config", "reducers", "constants", "versions", "notes")
-        config, *facts = (str(group[k].asstr()[()]) for k in names)
-        reducers, constants, versions, notes = map(json.loads, facts)
-        host, command = (str(group.attrs[k]) for k in ("host", "command"))
-        return Provenance(config, reducers, constants, versions, host, command, tuple(notes))
+        names = ("inputs", "reducers", "constants", "versions", "notes")
+        facts = {k: json.loads(group[k].asstr()[()]) for k in names if k in group}
+        facts |= {k: str(group.attrs[k]) for k in ("host", "command")}
+        config = str(group["config"].asstr()[()])
+        return Provenance(config, **{**facts, "notes": tuple(facts["notes"])})
 
 
 def _columns(text: str) -> tuple[Column, ...]:

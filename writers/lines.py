@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ffb import contents
 from ffb.schema import STEP, Schema
 from ffb.sink import Counts, Provenance
+from ffb.writers.describe import to_json
 from ffb.writers.growing import Rows
-from ffb.writers.layout import to_json
 
 
 class _Said(NamedTuple):

@@ -17,11 +17,12 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
-from ffb.contents import COMMITTED, COMPLETE, FOLDER, SEGMENT_KEYS, SEGMENTS, TABLES, union
+from ffb.contents import COMMITTED, COMPLETE, FOLDER, SEGMENT_KEYS, SEGMENTS, TABLES, stored, union
 from ffb.schema import Schema
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
 from ffb.writers import layout
+from ffb.writers.describe import describe, set_end
 from ffb.writers.journal import sync_folder
 
 _ENDLESS = h5s.UNLIMITED
@@ -69,9 +70,8 @@ def write_master(
     part.unlink(missing_ok=True)
     try:
         with h5py.File(part, "x", libver=layout.FORMAT, locking=False) as file:
-            _fill(file, path, info, segments, provenance, tables or {})
-            layout.create_counter(file, COMPLETE, int(complete))
-            layout.set_end(file, counts)
+            _fill(file, path, info, segments, provenance, tables or {}, complete)
+            set_end(file, counts)
         with part.open("rb") as written:
             os.fsync(written)
         os.replace(part, path)
@@ -88,6 +88,7 @@ def _fill(
     segments: Sequence[tuple[SegmentFile, Schema]],
     provenance: Provenance,
     tables: Mapping[str, int],
+    complete: bool,
 ) -> None:
     listed = [s for s, _ in segments]
     shown = union({s.epoch: schema for s, schema in segments})
@@ -97,7 +98,7 @@ def _fill(
         pieces = [_Piece(folder + s.file, source.source, s.first, s.rows) for s in listed]
         mine = [p for p, s in zip(pieces, listed, strict=True) if s.epoch in source.epochs]
         c = source.column
-        _virtual(file, name, np.dtype(c.dtype), c.shape, mine, rows, c.missing)
+        _virtual(file, name, stored(c), c.shape, mine, rows, c.missing)
     for name, (dtype, _) in TABLES.items():
         lines = [_Piece(folder + s.file, name, *span) for s, span in _spans(listed, name, tables)]
         end = max((p.first + max(0, p.rows) for p in lines), default=0)
@@ -107,9 +108,10 @@ def _fill(
     else:
         layout.create_counter(file, COMMITTED, rows)
     schema = Schema(tuple(s.column for s in shown.values()))
-    layout.describe(file, info, schema, provenance)
     listing = [dict(zip(SEGMENT_KEYS, s, strict=True)) for s in listed]
     file.create_dataset(SEGMENTS, data=json.dumps(listing), dtype=h5py.string_dtype())
+    layout.create_counter(file, COMPLETE, int(complete))
+    describe(file, info, schema, provenance)
 
 
 def _spans(

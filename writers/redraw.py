@@ -116,7 +116,8 @@ def _books(file: h5py.File, commits: int, before: int) -> dict[str, Any]:
 
 
 def _provenance(group: h5py.Group) -> dict[str, Any]:
-    texts = {k: json.loads(group[k].asstr()[()]) for k in ("reducers", "constants", "versions")}
+    names = ("inputs", "reducers", "constants", "versions")
+    texts = {k: json.loads(group[k].asstr()[()]) for k in names if k in group}
     about = {k: str(group.attrs[k]) for k in ("host", "command")}
     notes = json.loads(group["notes"].asstr()[()])
     return texts | about | {"config": str(group["config"].asstr()[()]), "notes": notes}

@@ -126,8 +126,7 @@ def _column(field: Field) -> Field:
 
 def _flag(batch: Batch, name: str) -> NDArray[Any] | None:
     """Find the column that says whether ``name`` was present, ``None`` if there is none."""
-    reducer = batch.schema.by_name[name].reducer
-    for flag in (f"{reducer}/present", f"{name}_valid"):
+    for flag in batch.schema.by_name[name].flags:
         if flag in batch.columns and flag != name:
             return batch.columns[flag]
     return None

@@ -21,7 +21,7 @@ from ffb.bind import columns_of
 from ffb.fuse import RUN, Member
 from ffb.guard import Guard
 from ffb.reduce import Area, Reducer, Tile, TileReducer
-from ffb.schema import Column, Schema
+from ffb.schema import Column, Schema, column_name, present_of
 from ffb.shot import FrameBlock, Input
 from ffb.stages import AreaPass, ShotStage
 from ffb.uncalibrated import Uncalibrated
@@ -110,7 +110,7 @@ def _compare(
     for k, row in enumerate(expected):
         for feature, value in row.items():
             text = f"{name}: {feature} of shot {k}, compiled against plain Python"
-            got = whole[k][f"{name}/{feature}"]
+            got = whole[k][column_name(name, feature)]
             np.testing.assert_allclose(got, value, rtol=rtol, atol=1e-9, err_msg=text)
     again = reduce(shots, [])
     backwards = reduce(shots[::-1], [])[::-1]
@@ -129,7 +129,7 @@ def _compare(
         for k in shots:
             unused = whole[k][c.name][max(int(whole[k][c.length]), 0) :]
             assert _missing(unused), f"{c.name} of shot {k}: {unused} after its last entry"
-    assert whole[0][f"{name}/present"]
+    assert whole[0][present_of(name)]
 
 
 def _missing(value: Any) -> bool:

@@ -62,7 +62,7 @@ def follow(path, rows, check, process):
 def compare(f, n, expected):
     """Row for row: the file's first ``n`` rows are those of the reference, by timestamp."""
     stamps = f["timestamp"][:n]
-    at = np.searchsorted(expected["timestamp"], stamps)
+    at = np.searchsorted(expected["timestamp"].astype(np.int64), stamps)
     assert (np.diff(stamps.astype(np.int64)) > 0).all()
     for name, truth in expected.items():
         got, want = f[name][:n], truth[at]
