@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from ffb.account import Account
 from ffb.epochs import Parameters
 from ffb.ledger import Ledger
 from ffb.runstate import Run, Timing
@@ -146,6 +147,23 @@ class Aggregator:
         if self.fault != before:
             log.warning("commits %s", f"held up: {self.fault}" if self.fault else "go on")
         return [Committed(*name, seq) for name, seq in self._arrivals.moved().items()]
+
+    @property
+    def through(self) -> set[str]:
+        """Producers for which no open run waits any more."""
+        return {name for run in self._runs.values() for name in run.through}
+
+    def give_up(self, producer: str) -> None:
+        """Let no open run wait for a producer that is dead; its end_run may come all the same."""
+        for run in self._runs.values():
+            run.give_up(producer)
+
+    def books_of(self, producer: str) -> dict[RunInfo, tuple[Name, Account]]:
+        """By open run, the newest process of a producer, and its account there.
+
+        Of one that never came it is process 0, with an empty account.
+        """
+        return {info: run.books_of(producer) for info, run in self._runs.items()}
 
     def end(self, reason: str) -> None:
         """Let every open run end at the next tick, whoever may still be in it."""

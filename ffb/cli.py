@@ -139,7 +139,28 @@ def _run_arguments(p: Parser) -> None:
 
 
 def _reduce_arguments(p: Parser) -> None:
-    _file(p)
+    p.add_argument("file", metavar="FILE", nargs="?", help="the experiment's TOML file")
+    _overrides(p)
+    again = p.add_argument_group(
+        "from files", "make the file of a run afterwards; in parallel: mpirun -n 4 ffb reduce ..."
+    )
+    again.add_argument(
+        "--files", metavar=("EXP", "RUN"), nargs=2, help="the run to read from its xtc2 files"
+    )
+    again.add_argument(
+        "--config",
+        metavar="FILE",
+        default="",
+        help="the experiment's TOML file (default: its hutch's)",
+    )
+    again.add_argument(
+        "--dir",
+        default="",
+        help="folder with the xtc2 files (default: looked for where the facility keeps them)",
+    )
+    again.add_argument(
+        "-o", "--out", metavar="DIR", default="", help="folder of the file (default: the TOML's)"
+    )
     p.add_argument("--producer", metavar="NAME", default="", help="name in logs and books")
     p.add_argument(
         "--index", type=int, default=0, metavar="K", help="which of N producers this is, from 0"
@@ -149,6 +170,13 @@ def _reduce_arguments(p: Parser) -> None:
 
 
 def _reduce(args: Args) -> int:
+    from ffb.config import ConfigError
+
+    if args.files:
+        return _reduce_files(args)
+    if not args.file or args.config or args.dir or args.out:
+        wrong = "reduce needs FILE, or --files EXP RUN; the latter takes --config, --dir and -o"
+        raise ConfigError([wrong])
     from ffb import processes
 
     name = args.producer or f"p{args.index}"
@@ -157,6 +185,22 @@ def _reduce(args: Args) -> int:
     config = _load(args)
     log(args, "info", exp=config.exp, producer=name)
     return processes.reduce(config, producer=name, index=args.index, of=args.of, once=args.once)
+
+
+def _reduce_files(args: Args) -> int:
+    from ffb import afterwards
+    from ffb.config import ConfigError
+    from ffb.ranks import rank_of
+
+    exp, run = args.files
+    if not run.isdecimal():
+        raise ConfigError([f"--files EXP RUN: a run is a number, not {run!r}"])
+    if args.file and args.config:
+        raise ConfigError(["one file of the experiment is enough: leave out --config"])
+    rank, file = rank_of(os.environ), args.config or args.file or ""
+    config = afterwards.configuration(exp, int(run), file, args.overrides, args.dir, args.out)
+    log(args, exp=exp, run=run, rank=rank.number)
+    return afterwards.make(config, rank, lambda line: print(line, flush=True))
 
 
 def _aggregate_arguments(p: Parser) -> None:

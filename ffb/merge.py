@@ -67,12 +67,14 @@ class Merge:
     At first, for as long as the horizon, rows wait until ``expect`` producers have joined. At most
     ``most`` rows wait; the oldest go on when there are more. ``rows`` wait, ``fresh`` ones came
     since the last release. Late rows, those that came after newer ones had been released, are
-    released at once; ``front`` knows how far the stream has come.
+    released at once; ``front`` knows how far the stream has come. ``absent`` are those that are
+    expected and will not come.
     """
 
     def __init__(self, horizon_ns: int, expect: int = 1, most: int = 1 << 20) -> None:
         self.horizon_ns, self.expect, self.most = horizon_ns, expect, most
         self.rows = self.fresh = 0
+        self.absent: set[str] = set()
         self.front = Front()
         self._positions = Positions(horizon_ns)
         self._pending: list[_Pending] = []
@@ -165,7 +167,7 @@ class Merge:
         """Oldest position of the producers at work: no older row is to be expected."""
         at = self._positions.at
         young = now - self._opened < self.horizon_ns
-        if young and len({name for name, _ in at}) < self.expect:
+        if young and len({name for name, _ in at} | self.absent) < self.expect:
             return 0
         return min((at[k] for k in self._positions.working(now)), default=END)
 

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ffb.account import Account
 from ffb.batch import Batch
 from ffb.epochs import Epochs, Parameters
 from ffb.ledger import Ledger
-from ffb.merge import Merge
+from ffb.merge import END, Merge
 from ffb.schema import LATE, PULSE_ID, STEP, TIMESTAMP
 from ffb.shot import BeginStep
 from ffb.sink import Counts, Sink
@@ -146,6 +147,21 @@ class Run:
         for old in self.missing:
             if old[0] == name[0] and old[1] < name[1]:
                 self._leave(old)
+
+    @property
+    def through(self) -> set[str]:
+        """Producers that are not waited for: they have ended their part, or are elsewhere."""
+        return {name for name, _ in self.over} | self._elsewhere
+
+    def give_up(self, producer: str) -> None:
+        """Wait no longer for a producer that is dead."""
+        self.gone_on((producer, END))
+        self.merge.absent.add(producer)
+
+    def books_of(self, producer: str) -> tuple[Name, Account]:
+        """Newest process of a producer, and its account; process 0 and an empty one for none."""
+        newest = max((name for name in self.joined if name[0] == producer), default=(producer, 0))
+        return newest, self.ledger.accounts.get(newest, Account(-1))
 
     def work(self) -> None:
         """Do what is to be done, in order; raises ``OSError`` when something cannot be done yet."""

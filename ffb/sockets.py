@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -73,6 +74,19 @@ class End:
         self._context.destroy(_LINGER_MS)
         if self._claim is not None:
             self._claim.close()
+
+
+def make_keys(public: Path, secret: Path) -> tuple[Path, Path]:
+    """Make a CURVE key, its two halves in files for their owner alone; gives their paths."""
+    halves = [k.decode() for k in zmq.curve_keypair()]
+    for path, said in ((public, halves[:1]), (secret, halves)):
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.writelines(
+                f'{name}-key = "{key}"\n'
+                for name, key in zip(("public", "secret"), said, strict=False)
+            )
+    return public, secret
 
 
 def ms(seconds: float) -> int:

@@ -106,6 +106,12 @@ class Hub(End):
             self._owed.add(name)
             self._pay(name)
 
+    def here(self, producer: str) -> bool | None:
+        """Whether the connection of ``producer`` stands; ``None`` when it never was there."""
+        if producer not in self._current:
+            return None
+        return self._tell((producer, self._current[producer])) != "gone"
+
     @property
     def held(self) -> bool:
         """Whether the disk holds up commits; producers are told when that changes."""

@@ -55,6 +55,9 @@ class FilesSource:
     #: The shots are on disk: they can wait.
     live = False
 
+    #: Is told the timestamp of every shot that is read, whose ever it is; set it before the runs.
+    on_shot: Callable[[int], None] | None = None
+
     def __init__(
         self,
         paths: Sequence[str | Path] = (),
@@ -89,6 +92,11 @@ class FilesSource:
             if paths:
                 yield from self._read(paths, partial(self._is_old, number))
 
+    @property
+    def progress(self) -> float:
+        """How much of the files of the run was read, from 0 to 1."""
+        return self._merge.progress if self._merge is not None else 0.0
+
     def stop(self) -> None:
         """End the run at the next shot and come to no other."""
         self._stop.set()
@@ -103,7 +111,8 @@ class FilesSource:
     def _read(self, paths: list[Path], superseded: Callable[[], bool]) -> Iterator[FileRun]:
         streams = [Stream(p) for p in paths]
         self._merge = Merge(streams, self.growing, self.grace, superseded)
-        reader = Reader(self._merge, self._stop, self._mine if self._shared else None)
+        mine = self._mine if self._shared else None
+        reader = Reader(self._merge, self._stop, mine, self.on_shot)
         runs = 0
         while begin := reader.begin():
             runs += 1
@@ -216,13 +225,19 @@ class FileRun(DgramRun):
 class Reader:
     """Reads run after run from merged streams.
 
-    ``mine`` tells by its timestamp whether a shot is wanted, ``None`` if all are. Of the others
-    nothing is read once :meth:`share` was called: what a run learns from its first shots has to
-    be the same for every producer.
+    ``mine`` tells by its timestamp whether a shot is wanted, ``None`` if all are; ``on_shot`` is
+    told of every one. Of the others nothing is read once :meth:`share` was called: what a run
+    learns from its first shots has to be the same for every producer.
     """
 
-    def __init__(self, merge: Merge, stop: Stop, mine: Callable[[int], bool] | None) -> None:
-        self.merge, self.mine, self._stop = merge, mine, stop
+    def __init__(
+        self,
+        merge: Merge,
+        stop: Stop,
+        mine: Callable[[int], bool] | None,
+        on_shot: Callable[[int], None] | None = None,
+    ) -> None:
+        self.merge, self.mine, self._stop, self._on_shot = merge, mine, stop, on_shot
 
     def share(self) -> None:
         """Read no more than the headers of other producers' shots until the next run."""
@@ -261,6 +276,8 @@ class Reader:
             if kind in (Service.CONFIGURE, Service.BEGIN_RUN):
                 self.merge.put_back()
                 return "no EndRun: another run began"
+            if self._on_shot is not None and kind == Service.L1_ACCEPT:
+                self._on_shot(stamp)
             # of a shot with another producer there may be no more than headers
             if kind != Service.L1_ACCEPT or self._whole(stamp):
                 yield Moment(kind, stamp, dgrams)

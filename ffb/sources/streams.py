@@ -79,6 +79,12 @@ class Stream:
         return self.path.name.endswith(IN_PROGRESS) and not self.path.exists()
 
     @property
+    def progress(self) -> tuple[int, int]:
+        """Bytes of the file that were read or passed over, and bytes that it has."""
+        size = os.fstat(self._fd).st_size if self._fd >= 0 else self._offset
+        return min(self._offset, size), size
+
+    @property
     def left(self) -> int:
         """Bytes read that do not make a datagram yet."""
         return self._high - self._low
@@ -231,6 +237,12 @@ class Merge:
             if kind == Service.ENABLE:
                 self._find_turn(k, heads[k])
         return [heads[k] if k in self._given else None for k in range(len(self.streams))]
+
+    @property
+    def progress(self) -> float:
+        """How much of the files at hand was read, from 0 to 1."""
+        read, size = map(sum, zip(*(self.streams[k].progress for k in self._wanted), strict=True))
+        return read / size if size else 0.0
 
     @property
     def why(self) -> str:

@@ -38,6 +38,8 @@ LAYERS = (
         "runs",
         "layers",
         "address",
+        "ranks",
+        "sites",
     },
     {"reduce", "endpoints", "untrusted", "contents", "losses", "align"},
     {
@@ -92,9 +94,20 @@ LAYERS = (
     },
     {"ffb", "evidence", "recount", "audit", "verify", "heir", "orphans", "produce", "serve"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
-    {"supervise", "merging", "table", "watch", "check", "cost", "show", "replay", "diff"},
-    {"processes"},
-    {"demo"},
+    {
+        "supervise",
+        "merging",
+        "table",
+        "watch",
+        "check",
+        "cost",
+        "show",
+        "replay",
+        "diff",
+        "meeting",
+    },
+    {"processes", "roll"},
+    {"demo", "afterwards"},
     {"command", "cli", "cli_files"},
 )
 
