@@ -145,10 +145,15 @@ class PatientLink(Link):
     """
 
     def __init__(
-        self, config: Config, rank: Rank, patience_s: float, last: Callable[[], None] = lambda: None
+        self,
+        config: Config,
+        address: str,
+        rank: Rank,
+        patience_s: float,
+        last: Callable[[], None] = lambda: None,
     ) -> None:
         window, key = int(config.transport.window_mb * 1e6), config.key(secret=False)
-        super().__init__(config.transport.aggregator, name_of(rank.number), window, key=key)
+        super().__init__(address, name_of(rank.number), window, key=key)
         self._patience_s, self._last = patience_s, last
         self._there = time.monotonic()
 
@@ -184,7 +189,7 @@ def _follow(config: Config, rank: Rank, source: FilesSource, file: Path, patienc
     with stoppable(lambda: stopped.append(True)):
         where = meeting.meet(file, rank, patience_s, lambda: bool(stopped))
     settings = _tuned(config, where, "", rank)
-    with contextlib.closing(PatientLink(settings, rank, patience_s)) as link:
+    with contextlib.closing(PatientLink(settings, where.address, rank, patience_s)) as link:
         worker = Producer(settings, source, link, name_of(rank.number))
         with stoppable(worker.stop):
             runs = worker.loop(1)
@@ -204,9 +209,10 @@ def _lead(
     if rank.of > 1:
         source.on_shot = partial(_note, shots)
     last = Last(service, rank, shots)
+    address = service.hub.address.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  it listens there
     with (
         _serving(service, last) as served,
-        contextlib.closing(PatientLink(config, rank, patience_s, last)) as link,
+        contextlib.closing(PatientLink(config, address, rank, patience_s, last)) as link,
     ):
         worker = last.worker = Producer(config, source, link, name_of(0))
         last.link = link
@@ -269,7 +275,9 @@ def _serving(service: RankService, last: Last) -> Iterator[Future[bool]]:
 
     def loop() -> bool:
         try:
-            return service.loop(once=True, grace_s=GRACE_S)
+            balanced = service.loop(once=True, grace_s=GRACE_S)
+            service.farewell()
+            return balanced
         except BaseException:
             last.stop()
             raise

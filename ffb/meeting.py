@@ -69,9 +69,11 @@ def held(file: Path) -> Iterator[Path]:
     fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _lock(fd, file)
-        (folder / _TOLD).unlink(missing_ok=True)
-        yield folder
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            (folder / _TOLD).unlink(missing_ok=True)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(fd)
 
@@ -103,7 +105,7 @@ def place(folder: Path, near: Path, rank: Rank) -> Place:
 def invite(folder: Path, rank: Rank, listens: str) -> None:
     """Tell the other ranks where the aggregator ``listens``."""
     if listens.startswith("tcp://"):
-        listens = f"tcp://{socket.getfqdn()}:{listens.rpartition(':')[2]}"
+        listens = f"tcp://{socket.gethostname()}:{listens.rpartition(':')[2]}"
     told = json.dumps({"launch": rank.launch, "of": rank.of, "address": listens})
     part = folder / f"{_TOLD}.part"
     part.write_text(told)
