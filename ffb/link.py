@@ -23,6 +23,7 @@ from ffb.schema import Schema
 from ffb.sink import Provenance
 from ffb.sockets import (
     ACK,
+    BYE,
     DATA,
     HELLO,
     MAGIC,
@@ -230,6 +231,8 @@ class Link(End):
 
     def close(self) -> None:
         """Close the socket; what is not committed is gone, unless it lies in a ring."""
+        if self.connected:
+            self._transmit(BYE, self._window.acked, ())
         if self._ring is not None:
             self._ring.close()
         self._socket.disable_monitor()

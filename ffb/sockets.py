@@ -2,10 +2,9 @@
 
 Frames of the lossless way: a prefix (magic, type, epoch, seq), then what the type carries. Types
 of a producer: Hello (its acknowledged seq; its name, and the epoch of the process it succeeds),
-Data, Remind (begin_run of an open run, for an
-aggregator that may have forgotten it), sTatus; of the aggregator: Welcome (the durable seq; the
-bytes that may be in flight), Ack (the durable seq; 1 if the disk holds it up, else 0), refuseX (a
-sentence).
+Data, Remind (begin_run of an open run, for an aggregator that may have forgotten it), sTatus, Bye
+(it waits for no word any more); of the aggregator: Welcome (the durable seq; the bytes that may be
+in flight), Ack (the durable seq; 1 if the disk holds it up, else 0), refuseX (a sentence).
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ import zmq
 from ffb.address import Claim, check_connect, claim, load_key
 
 PREFIX, MAGIC = struct.Struct("<4scQQ"), b"ffb1"
-HELLO, DATA, REMIND, STATUS, WELCOME, ACK, REFUSE = b"H", b"D", b"R", b"T", b"W", b"A", b"X"
+HELLO, DATA, REMIND, STATUS, BYE = b"H", b"D", b"R", b"T", b"B"
+WELCOME, ACK, REFUSE = b"W", b"A", b"X"
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _HEARTBEAT_MS, _SILENCE_MS, _LINGER_MS = 200, 1000, 200
 

@@ -18,6 +18,7 @@ import zmq
 from ffb.link import Link, RefusedError
 from ffb.sockets import (
     ACK,
+    BYE,
     DATA,
     HELLO,
     MAGIC,
@@ -73,6 +74,7 @@ class Hub(End):
         self._names: dict[bytes, Name] = {}
         self._current: dict[str, int] = {}
         self._owed: set[Name] = set()
+        self._left: set[Name] = set()  # those who said Bye
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_PAYLOAD)
@@ -123,6 +125,11 @@ class Hub(End):
             self._held = held
             self._owed.update(self._current.items())
 
+    @property
+    def attended(self) -> bool:
+        """Whether a producer has connected and not taken its leave: it may wait for a word."""
+        return not self._left.issuperset(self._current.items())
+
     def reject(self, sender: str) -> None:
         """Count a message of ``sender`` that could not be understood."""
         known = sender in self.rejected or len(self.rejected) < 100
@@ -139,6 +146,8 @@ class Hub(End):
         elif kind == HELLO and len(frames) == 4 and len(frames[3]) == 8:
             after = int.from_bytes(frames[3], "little")
             self._greet(identity, bytes(frames[2]), epoch, seq, after)
+        elif kind == BYE and len(frames) == 2 and self._names.get(identity, ("", -1))[1] == epoch:
+            self._left.add(self._names[identity])
         elif kind not in {DATA, REMIND, STATUS} or len(frames) != 5:
             self.reject(printable(identity))
         elif self._names.get(identity, ("", -1))[1] != epoch:
@@ -171,6 +180,7 @@ class Hub(End):
             self._reply(identity, REFUSE, epoch, 0, sentence.encode())
             return
         self._current[producer], self._names[identity] = epoch, name
+        self._left.discard(name)
         durable = self.order.greet(name, acked)
         self._reply(identity, WELCOME, epoch, durable, self.window_bytes.to_bytes(8, "little"))
 
