@@ -65,6 +65,11 @@ _EBEAM = (
     "ebeamPhotonEnergy ebeamLTU250 ebeamLTU450"
 )
 
+_ENCODER = {
+    "encoderValue": U32, "frameCount": U16, "timing": U32, "scale": U16, "scaleDenom": U16,
+    "mode": U8, "error": U8,
+}  # fmt: skip
+
 #: Names, types and versions as the DAQ writes them (psdaq/drp, psdaq/epicsArch).
 SPECS: Mapping[str, Spec] = {
     "runinfo": _spec("runinfo", "runinfo", (0, 0, 1), expt=str, runnum=U32),
@@ -108,6 +113,7 @@ SPECS: Mapping[str, Spec] = {
     ),
     "triginfo": _spec("triginfo", "triginfo", (0, 0, 1), data=U32),
     "ebeam": _spec("ebeam", "raw", (2, 0, 0), damageMask=U32, **_each(_EBEAM, F64)),
+    "ebeamh": _spec("ebeamh", "raw", (2, 0, 0), damageMask=U32, **_each(_EBEAM, F64)),
     "gasdet": _spec(
         "gasdet", "raw", (1, 0, 0),
         **_each("f11ENRC f12ENRC f21ENRC f22ENRC f63ENRC f64ENRC", F64),
@@ -117,16 +123,22 @@ SPECS: Mapping[str, Spec] = {
         energy=F64, xpos=F64, ypos=F64, avgIntensity=F64, rmsElectronSum=I64,
         electron1BkgNoiseAvg=I16, electron2BkgNoiseAvg=I16,
     ),
+    "xgmd": _spec("xgmd", "raw", (2, 0, 0), millijoulesperpulse=F64, RMS_E1=F64),
+    "feespec": _spec(
+        "feespec", "raw", (1, 0, 0),
+        width=U32, hproj=(U32, 1), com=F64, comRaw=F64, baseline=F64, integral=F64, nPeaks=U32,
+        peakPos=(F64, 1), peakHeight=(F64, 1), FWHM=(F64, 1),
+    ),
+    "usdusb": _spec("usdusb", "raw", (1, 0, 0), encoder_values=(F64, 1)),
+    "pv": _spec("pv", "raw", (1, 0, 0), value=(F64, 1)),
     "pcav": _spec("pcav", "raw", (2, 0, 0), fitTime1=F64, fitTime2=F64, charge1=F64, charge2=F64),
     "bmmon": _spec(
         "bmmon", "raw", (1, 0, 0),
         totalIntensityJoules=F64, xPositionMeters=F64, yPositionMeters=F64,
         peakAmplitude=(F64, 1), peakTime=(U16, 1),
     ),
-    "encoder": _spec(
-        "encoder", "raw", (3, 0, 0),
-        encoderValue=U32, frameCount=U16, timing=U32, scale=U16, scaleDenom=U16, mode=U8, error=U8,
-    ),
+    "encoder": _spec("encoder", "raw", (3, 0, 0), **_ENCODER),
+    "encoder_interpolated": _spec("encoder", "interpolated", (3, 0, 0), **_ENCODER),
     "hrencoder": _spec(
         "hrencoder", "raw", (0, 1, 0), position=I32, missedTrig_cnt=U8, error_cnt=U8, latches=U8
     ),

@@ -26,6 +26,7 @@ import numpy as np
 
 from ffb.shot import timestamp_of
 from ffb.sources.standins import import_psana
+from ffb.sources.xtc2 import XTC, leaves
 from ffb.sources.xtc2_specs import SPECS, Service, Spec
 
 #: Bit of the damage word that makes psana show nothing of a dgram.
@@ -121,12 +122,14 @@ class Xtc2Writer:
         records: Iterable[Record] = (),
         *,
         damage: int = 0,
+        damaged: Mapping[Slot, int] | None = None,
         readout: int | None = None,
     ) -> int:
         """Write one dgram at ``time`` (ns since 1970); returns its size in bytes.
 
         Every field of a slot must be in its record. A slot without a record is missing from the
-        shot. BeginRun carries experiment and run number by itself.
+        shot. BeginRun carries experiment and run number by itself. ``damage`` is the dgram's own
+        word of damage, ``damaged`` those of slots.
         """
         readout = self.readout if readout is None else readout
         stamp = timestamp_of(time)
@@ -149,7 +152,7 @@ class Xtc2Writer:
             )
         for slot, _ in whole:
             dgram.adddata(slot.box)
-        size = self._write(dgram, damage, readout)
+        size = self._write(dgram, damage, readout, damaged or {})
         if self._smd is not None:
             self._write_smd(service, stamp, size, readout)
         self._at += size
@@ -209,13 +212,19 @@ class Xtc2Writer:
                 config.adddata(getattr(slot, box))
         return config
 
-    def _write(self, dgram: Any, damage: int, readout: int) -> int:
+    def _write(
+        self, dgram: Any, damage: int, readout: int, damaged: Mapping[Slot, int] | None = None
+    ) -> int:
         dgram.save(self._out)
-        # DgramEdit leaves out the payload of a corrupted dgram but keeps its length, and cannot
-        # set the environment bits: both are patched in what it saved
+        # DgramEdit leaves out the payload of a corrupted dgram but keeps its length, cannot set
+        # the environment bits nor damage a block: all are patched in what it saved
         struct.pack_into("<H", self._out, 16, damage)
         _set_env(self._out, readout)
         size = int(dgram.size)
+        if damaged:
+            words = {self.node << 8 | self._slots.index(s) + 1: w for s, w in damaged.items()}
+            for at, block, *_ in [*leaves(memoryview(self._out), XTC, size)]:
+                struct.pack_into("<H", self._out, at + 4, words.get(block, 0))
         self._file.write(memoryview(self._out)[:size])
         return size
 

@@ -25,12 +25,13 @@ from ffb.sources.xtc2_specs import (
     timing_record,
 )
 from ffb.sources.xtc2_writer import CORRUPTED, Record, Slot, Xtc2Writer
+from ffb.testing import hutch
 from ffb.testing.truth import GROUPS, RunSpec
 
 __all__ = ["GROUPS", "LiveWriter", "RunSpec", "save_constants", "write_experiment", "write_run"]
 
 #: How the groups of detectors are spread over the streams of an experiment directory.
-STREAMS = (("timing", "beam"), ("area",), ("time_tool", "waveforms"), ("epics",))
+STREAMS = (("timing", "beam"), ("area",), ("time_tool", "waveforms", "hutch"), ("epics",))
 
 EPICS_NAMES = {"lxt_vitara": "LAS:FS11:VIT:FS_TGT_TIME", "sample_name": "MFX:SAMPLE:NAME"}
 
@@ -103,7 +104,13 @@ class _Stream:
                 records.append((slot, values))
         shot = mark.service == Service.L1_ACCEPT
         damage = CORRUPTED if shot and self.spec.corrupted(mark.number) else 0
-        self.writer.put(mark.service, mark.time, records, damage=damage)
+        damaged = {}
+        if shot:
+            dropped = any(hutch.dropped(self.spec, name, mark.number) for name in hutch.NAMES)
+            damage |= hutch.DROPPED if dropped and "hutch" in self.groups else 0
+            words = {s: hutch.damage(self.spec, s.name, mark.number) for s, _ in records}
+            damaged = {s: word for s, word in words.items() if word}
+        self.writer.put(mark.service, mark.time, records, damage=damage, damaged=damaged)
 
 
 def _timing(s: _Stream) -> None:
@@ -219,6 +226,11 @@ def _epics(s: _Stream) -> None:
     s.makers[Service.SLOW_UPDATE] = [(slot, values)]
 
 
+def _hutch(s: _Stream) -> None:
+    for name, alg in hutch.KINDS:
+        s.add(hutch.KINDS[name, alg], name, partial(hutch.record, s.spec, name, alg))
+
+
 _DECLARE: dict[str, Callable[[_Stream], None]] = {
     "timing": _timing,
     "area": _area,
@@ -226,6 +238,7 @@ _DECLARE: dict[str, Callable[[_Stream], None]] = {
     "waveforms": _waveforms,
     "beam": _beam,
     "epics": _epics,
+    "hutch": _hutch,
 }
 
 

@@ -50,7 +50,9 @@ class RunSpec:
     """What to fabricate, and the truth about it.
 
     ``segments`` of a Jungfrau (1: 0.5 Mpx, 8: 4 Mpx), ``epix`` segments of an epix10ka.
-    ``groups`` are the detectors wanted, of :data:`GROUPS`. The periods say how often something
+    ``groups`` are the detectors wanted, of :data:`GROUPS` and ``"hutch"``, the beam line's more
+    numerous ones (:mod:`ffb.testing.hutch`): of them some are missing in the first ``late`` shots,
+    and damaged every ``harm``-th. The periods say how often something
     happens, every nth shot, 0 for never: ``xray_drop``, ``tt_missing`` (no time tool),
     ``area_missing`` (no Jungfrau), ``corrupt`` (the whole shot damaged). ``slow`` is the number of
     shots between slow-control updates and ``prescale`` that between time-tool images.
@@ -70,6 +72,8 @@ class RunSpec:
     tt_missing: int = 7
     area_missing: int = 13
     corrupt: int = 0
+    late: int = 0
+    harm: int = 0
     slow: int = 10
     prescale: int = 20
     rate: float = 120.0
