@@ -5,7 +5,6 @@ Everything that can be wrong is found here, before the first shot, and told at o
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import resolve
-from ffb.calibration_settings import CalibrationConfig
+from ffb.calibrated import Detector, calibrated
 from ffb.compile import in_short, uncompiled
-from ffb.config import Config, ConfigError, parameters
+from ffb.config import ConfigError, parameters
+from ffb.defaults import Defaults
 from ffb.fuse import Member, compile_one, plain
-from ffb.reduce import Area, Calibration, Reducer, Tile, TileReducer, located
+from ffb.light import named_by, unreadable
+from ffb.recorded import Recorded
+from ffb.reduce import Area, Reducer, Tile, TileReducer, located
 from ffb.schema import Column, column_name
 from ffb.shot import Input
 from ffb.source import Run
@@ -35,15 +37,6 @@ DRY_S = 0.1
 Coords = dict[str, dict[str, Any]]
 
 
-class Detector(NamedTuple):
-    """An area detector under its input's name; ``ids`` name its constants."""
-
-    input: str
-    calibration: Calibration
-    area: Area
-    ids: Mapping[str, str]
-
-
 class Bound(NamedTuple):
     """What :class:`Binder` made of a configuration and a run.
 
@@ -57,6 +50,7 @@ class Bound(NamedTuple):
     parameters: dict[str, Any]
     coords: dict[str, Coords]
     notes: list[str]
+    warnings: list[str]
 
     def of(self, detector: Detector | None) -> tuple[Member, ...]:
         """Tile reducers of ``detector``, or all whole-shot reducers."""
@@ -69,8 +63,9 @@ class Bound(NamedTuple):
 class Binder:
     """Binds; ``problems`` collects one line for each thing that is wrong, ``notes`` the rest."""
 
-    def __init__(self, config: Config, run: Run) -> None:
-        self.config, self.run = config, run
+    def __init__(self, defaults: Defaults, run: Run) -> None:
+        self.config, self.run = defaults.config, run
+        self.defaults, self.warnings = defaults, list(defaults.warnings)
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.inputs: dict[str, Input] = {}
@@ -97,15 +92,18 @@ class Binder:
             wanted |= dict.fromkeys(arguments[name].values())
         order, circle = in_order(arguments, self.config.inputs)
         self.problems += [f"reducers: {circle}"] if circle else []
+        wanted |= {n: None for n in named_by(self.config.light) if n in self.config.inputs}
         self._bind_inputs(list(wanted))
-        for n in (n for n, i in self.config.inputs.items() if i.record and n in self.inputs):
-            if self.inputs[n].kind == "area":
-                self.problems.append(f"inputs.{n}.record: an area detector is not recorded whole")
+        for n in [n for n, i in self.config.inputs.items() if i.record and n in self.inputs]:
+            self._check_record(n)
+        self.warnings += unreadable(self.config.light, self.inputs)
         members = [self._member(name, found[name], arguments[name], folder) for name in order]
         if self.problems:
             raise ConfigError(self.problems)
         kept = tuple(m for m in members if m is not None)
-        return Bound(self.inputs, self.detectors, kept, self.used, self.coords, self.notes)
+        return Bound(
+            self.inputs, self.detectors, kept, self.used, self.coords, self.notes, self.warnings
+        )
 
     def _arguments(self, name: str, r: Reducer[Any, Any] | TileReducer) -> dict[str, str]:
         """Input of every argument of a reducer."""
@@ -126,7 +124,25 @@ class Binder:
         shapes = {n: s for n, s in self.config.shapes.items() if n in wanted}
         found, missing = self.run.bind(fields, shapes)
         self.inputs = {n: self._described(n, i) for n, i in found.items()}
-        self.problems += [m if m.startswith("inputs.") else f"inputs: {m}" for m in missing]
+        for sentence in missing:
+            warning = self.defaults.refused(sentence)
+            if warning is None:
+                named = sentence.startswith("inputs.")
+                self.problems.append(sentence if named else f"inputs: {sentence}")
+            elif warning:
+                self.warnings.append(warning)
+
+    def _check_record(self, name: str) -> None:
+        """Find out whether an input can be recorded; a default detector goes without."""
+        said, found = self.config.inputs[name], self.inputs[name]
+        wrong = Recorded(name, found, said.unpack).problem
+        if not wrong:
+            return
+        if warning := self.defaults.refused(f"input {name}: {wrong}"):
+            del self.inputs[name]
+            self.warnings.append(warning)
+        else:
+            self.problems.append(f"inputs.{name}.record: {wrong}")
 
     def _described(self, name: str, found: Input) -> Input:
         """An input with what the configuration says of it, which knows better than the run."""
@@ -291,51 +307,13 @@ class Binder:
             return self.detectors[name]
         given, source = self.inputs[name], self.config.inputs[name].source.detector
         try:
-            self.detectors[name] = self._calibrated(name, given, source)
+            self.detectors[name], notes = calibrated(self.config, self.run, name, given)
+            self.notes += notes
         except (LookupError, ValueError, OSError) as e:
             problem = f"calibration.{source}: {e}"
             if problem not in self.problems:
                 self.problems.append(problem)
         return self.detectors.get(name)
-
-    def _calibrated(self, name: str, given: Input, source: str) -> Detector:
-        setting, shape = self.config.calibration.get(source), given.shape
-        if len(shape) != 3:
-            raise ValueError(f"{source} has frames of shape {shape}, not (segments, rows, columns)")
-        locate = self.config.locate
-        table = None if isinstance(setting, str) else setting
-        geometry = str(locate(table.geometry)) if table and table.geometry else ""
-        if setting == "none" or (table and table.constants == "none"):
-            return self._uncalibrated(name, given, source, table, geometry)
-        store = not (table and table.pedestals)
-        constants = self.run.constants(source, geometry, store)
-        calibrations = importlib.import_module("ffb.reducers.calibration")
-        made = calibrations.make(constants, table, locate, given)
-        self.notes += made.notes
-        area = Area(source, shape, made.mask, constants.xyz, made.unit, constants.corner)
-        return Detector(name, made, area, {"origin": made.origin, **made.ids})
-
-    def _uncalibrated(
-        self, name: str, given: Input, source: str, table: CalibrationConfig | None, geometry: str
-    ) -> Detector:
-        """A detector whose pixels stay as they are; its geometry, where that is to be had."""
-        s, rows, columns = given.shape
-        shape, segments = (s, rows, columns), tuple[int, ...]()
-        xyz = corner = None
-        try:
-            known = self.run.constants(source, geometry, store=not geometry)
-            xyz, corner, segments = known.xyz, known.corner, known.segments
-        except LookupError as e:
-            if geometry:
-                raise
-            self.notes.append(f"{source} has no geometry: {e}")
-        if xyz is not None and xyz.shape[1:] != shape:
-            self.notes.append(f"{source} has no geometry: frames are {shape}, not {xyz.shape[1:]}")
-            xyz = None
-        constants = importlib.import_module("ffb.reducers.constants")
-        plain, ids = constants.uncalibrated(source, table, self.config.locate, given, segments)
-        area = Area(source, shape, plain.mask, xyz, plain.unit, corner)
-        return Detector(name, plain, area, {"origin": "none", **ids})
 
 
 def _made_up(inputs: list[Input]) -> Iterator[tuple[Any, ...]]:

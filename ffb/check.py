@@ -52,9 +52,10 @@ def main(
             out.print(f"{found.info.exp} run {number}", style="bold")
             out.print(show.columns(plan.schema.columns))
             for note in plan.notes:
-                out.print(f"note: {note}")
+                out.print(f"{'warning' if note in plan.warnings else 'note'}: {note}")
             took = time.monotonic() - began
-            out.print(f"{file}: nothing wrong; read, compiled and dry run in {took:.1f} s")
+            lacks = f", {n} warnings" if (n := len(plan.warnings)) else ""
+            out.print(f"{file}: nothing wrong{lacks}; read, compiled and dry run in {took:.1f} s")
             return 0
     finally:
         timer.cancel()

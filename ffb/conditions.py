@@ -37,21 +37,23 @@ class FilterConfig(Table):
 
 
 class CodesConfig(Table):
-    """Event codes that tell one light's state.
+    """What tells one light's state: event codes, or inputs.
 
     A shot with an `off` code is off. Otherwise one with an `on` code is on. With neither it is
     on where only `off` is given, off where only `on` is, unknown where both are. Each is a list
-    of codes, of which one is enough, or an expression of them.
+    of codes, of which one is enough, or an expression of codes and inputs. A shot in which an
+    expression is unknown, because something is missing, is of unknown light.
     """
 
     on: Codes = ()
-    """Codes of shots with light, or "all_codes(90, 140) and not code(91)"."""
+    """Codes of shots with light, or "all_codes(90, 140) and not code(91)", or
+    "timing.destination == 4"."""
     off: Codes = ()
     """Codes of shots without; likewise."""
 
 
 class LightConfig(Table):
-    """Which event codes mean light."""
+    """What means light."""
 
     xray: CodesConfig = CodesConfig()
     """The FEL beam."""

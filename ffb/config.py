@@ -13,6 +13,7 @@ from ffb import derive, layers, problems, resolve, shot, wiring
 from ffb.calibration_settings import Calibration, CalibrationConfig, CommonModeConfig
 from ffb.codec import CODECS
 from ffb.conditions import CodesConfig, DerivedConfig, FilterConfig, LightConfig
+from ffb.detector_settings import Detectors, SlowValues, kinds, misnamed
 from ffb.endpoints import Endpoints
 from ffb.problems import ConfigError, Problem, nearest
 from ffb.reduce import Reducer, TileReducer
@@ -78,7 +79,13 @@ class Config(Table):
     filters: dict[str, FilterConfig] = Field(default_factory=dict)
     """Conditions on columns and event codes, by the name of their column."""
     light: LightConfig = LightConfig()
-    """Event codes of the lights."""
+    """What tells the lights: event codes, or inputs."""
+    detectors: Detectors = Field(default_factory=dict)
+    """Detectors recorded whole, by the group of the file that holds them."""
+    epics: SlowValues = Field(default_factory=dict)
+    """Slow-control values recorded with every shot, by the name of their column."""
+    damage: bool = False
+    """Whether to record of every detector whether it was there, and undamaged."""
     batch: BatchConfig = BatchConfig()
     """When a producer sends what it has."""
     aggregate: AggregationConfig = AggregationConfig()
@@ -185,6 +192,10 @@ def _parse(stack: Sequence[layers.Layer], path: Path | None, overrides: tuple[st
     folder = path.parent if path else Path()
     wrong = [*_check_calibration(merged), *_check_reducers(merged, folder)]
     wrong += [*_check_compression(merged), *derive.check(merged), *derive.check_light(merged)]
+    wrong += [
+        Problem(("detectors", group, "kind"), f"no kind {kind!r}; {nearest(kind, [*kinds()])}")
+        for group, kind in misnamed(merged)
+    ]
     config = None
     try:
         config = Config.model_validate(merged)

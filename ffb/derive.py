@@ -7,7 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 from ffb.expression import Code, Kind, Term, anything, names_in, translate, written
-from ffb.problems import Problem
+from ffb.problems import Problem, nearest
 from ffb.schema import Column
 
 #: Sections of the configuration, and what their expressions give.
@@ -55,11 +55,24 @@ def check(data: Mapping[str, Any]) -> Iterator[Problem]:
     for e in entries:
         for text in translate(e.expr, anything, e.kind, Code())[1]:
             yield Problem((e.section, e.name, "expr"), text)
+    yield from _check_computed(data)
     names = [e.name for e in entries]
     for e in entries:
         if e.section == "filters" and names.count(e.name) > 1:
             yield Problem(("filters", e.name), "is a derived number as well; rename either")
     yield from in_order(entries)[1]
+
+
+def _check_computed(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check the expressions of detectors, whose columns only a run tells."""
+    detectors = data.get("detectors")
+    for group, detector in detectors.items() if isinstance(detectors, Mapping) else ():
+        tables = detector.get("computed") if isinstance(detector, Mapping) else None
+        for name, table in tables.items() if isinstance(tables, Mapping) else ():
+            expr = table.get("expr") if isinstance(table, Mapping) else None
+            if isinstance(expr, str) and expr:
+                for text in translate(expr, anything, Kind.NUMBER, Code())[1]:
+                    yield Problem(("detectors", group, "computed", name, "expr"), text)
 
 
 def in_order(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
@@ -91,16 +104,31 @@ def entry_of(name: str, known: Mapping[str, Entry]) -> str:
     return whole if filtered and name not in known else name
 
 
-def no_column(name: str, at: tuple[int, ...]) -> Term | str:
-    """A ``find`` for the expressions of lights, which know event codes only."""
-    return f"a light is told from event codes alone, not from {name}; write code(90)"
-
-
 def check_light(data: Mapping[str, Any]) -> Iterator[Problem]:
-    """Check the expressions of event codes in a configuration, plain data."""
+    """Check the expressions of the lights in a configuration, plain data.
+
+    Beside event codes they know inputs, those of default detectors by the name of the group.
+    """
+    inputs, detectors = (data.get(k) for k in ("inputs", "detectors"))
+    known = [*inputs] if isinstance(inputs, Mapping) else []
+    groups = [*detectors] if isinstance(detectors, Mapping) else []
+
+    def find(name: str, at: tuple[int, ...]) -> Term | str:
+        if name in known or name.partition("/")[0] in groups:
+            return anything(name, at)
+        near = nearest(name, [*known, *(f"{g}/..." for g in groups)])
+        return (
+            f"a light is told from event codes and inputs, and {written(name)} is neither; {near}"
+        )
+
+    for name, key, text in _light_texts(data):
+        for wrong in translate(text, find, Kind.TRUTH, Code())[1]:
+            yield Problem(("light", name, key), wrong)
+
+
+def _light_texts(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     lights = data.get("light")
     for name, table in lights.items() if isinstance(lights, Mapping) else ():
         for key, text in table.items() if isinstance(table, Mapping) else ():
             if key in ("on", "off") and isinstance(text, str) and text:
-                for wrong in translate(text, no_column, Kind.TRUTH, Code())[1]:
-                    yield Problem(("light", name, key), wrong)
+                yield name, key, text

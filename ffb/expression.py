@@ -176,16 +176,21 @@ def anything(name: str, at: tuple[int, ...]) -> Term:
     return _NOTHING
 
 
-def names_in(text: str) -> set[str]:
-    """Columns that ``text`` names, as far as it can be read."""
-    names: set[str] = set()
+def elements_in(text: str) -> dict[tuple[str, tuple[int, ...]], None]:
+    """Columns that ``text`` names with the elements of arrays, as far as it can be read."""
+    found: dict[tuple[str, tuple[int, ...]], None] = {}
 
     def note(name: str, at: tuple[int, ...]) -> Term:
-        names.add(name)
+        found[name, at] = None
         return _NOTHING
 
     translate(text, note, Kind.ANY, Code())
-    return names
+    return found
+
+
+def names_in(text: str) -> set[str]:
+    """Columns that ``text`` names, as far as it can be read."""
+    return {name for name, _ in elements_in(text)}
 
 
 def written(column: str) -> str:

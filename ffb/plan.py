@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from ffb.batch import Batch
 from ffb.bind import Binder, Bound
 from ffb.combine import Combined
+from ffb.conditions import DerivedConfig
 from ffb.config import Config, ConfigError
+from ffb.defaults import Defaults
 from ffb.fuse import Member
 from ffb.guard import Guard
 from ffb.light import Stamp
-from ffb.schema import CORE, KEPT, PULSE_KNOWN, VALID, Column, Schema
+from ffb.recorded import Recorded, Recorder, damage_columns
+from ffb.schema import CORE, KEPT, LASER, LIGHT_KNOWN, PULSE_KNOWN, XRAY, Column, Schema
 from ffb.shot import BeginStep, FrameBlock, Shot
 from ffb.sink import Provenance
 from ffb.source import Run
@@ -45,19 +48,29 @@ class Plan:
     @classmethod
     def make(cls, config: Config, run: Run) -> Plan:
         """Bind, check, compile. Raises :class:`ffb.config.ConfigError` with all problems."""
-        return cls(config, run, Binder(config, run).bind())
+        defaults = Defaults.of(config, run)
+        return cls(defaults, run, Binder(defaults, run).bind())
 
-    def __init__(self, config: Config, run: Run, bound: Bound) -> None:
+    def __init__(self, defaults: Defaults, run: Run, bound: Bound) -> None:
+        config = defaults.config
         self.config, self.capacity = config, config.batch.shots
         self.errors: Counter[str] = Counter()
         self._notes, self._run, self._bound = list(bound.notes), run, bound
-        self.recorded = [n for n, i in config.inputs.items() if i.record]
+        #: What the run lacks of the default detectors, which is no error.
+        self.warnings = list(bound.warnings)
+        self.recorded = [
+            Recorded(n, bound.inputs[n], i.unpack)
+            for n, i in config.inputs.items()
+            if i.record and n in bound.inputs
+        ]
         self.motors = {motor_column(m).name: m for m in run.motors}
         self.block = FrameBlock(bound.inputs, self.capacity)
         reduced = (c for m in bound.members for c in m.all_columns)
-        columns = self._compressed((*CORE, *self._own_columns(), *reduced))
-        unrecorded = config.inputs.keys() - {*self.recorded}
-        self.combined = Combined(config.derived, config.filters, columns, unrecorded)
+        own = self._own_columns(defaults.listed)
+        columns = self._compressed((*CORE, *own, *reduced))
+        unrecorded = config.inputs.keys() - {r.name for r in self.recorded}
+        computed = self._computed(defaults.computed, columns)
+        self.combined = Combined(computed | config.derived, config.filters, columns, unrecorded)
         columns = (*columns, *self.combined.columns)
         if problems := [*self.combined.problems, *_clashes([c.name for c in columns])]:
             raise ConfigError(problems)
@@ -73,6 +86,10 @@ class Plan:
         self._n = self._stepped = 0
         guard = self._guard
         self._stamp = Stamp(config.light, self.schema, self.block)
+        by_detector: dict[str, list[str]] = {d: [] for d in defaults.listed}
+        for name in bound.inputs:
+            by_detector.get(config.inputs[name].detector, []).append(name)
+        self._recorder = Recorder(self.schema, self.block, self.recorded, by_detector)
         self.areas = [
             AreaStage(d.input, bound.of(d), d.calibration, d.area, self.schema, self.block, guard)
             for d in bound.detectors.values()
@@ -83,7 +100,7 @@ class Plan:
     @property
     def notes(self) -> list[str]:
         """Sentences for the log and the file, the run's included."""
-        return [*self._notes, *self._run.notes]
+        return [*self.warnings, *self._notes, *self._run.notes]
 
     def _guard(self, names: Sequence[str]) -> Guard:
         return Guard(names, self.errors, self._notes)
@@ -104,17 +121,26 @@ class Plan:
             out.append(c)
         return tuple(out)
 
-    def _own_columns(self) -> list[Column]:
-        """Columns of motors and of recorded inputs, and whether the pulse id is known."""
-        out = [motor_column(m) for m in self.motors.values()]
-        for n in self.recorded:
-            i = self._bound.inputs[n]
-            dims = ("row", "col")[: len(i.shape)] if len(i.shape) == 2 else ("sample",)
-            dtype = np.dtype(i.dtype).newbyteorder("<").str
-            out.append(Column(n, dtype, i.shape, dims[: len(i.shape)], i.unit, i.doc))
-            if np.dtype(dtype).kind != "f":
-                out.append(Column(f"{n}{VALID}", "|b1", doc=f"whether the shot had {n}"))
-        return [PULSE_KNOWN, *out]
+    def _own_columns(self, detectors: Sequence[str]) -> list[Column]:
+        """Columns of ffb's own, of recorded inputs, and of what became of ``detectors``."""
+        out = [PULSE_KNOWN, *LIGHT_KNOWN, *(motor_column(m) for m in self.motors.values())]
+        out += [c for r in self.recorded for c in r.columns]
+        return out + damage_columns(detectors)
+
+    def _computed(
+        self, wanted: Mapping[str, DerivedConfig], columns: Sequence[Column]
+    ) -> dict[str, DerivedConfig]:
+        """Those of the numbers wanted of default detectors that ``columns`` allow for."""
+        kept = {}
+        for name, derived in wanted.items():
+            if name in self.config.derived:
+                continue
+            if problems := Combined({name: derived}, {}, columns).problems:
+                why = problems[0].partition(".expr: ")[2]
+                self.warnings.append(f"{name} is not computed: {why}")
+            else:
+                kept[name] = derived
+        return kept
 
     def take(self, shot: Shot, read: int) -> bool:
         """Fill in a shot and reduce it; true when the batch is full."""
@@ -173,8 +199,10 @@ class Plan:
         self._fill_steps()
         self._stamp.rows(n, batch.buffer)
         np.not_equal(self.block.pulse_id[:n], 0, out=self._column(batch, PULSE_KNOWN.name)[:n])
-        for name in self.recorded:
-            self._record(name, batch, n)
+        for known, light in zip(LIGHT_KNOWN, (XRAY, LASER), strict=True):
+            state = self._column(batch, light.name)[:n]
+            np.greater_equal(state, 0, out=self._column(batch, known.name)[:n])
+        self._recorder.rows(n, batch.buffer)
         self.shots.run(n, batch)
         self.combined.run(n, batch)
         batch.close(n)
@@ -185,14 +213,6 @@ class Plan:
         """One column of a batch being filled, without making views of all."""
         shape, dtype, begin = self._places[name]
         return np.ndarray(shape, dtype, batch.buffer, begin)
-
-    def _record(self, name: str, batch: Batch, n: int) -> None:
-        here, column = self.block.present[:n, self.block.index[name]], self._column(batch, name)
-        column[:n] = self.block.frames[name][:n]
-        if not here.all():
-            column[:n][~here] = self.schema.by_name[name].missing
-        if f"{name}{VALID}" in self._places:
-            self._column(batch, f"{name}{VALID}")[:n] = here
 
     @property
     def constants(self) -> dict[str, dict[str, str]]:

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from ffb import conditions, settings
 from ffb.calibration_settings import CalibrationConfig, CommonModeConfig
+from ffb.detector_settings import DetectorConfig, EpicsConfig, FieldConfig
 
 Path = tuple[int | str, ...]
 
@@ -44,6 +45,8 @@ _ENTRIES: dict[str, type[settings.Table]] = {
     "derived": conditions.DerivedConfig,
     "filters": conditions.FilterConfig,
     "light": conditions.CodesConfig,
+    "detectors": DetectorConfig,
+    "epics": EpicsConfig,
 }
 
 
@@ -162,6 +165,10 @@ def _model(root: type[settings.Table], loc: Path) -> type[settings.Table]:
             annotation: Any = root.model_fields[section].annotation
             model: type[settings.Table] = annotation
             return model
+        case ("detectors", _, "fields", _):
+            return FieldConfig
+        case ("detectors", _, "computed", _):
+            return conditions.DerivedConfig
         case ("calibration", _, _, "common_mode"):
             return CommonModeConfig
         case (section, *_):
@@ -172,7 +179,7 @@ def _model(root: type[settings.Table], loc: Path) -> type[settings.Table]:
 def _explain(root: type[settings.Table], error: ErrorDetails) -> Problem:
     """One of pydantic's errors in our words, its path without pydantic's tags."""
     loc, kind, given = error["loc"], error["type"], error["input"]
-    path = tuple(s for s in loc if not str(s).startswith("<"))
+    path = tuple(s for s in loc if not str(s).startswith("<") and s != "[key]")
     if loc[0] == "source":
         path = (path[0], *path[2:])
     if kind == "extra_forbidden":

@@ -96,6 +96,8 @@ class Producer:
         plan.compare(*self._before)
         self._before = (info.run, plan.constants)
         log.info("run %d begins: %d columns", info.run, len(plan.schema.columns))
+        for warning in plan.warnings:
+            log.warning("run %d: %s", info.run, warning)
         resume = self._resume if self._resume and self._resume.info == info else None
         self._admitted()
         self.link.expect(plan.schema.offsets(plan.capacity)[-1] + BESIDE + 8 * plan.capacity)

@@ -80,8 +80,12 @@ TIMESTAMP = Column("timestamp", "<u8", doc="psana's 64-bit stamp, the key of the
 PULSE_ID = Column("pulse_id", "<u8", doc="the accelerator's pulse counter, 0 if unknown")
 PULSE_KNOWN = Column(f"pulse_id{VALID}", "|b1", doc="whether the pulse id is known")
 STEP = Column("step", "<i4", doc="index of the step within the run, -1 before the first")
-XRAY = Column("lightStatus/xray", "<i1", doc="1 x-rays on, 0 off, -1 unknown, from event codes")
-LASER = Column("lightStatus/laser", "<i1", doc="1 laser on, 0 off, -1 unknown, from event codes")
+XRAY = Column("lightStatus/xray", "<i1", doc="1 x-rays on, 0 off, -1 unknown")
+LASER = Column("lightStatus/laser", "<i1", doc="1 laser on, 0 off, -1 unknown")
+#: Whether the lights are known, for who takes them as they are.
+LIGHT_KNOWN = tuple(
+    Column(f"{c.name}{VALID}", "|b1", doc=f"whether {c.name} is known") for c in (XRAY, LASER)
+)
 
 #: Filled by the producer; below 1 the shots around this one were shed, by hash of their stamps.
 KEPT = Column("ffb/kept", "<f4", doc="fraction of shots kept where this one was taken")

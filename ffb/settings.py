@@ -176,6 +176,8 @@ class InputConfig(Table):
     """What it is, in a few words."""
     record: bool = False
     """Whether to store the input itself as a column under its name."""
+    unpack: bool = False
+    """Whether to store the bits of its words, lowest first, each as a number 0 or 1."""
 
     @property
     def source(self) -> shot.Field:

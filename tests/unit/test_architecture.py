@@ -45,6 +45,7 @@ LAYERS = (
     {
         "settings",
         "calibration_settings",
+        "detector_settings",
         "conditions",
         "compile",
         "wire",
@@ -56,6 +57,7 @@ LAYERS = (
     },
     {
         "light",
+        "recorded",
         "problems",
         "expression",
         "derive",
@@ -75,7 +77,7 @@ LAYERS = (
     },
     {"account"},
     {"resolve", "wiring", "config", "guard", "ledger", "merge", "link", "transport", "segments"},
-    {"stages", "bind", "columns", "labelled", "terminal"},
+    {"stages", "bind", "calibrated", "defaults", "columns", "labelled", "terminal"},
     {
         "plan",
         "runstate",

@@ -78,6 +78,6 @@ def test_what_is_no_expression_of_event_codes_is_refused():
         "light.xray.on", "light.xray.off", "light.laser.on", "light.laser.off",
     ]  # fmt: skip
     said = "\n".join(e.value.problems)
-    assert "from event codes alone, not from spot/sum; write code(90)" in said
+    assert "from event codes and inputs, and spot.sum is neither" in said
     assert "event codes are numbers from 0 to 287" in said
     assert "no function 'any_codes'; did you mean 'any_code'?" in said

@@ -248,7 +248,8 @@ def test_files_that_cannot_be_read_and_overrides_are_told_together(write, tmp_pa
     assert problems_of(path) == [f"{path}: no UTF-8 text (byte 5): is this a TOML file?"]
     path = write('layer = "mxf"\n')
     assert problems_of(path) == [
-        f"{path}: layer: no file 'mxf' beside it, no such hutch; known: mfx, xpp"
+        f"{path}: layer: no file 'mxf' beside it, no such hutch; known: cxi, mec, mfx, rix,"
+        " tmo, txi, ued, xcs, xpp"
     ]
     path = write("layer = 3\n")
     assert problems_of(path) == [f"{path}: layer: expected the name or path of a TOML file, got 3"]

@@ -8,6 +8,7 @@ import pytest
 from ffb.bind import Binder
 from ffb.calibration_settings import CalibrationConfig
 from ffb.config import parse
+from ffb.defaults import Defaults
 from ffb.reducers.constants import uncalibrated
 from ffb.shot import Input
 from ffb.sources.choose import source_of
@@ -71,7 +72,8 @@ def test_a_table_can_mask_pixels_that_stay_as_they_are(tmp_path):
         }
     )
     config._path = tmp_path / "here.toml"
-    bound = Binder(config, next(source_of(config).runs())).bind()
+    run = next(source_of(config).runs())
+    bound = Binder(Defaults.of(config, run), run).bind()
     area, ids = bound.detectors["area"].area, bound.detectors["area"].ids
     inside = np.zeros((2, 64, 128), bool)
     inside[:, 2:-2, 2:-2] = True

@@ -1,0 +1,72 @@
+"""Calibration and geometry of an area detector in a run, as its configuration asks for them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ffb.calibration_settings import CalibrationConfig
+from ffb.config import Config
+from ffb.reduce import Area, Calibration
+from ffb.shot import Input
+from ffb.source import Run
+
+
+class Detector(NamedTuple):
+    """An area detector under its input's name; ``ids`` name its constants."""
+
+    input: str
+    calibration: Calibration
+    area: Area
+    ids: Mapping[str, str]
+
+
+def calibrated(config: Config, run: Run, name: str, given: Input) -> tuple[Detector, list[str]]:
+    """The detector of the area input ``name``, and notes on its constants.
+
+    Raises ``LookupError``, ``ValueError`` and ``OSError`` with a sentence.
+    """
+    source = config.inputs[name].source.detector
+    setting, shape = config.calibration.get(source), given.shape
+    if len(shape) != 3:
+        raise ValueError(f"{source} has frames of shape {shape}, not (segments, rows, columns)")
+    table = None if isinstance(setting, str) else setting
+    geometry = str(config.locate(table.geometry)) if table and table.geometry else ""
+    if setting == "none" or (table and table.constants == "none"):
+        return _uncalibrated(config, run, name, given, table, geometry)
+    store = not (table and table.pedestals)
+    constants = run.constants(source, geometry, store)
+    calibrations = importlib.import_module("ffb.reducers.calibration")
+    made = calibrations.make(constants, table, config.locate, given)
+    area = Area(source, shape, made.mask, constants.xyz, made.unit, constants.corner)
+    return Detector(name, made, area, {"origin": made.origin, **made.ids}), list(made.notes)
+
+
+def _uncalibrated(
+    config: Config,
+    run: Run,
+    name: str,
+    given: Input,
+    table: CalibrationConfig | None,
+    geometry: str,
+) -> tuple[Detector, list[str]]:
+    """A detector whose pixels stay as they are; its geometry, where that is to be had."""
+    source, (s, rows, columns) = config.inputs[name].source.detector, given.shape
+    shape, segments = (s, rows, columns), tuple[int, ...]()
+    xyz = corner = None
+    notes = []
+    try:
+        known = run.constants(source, geometry, store=not geometry)
+        xyz, corner, segments = known.xyz, known.corner, known.segments
+    except LookupError as e:
+        if geometry:
+            raise
+        notes.append(f"{source} has no geometry: {e}")
+    if xyz is not None and xyz.shape[1:] != shape:
+        notes.append(f"{source} has no geometry: frames are {shape}, not {xyz.shape[1:]}")
+        xyz = None
+    constants = importlib.import_module("ffb.reducers.constants")
+    plain, ids = constants.uncalibrated(source, table, config.locate, given, segments)
+    area = Area(source, shape, plain.mask, xyz, plain.unit, corner)
+    return Detector(name, plain, area, {"origin": "none", **ids}), notes
