@@ -16,22 +16,27 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ffb import layers, meeting
 from ffb.config import Config, load
+from ffb.contents import FOLDER
 from ffb.link import Link
-from ffb.processes import GRACE_S, stoppable
+from ffb.processes import GRACE_S, UMASK, stoppable
 from ffb.produce import Producer
 from ffb.ranks import Rank
 from ffb.roll import RankService, name_of
+from ffb.room import Room
 from ffb.runstate import NORMAL_END
 from ffb.schema import Schema
 from ffb.sites import find_xtc
+from ffb.source import RunInfo
 from ffb.sources.choose import source_of
 from ffb.sources.files import FilesSource
 from ffb.sources.plain import share
 from ffb.wire import Body, Header
+from ffb.writers.chain import Rolling
+from ffb.writers.consolidate import merge
+from ffb.writers.small_data import SmallData
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +46,6 @@ HORIZON_S, SILENCE_S = 86_400.0, 600.0
 
 #: Megabytes of uncommitted batches of all ranks together, and of one of many.
 WINDOWS_MB, LEAST_MB = 1024.0, 8.0
-
-#: New files and folders are for the group, too: who analyses is seldom who ran it.
-UMASK = 0o002
 
 
 def configuration(
@@ -88,11 +90,13 @@ def make(config: Config, rank: Rank, say: Callable[[str], None]) -> int:
         if rank.number:
             return _follow(config, rank, source, file, patience_s)
         refuse_existing(file)
+        room = Room(config.writer.reserve_gb, config.writer.warn_gb)
+        room.refuse(file.parent)
         with meeting.held(file) as folder:
             where = meeting.place(folder, near, rank)
             settings = _tuned(config, where, f"ipc://{near}/views", rank)
             service = RankService(
-                settings, _writer, rank.of, patience_s, lambda: source.progress, say
+                settings, partial(_writer, room), rank.of, patience_s, lambda: source.progress, say
             )
             if rank.of > 1:
                 meeting.invite(folder, rank, service.hub.address)
@@ -103,8 +107,6 @@ def make(config: Config, rank: Rank, say: Callable[[str], None]) -> int:
 
 def refuse_existing(file: Path) -> None:
     """Raise ``FileExistsError`` where there is anything of the run already, whole or in parts."""
-    from ffb.contents import FOLDER
-
     for there in (file, file.with_name(f"{file.stem}{FOLDER}")):
         if there.exists():
             raise FileExistsError(
@@ -128,13 +130,9 @@ def _tuned(config: Config, where: meeting.Place, views: str, rank: Rank) -> Conf
     )
 
 
-def _writer(config: Config, info: Any) -> Any:
-    from ffb.writers.chain import Rolling
-    from ffb.writers.consolidate import merge
-    from ffb.writers.small_data import SmallData
-
+def _writer(room: Room, config: Config, info: RunInfo) -> SmallData:
     file, w = config.file(info.exp, info.run), config.writer
-    rolling = Rolling(w.segment_rows, w.segment_s, w.sync_s)
+    rolling = Rolling(w.segment_rows, w.segment_s, w.sync_s, room.kept)
     return SmallData(file.parent, file.name, rolling, merge if w.merge else None)
 
 

@@ -35,6 +35,7 @@ from ffb.settings import (
     TransportConfig,
     WriterConfig,
 )
+from ffb.sites import scratch_of
 from ffb.untrusted import MAX_CHUNK
 
 __all__ = [
@@ -141,7 +142,7 @@ class Config(Table):
     def file(self, exp: str, run: int) -> Path:
         """Path of the small data of ``run``."""
         names = {"exp": exp, "hutch": self.hutch or exp[:3]}
-        scratch = self.writer.scratch.format(**names)
+        scratch = scratch_of(self.writer.scratch).format(**names)
         folder = self.writer.directory.format(scratch=scratch, **names)
         return self.locate(folder) / self.writer.name.format(run=run, **names)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from ffb.config import Config
 from ffb.merging import Merging
+from ffb.room import Room
 from ffb.source import RunInfo, Source
 from ffb.supervise import Child, Supervisor, command
 from ffb.watch import watch
@@ -34,6 +36,9 @@ GRACE_S, STOP_S = 2.5, 5.0
 
 #: Sent to an aggregator whose stream has ended: it ends, too, but first merges what it wrote.
 FINISH = signal.SIGUSR1
+
+#: New files and folders are for the group, too: who analyses is seldom who ran it.
+UMASK = 0o002
 
 #: Seconds of merging that are not worth a word.
 SOON_S = 0.5
@@ -149,7 +154,9 @@ def aggregate(config: Config, *, once: bool = False) -> int:
     from ffb.writers.small_data import SmallData
 
     keep_memory()
+    os.umask(UMASK)
     merging, seen = _merging(), set[Path]()
+    room = Room(config.writer.reserve_gb, config.writer.warn_gb)
     orphans = Orphans(config.aggregate.end_timeout_s, command("recover", "--end"))
 
     def earlier(folder: Path) -> None:
@@ -164,24 +171,28 @@ def aggregate(config: Config, *, once: bool = False) -> int:
     def writer(settings: Config, info: RunInfo) -> Writer:
         file, w = settings.file(info.exp, info.run), settings.writer
         earlier(file.parent)
-        rolling = Rolling(w.segment_rows, w.segment_s, w.sync_s)
+        room.watch(file.parent)
+        rolling = Rolling(w.segment_rows, w.segment_s, w.sync_s, room.kept)
         return SmallData(file.parent, file.name, rolling, merging if w.merge else None)
 
     def alarms() -> list[str]:
         merging.poll()
         orphans.poll(service.aggregator.open)
-        return [*merging.alarms, *orphans.alarms]
+        return [*merging.alarms, *orphans.alarms, *room.alarms]
 
     service, stopped = Service(config, writer, _recorder(config), alarms), list[bool]()
 
     def stop() -> None:
         stopped.append(True)
+        room.spend()
         service.stop()
 
     with stoppable(stop), stoppable(service.stop, [FINISH]):
         try:
             if config.exp:
-                earlier(config.file(config.exp, 1).parent)
+                folder = config.file(config.exp, 1).parent
+                earlier(folder)
+                room.watch(folder)
             balanced = service.loop(once=once, grace_s=GRACE_S)
         finally:
             service.close()

@@ -47,6 +47,11 @@ def _template(*known: str) -> AfterValidator:
     """Refuse texts that :meth:`ffb.config.Config.file` could not fill in."""
 
     def check(value: str) -> str:
+        if "$" in value:
+            raise ValueError(
+                f"environment variables are not filled in: write {value!r} out, or give it on the"
+                " command line, where the shell does it: --set writer.scratch=$SCRATCH"
+            )
         try:
             value.format(**{k: 1 if k == "run" else k for k in known})
         except (ValueError, LookupError, AttributeError) as e:
@@ -298,7 +303,9 @@ class WriterConfig(Table):
     """Where the small data goes."""
 
     scratch: Annotated[str, _template("exp", "hutch")] = "."
-    """The experiment's scratch folder, `{scratch}` below; may use `{exp}` and `{hutch}`."""
+    """The experiment's scratch folder, `{scratch}` below; may use `{exp}` and `{hutch}`. Or the
+    name of a site: "psffb" is /cds/data/drpsrcf/{hutch}/{exp}/scratch, "s3df" and "s3df-ffb" are
+    /sdf/data/lcls/ds/{hutch}/{exp}, "laptop" is ~/ffb/{hutch}/{exp}."""
     directory: Annotated[str, _template("scratch", "exp", "hutch")] = "{scratch}/hdf5/smalldata"
     """Folder of the files; may use `{scratch}`, `{exp}` and `{hutch}`."""
     name: Annotated[str, _template("exp", "hutch", "run"), AfterValidator(_per_run)] = (
@@ -315,6 +322,11 @@ class WriterConfig(Table):
     """Seconds of rows that a power failure may cost; 0 syncs every commit before it counts."""
     merge: bool = True
     """Whether to make one plain file of a run that has ended."""
+    reserve_gb: Annotated[float, Field(ge=0)] = 1.0
+    """Gigabytes that stay free: below it no run is begun and no rows are written, until there is
+    room again or the service is stopped, which may use them to end what is open."""
+    warn_gb: Annotated[float, Field(ge=0)] = 10.0
+    """Gigabytes free below which the page and the terminal show an alarm."""
 
 
 class DashboardConfig(Table):

@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,12 +45,14 @@ class RefusedError(OSError):
 class Rolling(NamedTuple):
     """A segment ends after so many rows, a multiple of 1024, or seconds; seconds between syncs.
 
-    It takes rows on to where chunks end, after its time, too.
+    It takes rows on to where chunks end, after its time, too. ``reserve`` tells how many bytes are
+    to stay free on the disk; only the last commit of a run may use them.
     """
 
     segment_rows: int = 1 << 20
     segment_s: float = 600.0
     sync_s: float = 1.0
+    reserve: Callable[[], int] = int
 
 
 class Begun(NamedTuple):
@@ -136,7 +138,7 @@ class Chain:
 
     def commit(self, counts: Counts, final: bool = False) -> None:
         """Make all rows taken so far count; ``final`` ones are synced whatever the time is."""
-        self._look()
+        self._look(0 if final else self.rolling.reserve())
         self._place()
         if final:
             self._lines.end()
@@ -180,7 +182,7 @@ class Chain:
         finally:
             self._journal.close()
 
-    def _look(self) -> None:
+    def _look(self, reserve: int) -> None:
         """Find out what HDF5 would not say: a file that is no longer there, or no room."""
         for path, inode in (
             (self.folder / self.segment.live, self.segment.inode),
@@ -190,18 +192,19 @@ class Chain:
                 gone = f"{path.name} was removed or replaced; end this run and begin it again"
                 raise RefusedError(errno.ENOENT, gone)
         rows = sum(b.n for b in self._waiting)
-        self._find_room(self.segment.schema, rows * sum(self.segment.schema.row_bytes))
+        self._find_room(self.segment.schema, reserve, rows * sum(self.segment.schema.row_bytes))
 
-    def _find_room(self, schema: Schema, size: int = 0) -> None:
+    def _find_room(self, schema: Schema, reserve: int, size: int = 0) -> None:
         size += layout.overhead(schema) + RESERVE
         stat = os.statvfs(self.folder)
-        if (free := stat.f_bavail * stat.f_frsize) < size:
-            need = f"{free / 1e6:.1f} MB free, {size / 1e6:.1f} MB needed: make room"
+        if (free := stat.f_bavail * stat.f_frsize) < size + reserve:
+            kept = f" and {reserve / 1e6:,.0f} MB kept free" if reserve else ""
+            need = f"{free / 1e6:.1f} MB free, {size / 1e6:.1f} MB needed{kept}: make room"
             raise RefusedError(errno.ENOSPC, need)
 
     def _begin(self, epoch: int, schema: Schema, provenance: Provenance) -> Segment:
         """Make the next segment, for rows from those on that have found a place."""
-        self._find_room(schema)
+        self._find_room(schema, self.rolling.reserve())
         where = (self.folder, self._number, self._placed, epoch, self._lines.handed)
         segment = Segment(*where, self.info, schema, provenance)
         self._journal.add("segment", **segment.record)

@@ -30,6 +30,9 @@ from tests.soak.world import World, committed, rss, wait_for, world
 #: Bytes that the aggregator may grow by while a viewer, or it itself, stands still.
 MOST = 256 << 20
 
+#: On a disk of 40 MB nothing can be kept free.
+NO_RESERVE = "reserve_gb = 0.0\nwarn_gb = 0.0"
+
 
 @contextlib.contextmanager
 def disk(folder: Path, size: int) -> Iterator[Path]:
@@ -132,7 +135,7 @@ def faults(folder: Path, minutes: float, rate: float, seed: int) -> list[str]:
     text = file.read_text().replace("segment_rows = 65536", "segment_rows = 4096")
     with disk(folder / "files", 40 << 20) as files, world(folder) as here:
         (folder / "soak.toml").write_text(
-            text.replace("[writer]", f'[writer]\ndirectory = "{files}"')
+            text.replace("[writer]", f'[writer]\n{NO_RESERVE}\ndirectory = "{files}"')
             + "\n[aggregate]\nend_timeout_s = 60.0\n"
         )
         here.ffb("aggregator", "aggregate", file)

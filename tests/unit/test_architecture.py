@@ -107,6 +107,7 @@ LAYERS = (
         "replay",
         "diff",
         "meeting",
+        "room",
     },
     {"processes", "roll"},
     {"demo", "afterwards"},

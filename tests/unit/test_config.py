@@ -105,6 +105,21 @@ def test_where_the_file_goes(write, tmp_path):
     assert config.locate("~/x") == Path.home() / "x"
 
 
+@pytest.mark.parametrize(
+    ("site", "folder"),
+    [
+        ("psffb", "/cds/data/drpsrcf/mfx/mfxx49820/scratch"),
+        ("s3df", "/sdf/data/lcls/ds/mfx/mfxx49820"),
+        ("s3df-ffb", "/sdf/data/lcls/ds/mfx/mfxx49820"),
+        ("laptop", str(Path.home() / "ffb/mfx/mfxx49820")),
+    ],
+)
+def test_a_site_stands_for_its_folder(write, site, folder):
+    config = load(write(SYNTHETIC + f'[writer]\nscratch = "{site}"\n'))
+    wanted = Path(folder, "hdf5/smalldata/mfxx49820_Run0007.h5")
+    assert config.file("mfxx49820", 7) == wanted
+
+
 def test_every_key_is_described_in_the_json_schema():
     schema = Config.model_json_schema()
     models = {"Config": schema, **schema["$defs"]}

@@ -73,6 +73,14 @@ MISTAKES = {
             "transport.views: socket paths end at 100 characters, this has 101",
         ],
     ),
+    "environment variables": (
+        '[writer]\nscratch = "$SCRATCH/{exp}"',
+        [
+            "writer.scratch: environment variables are not filled in: write '$SCRATCH/{exp}' out,"
+            " or give it on the command line, where the shell does it: --set"
+            " writer.scratch=$SCRATCH",
+        ],
+    ),
     "file names": (
         '[writer]\nscratch = "{scratch}"\ndirectory = "{exp"\nname = "all.h5"',
         [

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from ffb import meeting
+from ffb import meeting, sites
 from ffb.ranks import Rank, rank_of
 
 
@@ -100,3 +100,18 @@ def test_two_launches_do_not_make_one_file(tmp_path, monkeypatch):
         meeting.held(file),
     ):
         pass
+
+
+def test_files_are_looked_for_where_facilities_keep_them(tmp_path, monkeypatch):
+    there = sites.Site("/s/{hutch}", str(tmp_path / "{hutch}/{exp}/xtc"))
+    monkeypatch.setattr(sites, "SITES", {"nowhere": sites.Site("/x", "/x/{exp}"), "here": there})
+    with pytest.raises(
+        FileNotFoundError, match=r"no xtc2 files of mfxx1 run 7 in /x/mfxx1, .*--dir"
+    ):
+        sites.find_xtc("mfxx1", "mfx", 7)
+    folder = tmp_path / "mfx/mfxx1/xtc"
+    folder.mkdir(parents=True)
+    (folder / "mfxx1-r0007-s000-c000.xtc2").touch()
+    assert sites.find_xtc("mfxx1", "mfx", 7) == folder
+    with pytest.raises(FileNotFoundError):
+        sites.find_xtc("mfxx1", "mfx", 8)

@@ -1,0 +1,69 @@
+"""Room on the disk where files go: some is kept free, and people are told long before."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from pathlib import Path
+
+from ffb.health import size
+
+#: Seconds between two looks at the disk.
+LOOK_S = 1.0
+
+GB = 1_000_000_000
+
+
+class Room:
+    """What a process that writes files leaves free.
+
+    Below ``reserve_gb`` gigabytes no run is begun and no rows are written; they wait, and go on
+    when there is room. Below ``warn_gb`` there are :attr:`alarms`. What is kept free is for ending:
+    after :meth:`spend` everything may be used.
+    """
+
+    def __init__(self, reserve_gb: float, warn_gb: float) -> None:
+        self._reserve, self._warn = int(reserve_gb * GB), int(warn_gb * GB)
+        self._folder: Path | None = None
+        self._looked, self._alarms = 0.0, list[str]()
+
+    def kept(self) -> int:
+        """Bytes that are to stay free."""
+        return self._reserve
+
+    def spend(self) -> None:
+        """Keep nothing free any more, so that what is open can be ended; safe in a handler."""
+        self._reserve = 0
+
+    def watch(self, folder: Path) -> None:
+        """Look at the disk of ``folder`` from now on."""
+        self._folder, self._looked = folder, 0.0
+
+    def refuse(self, folder: Path) -> None:
+        """Raise ``OSError`` where no run would be begun in ``folder``."""
+        if (free := _free(folder)) < self._reserve:
+            raise OSError(
+                errno.ENOSPC,
+                f"{folder}: {size(free)} free, {size(self._reserve)} are kept free: make room, or"
+                " set writer.reserve_gb lower",
+            )
+
+    @property
+    def alarms(self) -> list[str]:
+        """That there is little room, in a sentence."""
+        now = time.monotonic()
+        if self._folder is not None and now - self._looked > LOOK_S:
+            self._looked, self._alarms = now, []
+            if (free := _free(self._folder)) < self._warn:
+                self._alarms = [
+                    f"only {size(free)} free in {self._folder}; below {size(self._reserve)} no rows"
+                    " are written: make room"
+                ]
+        return self._alarms
+
+
+def _free(folder: Path) -> int:
+    """Bytes free where ``folder`` is, or will be made."""
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    return shutil.disk_usage(there).free
