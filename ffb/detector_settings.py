@@ -80,15 +80,18 @@ class DetectorConfig(Table):
     names of their own, as `diode = { expr = "self.ch03 * 2.5 - 0.1", unit = "V" }`."""
 
     def described(self) -> KindConfig:
-        """Its kind, with what is different here."""
+        """Its kind, with what is different here: keys of a field that are not given stay."""
         kind = kinds()[self.kind] if self.kind else KindConfig(doc="fields as the DAQ names them")
-        return kind.model_copy(
-            update={
-                "fields": self.fields
-                | {k: f for k, f in kind.fields.items() if k not in self.fields},
-                "computed": kind.computed | self.computed,
-            }
-        )
+        fields = dict(self.fields)
+        for name, field in kind.fields.items():
+            given = {k: getattr(self.fields[name], k) for k in _given(self.fields.get(name))}
+            fields[name] = field.model_copy(update=given)
+        computed = kind.computed | self.computed
+        return kind.model_copy(update={"fields": fields, "computed": computed})
+
+
+def _given(field: FieldConfig | None) -> set[str]:
+    return field.model_fields_set if field is not None else set()
 
 
 class EpicsConfig(Table):

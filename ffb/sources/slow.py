@@ -39,7 +39,6 @@ class _Update(NamedTuple):
     brought: NDArray[np.int64]
 
 
-@kernel
 def _scatter(
     row: Any, now: Any, values: Any, there: Any, brought: Any, table: Any, buffer: Any, present: Any
 ) -> None:
@@ -64,9 +63,10 @@ def compiled() -> Callable[..., None]:
         types.int64, types.int64, octets, bools, ints, types.int64[:, ::1], octets,
         types.boolean[:, ::1],
     )  # fmt: skip
-    names = ", ".join(signature(getattr(_scatter, "py_func", _scatter)).parameters)
+    names = ", ".join(signature(_scatter).parameters)
     source = f"def slow({names}):\n    go({names})\n"
-    return cast(Callable[..., None], build(source, {"go": _scatter}, arguments))
+    scope = {"go": kernel(_scatter, exact=True)}  # a division is a division, whoever does it
+    return cast(Callable[..., None], build(source, scope, arguments, exact=True))
 
 
 class Slow:
