@@ -144,6 +144,12 @@ class Combined:
         head = "def combined(n, codes, given, buffer, table):"
         return "\n".join([head, *(f"    {line}" for line in body), ""])
 
+    @property
+    def reads(self) -> tuple[Column, ...]:
+        """Columns that they need, beside their own."""
+        own = {c.name for c in self.columns}
+        return tuple(c for n, c in self._placed.items() if n not in own)
+
     def compile(self, schema: Schema, block: FrameBlock) -> None:
         """Compile everything for batches of ``schema`` with the event codes of ``block``."""
         if not self._entries:

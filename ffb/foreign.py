@@ -15,7 +15,7 @@ datasets are follows from their names and lengths.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +26,9 @@ from ffb.columns import Ragged
 from ffb.contents import GROUP
 from ffb.parts import BrokenFileError, open_h5, patiently
 from ffb.problems import nearest
+from ffb.schema import TIMESTAMP, Column, Schema
 from ffb.shot import EPOCH_1990
+from ffb.shots import Shots
 
 #: What SmallData writes for an integer that is missing.
 MISSING = -99999
@@ -98,8 +100,20 @@ class ForeignColumn:
         )
 
 
-class ForeignFile:
-    """A small-data file of somebody else; the same indexing as that of our own, never written.
+class _Whether:
+    """Of an integer column: whether it is there, row by row."""
+
+    def __init__(self, column: ForeignColumn) -> None:
+        self.name, self._column = f"{column.name}_valid", column
+        self.dtype, self.shape = np.dtype(np.bool_), (len(column),)
+
+    def __getitem__(self, rows: Any) -> NDArray[np.bool_]:
+        there = np.asarray(self._column[rows]) != MISSING
+        return np.asarray(there.reshape(len(there), -1).all(axis=1))
+
+
+class ForeignFile(Shots):
+    """A small-data file of somebody else; indexed and cut as one of our own.
 
     ``tables`` has the timestamps of each table of shots, by the prefix of its names (see
     ``TABLES``), ``columns`` the names that have a value a shot of the run, ``wholes`` everything
@@ -137,6 +151,7 @@ class ForeignFile:
                 f"{self.path} has neither timestamp nor event_time: not small data of shots"
             )
         self._columns: dict[str, ForeignColumn] = {}
+        self._flags: dict[str, _Whether] = {}
         self.table_of: dict[str, str] = {}
         self.wholes: dict[str, Any] = {}
         counts = {f"{m['group']}_len" for m in map(_LISTS.fullmatch, found) if m}
@@ -147,6 +162,7 @@ class ForeignFile:
                 self.wholes[name] = data
             elif name not in counts:
                 self._columns[name], self.table_of[name] = made, table
+        self.schema = Schema((TIMESTAMP, *self._described()))
 
     def _stamps(self, key: str, data: Any) -> NDArray[np.uint64]:
         """Psana's stamps, 0 for rows that have none."""
@@ -176,6 +192,22 @@ class ForeignFile:
         whole = name.split("/")[0] in WHOLE or not data.ndim or data.shape[0] != rows
         return None if whole else ForeignColumn(name, data)
 
+    def _described(self) -> Iterator[Column]:
+        """Columns of numbers, as a schema has them; integers that may be missing with a flag."""
+        for name in self.columns:
+            c = self._columns[name]
+            if c.lists or c.dtype.kind not in "biuf":
+                continue
+            yield Column(name, c.dtype.str, c.shape[1:], unit=c.unit, doc=c.doc)
+            if c.dtype.kind == "i" and f"{name}_valid" not in self._columns:
+                self._flags[f"{name}_valid"] = _Whether(c)
+                yield Column(f"{name}_valid", "|b1", doc=f"whether {name} is not {MISSING}")
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """The name of the file."""
+        return {"file": self.path.name}
+
     @property
     def timestamp(self) -> NDArray[np.uint64]:
         """Psana's stamp of every row of the run, 0 where it has none."""
@@ -191,7 +223,11 @@ class ForeignFile:
         """Names of all that has a value, an array or a list for every shot of the run."""
         return tuple(n for n, table in self.table_of.items() if not table)
 
-    def __getitem__(self, name: str) -> ForeignColumn:
+    def __getitem__(self, name: str) -> Any:
+        if name == TIMESTAMP.name:
+            return self.timestamp
+        if name in self._flags:
+            return self._flags[name]
         if name not in self._columns:
             raise KeyError(f"no column {name!r} in {self.path.name}; {self._near(name)}")
         return self._columns[name]
@@ -202,7 +238,7 @@ class ForeignFile:
         return nearest(name, list(self._columns))
 
     def __contains__(self, name: str) -> bool:
-        return name in self._columns
+        return name in self._columns or name in self._flags or name == TIMESTAMP.name
 
     def close(self) -> None:
         """Give the file back."""

@@ -8,23 +8,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ffb import align
 from ffb.schema import TIMESTAMP, column_name
-from ffb.shot import EPOCH_1990
 
 if TYPE_CHECKING:
     import xarray
 
-    from ffb.reader import RunFile
+    from ffb.shots import Shots
 
 
-def dataset(run: RunFile, names: Iterable[str], rows: slice) -> xarray.Dataset:
-    """Columns over the dimension ``shot``; see :meth:`ffb.reader.RunFile.to_xarray`."""
-    import xarray as xr
+def dataset(run: Shots, names: Iterable[str], rows: Any) -> xarray.Dataset:
+    """Columns over the dimension ``shot``; see :meth:`ffb.shots.Shots.to_xarray`."""
+    try:
+        import xarray as xr
+    except ImportError as e:
+        raise ImportError("to_xarray needs xarray: pip install xarray; or use to_numpy") from e
 
     stamp = run[TIMESTAMP.name][rows]
     coords: dict[str, Any] = {
         "timestamp": ("shot", stamp, {"doc": TIMESTAMP.doc}),
-        "time": ("shot", _time_of(stamp)),
+        "time": ("shot", align.times(stamp).astype("datetime64[ns]")),
     }
     data: dict[str, Any] = {}
     sizes: dict[str, tuple[int, bytes | None]] = {}
@@ -43,20 +46,12 @@ def dataset(run: RunFile, names: Iterable[str], rows: slice) -> xarray.Dataset:
         attrs = {"unit": column.unit, "doc": column.doc, "reducer": column.reducer}
         attrs |= {"length": column.length} if column.length else {}
         data[name] = (("shot", *axes), run[name][rows], attrs)
-    about = {"exp": run.info.exp, "run": run.info.run, "complete": int(run.complete)}
-    return xr.Dataset(data, coords, about)
+    return xr.Dataset(data, coords, dict(run.about))
 
 
-def _coordinate(run: RunFile, reducer: str, dim: str) -> tuple[NDArray[Any] | None, str]:
+def _coordinate(run: Shots, reducer: str, dim: str) -> tuple[NDArray[Any] | None, str]:
     """Values and unit of an axis that a reducer declares, unless a feature of its is the axis."""
-    axis = run.reducers.get(reducer, {}).get("coords", {}).get(dim)
+    axis = run.axes.get(reducer, {}).get(dim)
     if axis is None or column_name(reducer, dim) in run:
         return None, ""
     return np.asarray(axis["values"]), str(axis.get("unit", "1"))
-
-
-def _time_of(stamp: NDArray[np.uint64]) -> NDArray[np.datetime64]:
-    """Times, as numpy has them, of psana's stamps."""
-    seconds = (stamp >> np.uint64(32)).astype(np.int64) + EPOCH_1990
-    ns = seconds * 1_000_000_000 + (stamp & np.uint64(0xFFFF_FFFF)).astype(np.int64)
-    return ns.astype("datetime64[ns]")

@@ -3,6 +3,8 @@
     with ffb.open("mfxx49820_Run0042.h5") as run:
         run["spot/sum"][-100:]          # numpy, committed rows only
         run.to_xarray()                 # everything, with coordinates
+        good = run.cut("tt/ampl > 0.05") & run.light.on
+        run["spot/sum"][good]           # of shots that pass; see ffb.shots
         for rows in run.follow():       # every new slice of rows, while the file grows
             run["spot/sum"][rows]
 
@@ -17,24 +19,25 @@ import difflib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb import contents, labelled
+from ffb import contents
 from ffb.columns import FileColumn
+from ffb.cuts import Cut, Truth
+from ffb.expression import NO, UNKNOWN, YES
 from ffb.parts import patiently
-from ffb.schema import TIMESTAMP, Column, Schema
+from ffb.schema import Column, Schema
 from ffb.segments import Segments, columns_of
+from ffb.shots import Shots
 from ffb.sink import Counts
 from ffb.source import RunInfo
-
-if TYPE_CHECKING:
-    import xarray
 
 LEDGER_DTYPE = np.dtype(
     [("producer", "<u2"), ("name", "U70"), ("process", "<i8"), ("state", "U30")]
@@ -115,7 +118,7 @@ def ended_books(path: Path, info: RunInfo) -> list[Counts]:
     return out
 
 
-class RunFile:
+class RunFile(Shots):
     """A run's file. What it shows is one commit, the newest at the last :meth:`refresh`.
 
     A row keeps its number for as long as the file is open: rows stand in the order in which they
@@ -133,6 +136,7 @@ class RunFile:
         found = self._segments
         if found.generation == self._generation:
             return
+        self.__dict__.pop("filters", None)
         self._generation, self.info, self.attrs = found.generation, found.info, found.attrs
         self.schema = Schema(tuple(shown.column for shown in found.shown.values()))
         self._columns = {name: FileColumn(found, shown) for name, shown in found.shown.items()}
@@ -173,6 +177,34 @@ class RunFile:
 
     def __len__(self) -> int:
         return len(self._columns)
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """Experiment, run, and whether it has ended."""
+        return {"exp": self.info.exp, "run": self.info.run, "complete": int(self.complete)}
+
+    @property
+    def axes(self) -> Mapping[str, Any]:
+        """By reducer: the coordinates of the axes of its features."""
+        return {name: said.get("coords", {}) for name, said in self.reducers.items()}
+
+    @cached_property
+    def filters(self) -> Mapping[str, Cut]:
+        """The filters that the run was recorded with, as cuts: ``run.filters["good"]``."""
+        said = {n: r["expr"] for n, r in self.reducers.items() if r.get("use") == "filters"}
+        return {n: self._filter(n, text) for n, text in said.items() if n in self}
+
+    def _filter(self, name: str, text: str) -> Cut:
+        def judge(rows: slice) -> Truth:
+            yes, known = self[name][rows], self[f"{name}_valid"][rows]
+            return np.where(known, np.where(yes, YES, NO), UNKNOWN).astype(np.uint8)
+
+        return Cut(self, text, judge)
+
+    @property
+    def files(self) -> list[Path]:
+        """Files that hold the rows, in order; more than one while the run grows."""
+        return [segment.path for segment in self.segments]
 
     def refresh(self) -> int:
         """Move on to the newest commit; return the number of committed rows."""
@@ -298,24 +330,6 @@ class RunFile:
     def order(self) -> NDArray[Any]:
         """Where rows stood in the order of their commits: ``ffb/order``, empty if they do yet."""
         return self.table(contents.ORDER)
-
-    def to_numpy(
-        self, names: Iterable[str] | None = None, rows: slice = slice(None)
-    ) -> dict[str, NDArray[Any]]:
-        """Columns as arrays (rows, *shape), all of them unless ``names`` are given."""
-        return {n: self[n][rows] for n in (self.columns if names is None else names)}
-
-    def to_xarray(
-        self, names: Iterable[str] | None = None, rows: slice = slice(None)
-    ) -> xarray.Dataset:
-        """Columns as an xarray ``Dataset`` over the dimension ``shot``.
-
-        Coordinates: ``timestamp`` (uint64, the key) and ``time`` (datetime64[ns], UTC) of every
-        shot, and the axes that reducers declared. An axis name that two reducers use for
-        different axes is preceded by the reducer's name.
-        """
-        chosen = self.columns if names is None else names
-        return labelled.dataset(self, [n for n in chosen if n != TIMESTAMP.name], rows)
 
     def close(self) -> None:
         """Give the files back; columns cannot be read after it."""

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class NotOursError(ValueError):
+    """An HDF5 file that ffb did not write."""
+
+
 def columns_of(said: str | list[dict[str, Any]]) -> tuple[Column, ...]:
     """Columns as files have them: a list of maps of their fields, or JSON text of it."""
     maps = json.loads(said) if isinstance(said, str) else said
@@ -113,7 +117,7 @@ class Segments:
 
     def _identify(self, file: h5py.File) -> RunInfo:
         if GROUP not in file or "layout" not in file[GROUP].attrs:
-            raise ValueError(f"{self.path} was not written by ffb: open it with h5py")
+            raise NotOursError(f"{self.path} was not written by ffb: ffb.open may read it")
         attrs = file[GROUP].attrs
         if attrs["layout"] > LAYOUT:
             raise ValueError(

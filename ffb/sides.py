@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import contents, foreign, reader
-from ffb.columns import FileColumn
+from ffb.frame import flag_of
 from ffb.parts import open_h5, patiently
 from ffb.schema import LASER, TIMESTAMP, XRAY
 
@@ -27,15 +27,14 @@ class Item(NamedTuple):
 
     ``table`` is the prefix of the shots it has rows of, ``None`` where it holds something of the
     whole run. ``data`` is read by slices of rows, lists by ``data.ragged``. ``present`` says of an
-    integer, in a dataset of its own, in which rows it is there; ``flag`` is its name. ``filled``
-    says that missing values may be -99999 or 0.
+    integer, in a dataset of its own, in which rows it is there. ``filled`` says that missing values
+    may be -99999 or 0, ``unknown`` that what is below 0 is unknown.
     """
 
     data: Any
     table: str | None = ""
     lists: bool = False
     present: Any = None
-    flag: str = ""
     filled: bool = False
     unknown: bool = False
 
@@ -83,25 +82,16 @@ def _own(path: Path, handles: contextlib.ExitStack) -> Side:
     for name in run.columns:
         if name != TIMESTAMP.name:
             column = run[name]
-            flag = _flag(run, column)
+            flag = "" if column.dtype.kind == "f" else flag_of(run, run.schema.by_name[name])
             present = run[flag] if flag else None
-            unknown = name in _LIGHTS
             lists = bool(column.length)
-            side.items[name] = Item(column, "", lists, present, flag, unknown=unknown)
+            side.items[name] = Item(column, "", lists, present, unknown=name in _LIGHTS)
     if not run.segmented:
         file = handles.enter_context(patiently(lambda: open_h5(path)))
         for name, data in foreign.walk(file):
             if name not in run and not name.startswith(f"{contents.GROUP}/"):
                 side.items[name] = Item(data, None)
     return side
-
-
-def _flag(run: reader.RunFile, column: FileColumn) -> str:
-    """The column that says in which rows ``column`` is there, where it cannot say so itself."""
-    if column.dtype.kind == "f":
-        return ""
-    flags = (f"{column.name}_valid", f"{column.reducer}/present" if column.reducer else "")
-    return next((f for f in flags if f in run and f != column.name), "")
 
 
 def _foreign(path: Path, handles: contextlib.ExitStack) -> Side:

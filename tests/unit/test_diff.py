@@ -32,7 +32,10 @@ def theirs(tmp_path):
 
 
 @pytest.fixture
-def diff(capsys):
+def diff(capsys, monkeypatch):
+    # A child process looks at every file first; see test_recover for that.
+    monkeypatch.setattr("ffb.writers.examine.deadly", lambda path, marked: [])
+
     def _diff(*words):
         status = cli.main(["diff", *map(str, words)])
         out, err = capsys.readouterr()
@@ -227,6 +230,13 @@ def test_slow_detectors_are_aligned_by_their_own_key(tmp_path, diff):
     status, out, _ = diff(write_file(tmp_path / "a.h5", a), write_file(tmp_path / "b.h5", b))
     assert status == 0
     assert "intg/  4 in both" in out
+
+
+def test_a_file_on_which_the_library_dies_is_bad_input(ours, diff, monkeypatch):
+    monkeypatch.setattr("ffb.writers.examine.deadly", lambda path, marked: [("x.h5", "it died")])
+    status, _, err = diff(ours, ours)
+    assert status == 2
+    assert "x.h5 is damaged: it died when it was read" in err
 
 
 def test_bad_input_is_told_at_once(tmp_path, ours, diff):

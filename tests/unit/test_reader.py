@@ -247,7 +247,7 @@ def test_a_missing_file_names_its_neighbours(tmp_path):
 def test_a_file_of_somebody_else_is_refused_with_advice(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1
-    with pytest.raises(ValueError, match="not written by ffb: open it with h5py"):
+    with pytest.raises(ValueError, match=r"not written by ffb: ffb\.open may read it"):
         reader.open(tmp_path / "other.h5")
     (tmp_path / "text.h5").write_text("dear diary")
     with pytest.raises(OSError, match="signature"):
