@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.expression import CALLS, NO, UNKNOWN, YES, names_in, read
-from ffb.schema import Column, Schema
+from ffb.schema import VALID, Column, Schema
 
 if TYPE_CHECKING:
     from ffb.shots import Shots
@@ -138,7 +138,7 @@ def condition(run: Shots, text: str, named: Mapping[str, Cut]) -> Cut:
 
     columns = {c.name: c for c in run.schema.columns}
     names = {n for n in named if n not in columns}
-    flags = [Column(f, "|b1") for n in sorted(names) for f in (n, f"{n}_valid")]
+    flags = [Column(f, "|b1") for n in sorted(names) for f in (n, f"{n}{VALID}")]
     plain = _paths(text, columns)
     found = Combined({}, {_OWN: FilterConfig(expr=plain)}, (*columns.values(), *flags))
     wrong = [p.removeprefix(f"filters.{_OWN}.expr: ") for p in found.problems]
@@ -147,7 +147,7 @@ def condition(run: Shots, text: str, named: Mapping[str, Cut]) -> Cut:
     if wrong:
         raise ValueError(f"cut {text!r}: {'; '.join(wrong)}")
     schema = Schema((*found.reads, *found.columns))
-    used = {n: named[n] for n in names if names_in(plain) & {n, f"{n}_valid"}}
+    used = {n: named[n] for n in names if names_in(plain) & {n, f"{n}{VALID}"}}
     return Cut(run, text, _Judge(run, found, schema, used, _asks_codes(plain)))
 
 
@@ -176,14 +176,14 @@ class _Judge:
         for c in self._found.reads:
             if c.name in self._named:
                 columns[c.name][:n] = self._named[c.name].truth(rows) == YES
-            elif (cut := self._named.get(c.name.removesuffix("_valid"))) is not None:
+            elif (cut := self._named.get(c.name.removesuffix(VALID))) is not None:
                 columns[c.name][:n] = cut.truth(rows) != UNKNOWN
             else:
                 columns[c.name][:n] = self._run[c.name][rows]
         if self._codes:
             self._take_codes(n, rows)
         self._found.run(n, self._batch)
-        yes, known = columns[_OWN][:n], columns[f"{_OWN}_valid"][:n]
+        yes, known = columns[_OWN][:n], columns[f"{_OWN}{VALID}"][:n]
         return np.where(known, np.where(yes, YES, NO), UNKNOWN).astype(np.uint8)
 
     def _take_codes(self, n: int, rows: slice) -> None:

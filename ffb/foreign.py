@@ -26,7 +26,7 @@ from ffb.columns import Ragged
 from ffb.contents import GROUP
 from ffb.parts import BrokenFileError, open_h5, patiently
 from ffb.problems import nearest
-from ffb.schema import TIMESTAMP, Column, Schema
+from ffb.schema import TIMESTAMP, VALID, Column, Schema
 from ffb.shot import EPOCH_1990
 from ffb.shots import Shots
 
@@ -104,7 +104,7 @@ class _Whether:
     """Of an integer column: whether it is there, row by row."""
 
     def __init__(self, column: ForeignColumn) -> None:
-        self.name, self._column = f"{column.name}_valid", column
+        self.name, self._column = f"{column.name}{VALID}", column
         self.dtype, self.shape = np.dtype(np.bool_), (len(column),)
 
     def __getitem__(self, rows: Any) -> NDArray[np.bool_]:
@@ -199,9 +199,9 @@ class ForeignFile(Shots):
             if c.lists or c.dtype.kind not in "biuf":
                 continue
             yield Column(name, c.dtype.str, c.shape[1:], unit=c.unit, doc=c.doc)
-            if c.dtype.kind == "i" and f"{name}_valid" not in self._columns:
-                self._flags[f"{name}_valid"] = _Whether(c)
-                yield Column(f"{name}_valid", "|b1", doc=f"whether {name} is not {MISSING}")
+            if c.dtype.kind == "i" and f"{name}{VALID}" not in self._columns:
+                self._flags[f"{name}{VALID}"] = _Whether(c)
+                yield Column(f"{name}{VALID}", "|b1", doc=f"whether {name} is not {MISSING}")
 
     @property
     def about(self) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import align
-from ffb.schema import LASER, TIMESTAMP, XRAY, Column
+from ffb.schema import LASER, TIMESTAMP, VALID, XRAY, Column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ def dataframe(run: Shots, names: Iterable[str] | None, rows: Any) -> pd.DataFram
     known = run.schema.by_name
     if names is None:
         chosen = [n for n, c in known.items() if not c.shape and n != TIMESTAMP.name]
-        chosen = [n for n in chosen if n.removesuffix("_valid") in {n} | {*known} - {*chosen}]
+        chosen = [n for n in chosen if n.removesuffix(VALID) in {n} | {*known} - {*chosen}]
     else:
         chosen = [n for n in names if n != TIMESTAMP.name]
         for n in chosen:
@@ -42,8 +42,7 @@ def dataframe(run: Shots, names: Iterable[str] | None, rows: Any) -> pd.DataFram
 
 def flag_of(run: Shots, column: Column) -> str:
     """The column that says in which rows an integer or a truth is there; ``""`` if none does."""
-    flags = (f"{column.name}_valid", f"{column.reducer}/present" if column.reducer else "")
-    return next((f for f in flags if f and f in run and f != column.name), "")
+    return next((f for f in reversed(column.flags) if f in run and f != column.name), "")
 
 
 def _absent(run: Shots, column: Column | None, rows: Any) -> NDArray[np.bool_] | None:

@@ -33,7 +33,7 @@ from ffb.columns import FileColumn
 from ffb.cuts import Cut, Truth
 from ffb.expression import NO, UNKNOWN, YES
 from ffb.parts import patiently
-from ffb.schema import Column, Schema
+from ffb.schema import VALID, Column, Schema
 from ffb.segments import Segments, columns_of
 from ffb.shots import Shots
 from ffb.sink import Counts
@@ -196,7 +196,7 @@ class RunFile(Shots):
 
     def _filter(self, name: str, text: str) -> Cut:
         def judge(rows: slice) -> Truth:
-            yes, known = self[name][rows], self[f"{name}_valid"][rows]
+            yes, known = self[name][rows], self[f"{name}{VALID}"][rows]
             return np.where(known, np.where(yes, YES, NO), UNKNOWN).astype(np.uint8)
 
         return Cut(self, text, judge)
