@@ -39,7 +39,8 @@ def calibrated(config: Config, run: Run, name: str, given: Input) -> tuple[Detec
     constants = run.constants(source, geometry, store)
     calibrations = importlib.import_module("ffb.reducers.calibration")
     made = calibrations.make(constants, table, config.locate, given)
-    area = Area(source, shape, made.mask, constants.xyz, made.unit, constants.corner)
+    known = (constants.xyz, made.unit, constants.corner, made.noise)
+    area = Area(source, shape, made.mask, *known)
     return Detector(name, made, area, {"origin": made.origin, **made.ids}), list(made.notes)
 
 

@@ -74,6 +74,8 @@ class CalibrationConfig(Table):
     """File with gains in ADU per `unit`."""
     offset: str = ""
     """File with offsets in ADU, added to the pedestals of a Jungfrau."""
+    rms: str = ""
+    """File with the rms of pixels in the dark in ADU, for thresholds in units of the noise."""
     status: str = ""
     """File with the pixel status, nonzero is bad."""
     geometry: str = ""
@@ -89,7 +91,7 @@ class CalibrationConfig(Table):
 
     @model_validator(mode="after")
     def _nothing_to_calibrate(self) -> Self:
-        needless = ("pedestals", "gain", "offset", "status", "common_mode")
+        needless = ("pedestals", "gain", "offset", "rms", "status", "common_mode")
         if self.constants == "none" and (given := [f for f in needless if getattr(self, f)]):
             raise ValueError(f'constants = "none" leaves raw ADU; leave out {", ".join(given)}')
         return self

@@ -74,7 +74,8 @@ class Area(NamedTuple):
     ``shape`` is (segments, rows, columns); ``mask`` (*shape) bool is true for good pixels: status,
     user and edges together; ``xyz`` (3, *shape) are pixel centres in micrometres, ``None`` without
     a geometry; ``unit`` is that of a calibrated pixel; ``corner`` the least x and y of the whole
-    detector, where only a part of it is read out.
+    detector, where only a part of it is read out; ``noise`` (*shape) float32 the rms of pixels in
+    the dark, in ``unit``, in their first gain range, ``None`` if it is not known.
     """
 
     detector: str
@@ -83,6 +84,7 @@ class Area(NamedTuple):
     xyz: NDArray[np.float64] | None
     unit: str
     corner: tuple[float, float] | None = None
+    noise: NDArray[np.float32] | None = None
 
 
 class Calibration(Protocol):

@@ -25,11 +25,11 @@ class Constants:
     """What calibration and geometry know about one area detector; ``None`` where unknown.
 
     ``dettype`` is psana's detector type (``"jungfrau"``, ``"epix10ka"``, ...). Shapes: pedestals,
-    gain and offset (gain ranges, segments, rows, columns) float32, gain in ADU/keV; status the
-    same, an integer, nonzero is bad; config (segments, rows, columns) uint8, the pixel
-    configuration bits of an epix10ka; xyz (3, segments, rows, columns) float64, pixel centres in
-    micrometres in the laboratory frame of psana's geometry; corner the least x and y of the whole
-    detector's, whatever part of it is read out. ``ids`` names each constant so that
+    gain, offset and rms (gain ranges, segments, rows, columns) float32, gain in ADU/keV, rms of the
+    dark in ADU; status the same, an integer, nonzero is bad; config (segments, rows, columns)
+    uint8, the pixel configuration bits of an epix10ka; xyz (3, segments, rows, columns) float64,
+    pixel centres in micrometres in the laboratory frame of psana's geometry; corner the least x and
+    y of the whole detector's, whatever part of it is read out. ``ids`` names each constant so that
     it can be found again; ``origin`` says where they come from; ``segments`` are the DAQ's numbers
     of the segments read out, in the order of the arrays.
     """
@@ -41,6 +41,7 @@ class Constants:
     gain: NDArray[Any] | None = None
     offset: NDArray[Any] | None = None
     status: NDArray[Any] | None = None
+    rms: NDArray[Any] | None = None
     config: NDArray[Any] | None = None
     xyz: NDArray[Any] | None = None
     corner: tuple[float, float] | None = None

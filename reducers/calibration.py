@@ -49,8 +49,9 @@ class Calibration:
     """Raw to calibrated for one detector and run: a :class:`ffb.reduce.Calibration`.
 
     ``tile`` keeps what :class:`ffb.reduce.Tile` promises, row by row or ``height`` rows at a time;
-    ``mask`` (segments, rows, columns) is true for good pixels. ``ids`` and ``origin`` name where
-    the constants come from; ``notes`` are for log and file.
+    ``mask`` (segments, rows, columns) is true for good pixels; ``noise`` of the same shape is the
+    rms of the dark in ``unit``, in the first gain range, ``None`` if it is not known. ``ids`` and
+    ``origin`` name where the constants come from; ``notes`` are for log and file.
     """
 
     constants: Planes | Corrected
@@ -59,6 +60,7 @@ class Calibration:
     unit: str
     dtype: str = "<u2"
     height: int = 0
+    noise: F32 | None = None
     ids: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
     notes: tuple[str, ...] = ()
@@ -186,7 +188,7 @@ def calibration_of(
     undefined = np.float32(0 if psana else np.nan)
     planes: Planes | Corrected
     planes, tile = kernel_of(c.dettype, ranges, good, undefined)
-    height = 0
+    height, noise = 0, None if c.rms is None else _noise(c)
     if common_mode is not None:
         plan, height = plan_of(common_mode, constants.dettype, c.shape)
         pedestal = ranges[0][0]
@@ -197,11 +199,19 @@ def calibration_of(
         tile,
         mask=good,
         height=height,
+        noise=noise,
         unit=unit if c.gain is not None else WITHOUT_GAIN.get(c.dettype, (1, "ADU"))[1],
         ids=dict(c.ids),
         origin=c.origin,
         notes=tuple(f"{c.detector}: {n}" for n in notes),
     )
+
+
+def _noise(c: Constants) -> F32:
+    """Rms over gain of each pixel in its first gain range, which an epix10ka's bits choose."""
+    rms, factor = ranges_of(replace(c, pedestals=c.rms, offset=None), psana=False)[0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(rms * np.abs(factor), np.float32)
 
 
 def _none(detector: str) -> str:
@@ -232,7 +242,7 @@ def _check(c: Constants, mask: NDArray[Any] | None) -> None:
         )
     ranges = (RANGES.get(c.dettype, 1), *c.shape)
     status = c.shape if c.status is not None and c.status.ndim == 3 else ranges
-    expected = {"pedestals": ranges, "gain": ranges, "offset": ranges, "status": status}
+    expected = dict.fromkeys(("pedestals", "gain", "offset", "rms"), ranges) | {"status": status}
     expected |= {"config": c.shape, "xyz": (3, *c.shape)}
     arrays = [(name, getattr(c, name), shape) for name, shape in expected.items()]
     wrong = [

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb import Tile
+from ffb import Area, Tile
 from ffb.compile import kernel
 
 #: Pixels that are looked through together for a candidate.
@@ -25,19 +25,27 @@ SEGMENT, NUMBER, BEGIN, END = range(4)
 
 
 class Levels(NamedTuple):
-    """Least values of a seed and of a neighbour, and the largest of a pixel: exact in float32."""
+    """Least values of a seed and of a neighbour, and the largest of a pixel: exact in float32.
+
+    With ``noise`` (pixels,), in calibrated units, seeds and neighbours have at least ``seed`` and
+    ``low`` times that of their pixel; it is empty where the two are values. ``least`` is the least
+    value of a neighbour anywhere.
+    """
 
     seed: float
     low: float
     high: float
+    least: float
+    noise: NDArray[np.float32]
 
 
 class Candidates(NamedTuple):
     """Candidates of a segment in raster order; arrays of (pixels + 1,).
 
     ``up`` and ``down`` are the candidates above and below, ``next`` the one that follows in the
-    same droplet, -1 for none. ``member`` tells those that belong to droplets. ``droplet`` is the
-    parent in the forest of union-find, then the number of the droplet, -1 for none.
+    same droplet, -1 for none. ``bright`` tells seeds, ``member`` those that belong to droplets.
+    ``droplet`` is the parent in the forest of union-find, then the number of the droplet, -1 for
+    none.
     """
 
     value: NDArray[np.float32]
@@ -45,6 +53,7 @@ class Candidates(NamedTuple):
     col: NDArray[np.int32]
     up: NDArray[np.int32]
     down: NDArray[np.int32]
+    bright: NDArray[np.uint8]
     member: NDArray[np.uint8]
     droplet: NDArray[np.int32]
     next: NDArray[np.int32]
@@ -67,22 +76,49 @@ class Droplets(NamedTuple):
 
 
 def levels_of(
-    threshold: float, threshold_low: float | None, pixel_max: float, problems: list[str]
+    threshold: float,
+    threshold_low: float | None,
+    pixel_max: float,
+    problems: list[str],
+    in_noise: Area | None = None,
 ) -> Levels:
     """Thresholds for comparison with float32 values, as float64 would compare them.
 
     Appends to ``problems`` a line for each that makes no sense. Thresholds are positive, so that
-    masked pixels, which are 0, are none.
+    masked pixels, which are 0, are none. With ``in_noise`` they are in units of the noise of that
+    detector's pixels, and pixels whose noise is not known, or not above 0, are none.
     """
     low = threshold if threshold_low is None else threshold_low
     if not 0 < threshold < np.inf:
         problems.append(f"threshold: {threshold} must be a positive number, in calibrated units")
     if not 0 < low <= threshold:
         problems.append(f"threshold_low: {low} must be above 0 and at most threshold, {threshold}")
-    if not pixel_max >= threshold:
+    if in_noise is None and not pixel_max >= threshold:
         problems.append(f"pixel_max: {pixel_max} is below threshold, {threshold}: nothing is left")
+    nothing = np.zeros(0, np.float32)
     with np.errstate(over="ignore"):
-        return Levels(_least(threshold), _least(low), _most(pixel_max))
+        values = (_least(threshold), _least(low), _most(pixel_max))
+    if in_noise is None or problems:
+        return Levels(*values, values[1], nothing)
+    noise = _noise_of(in_noise, problems)
+    least = _least(low * float(noise.min())) if noise.size else 0.0
+    return Levels(threshold, low, values[2], least, noise)
+
+
+def _noise_of(area: Area, problems: list[str]) -> NDArray[np.float32]:
+    """Noise of every pixel, infinite where there is none to compare with, one line if nowhere."""
+    if area.noise is None:
+        problems.append(
+            f"in_noise: the constants of {area.detector} hold no noise of its pixels (psana's"
+            f" pixel_rms); name a file as rms in [calibration.{area.detector}], or give thresholds"
+            " in calibrated units"
+        )
+        return np.zeros(0, np.float32)
+    known = area.mask & np.isfinite(area.noise) & (area.noise > 0)
+    if not known.any():
+        problems.append(f"in_noise: no good pixel of {area.detector} has a noise above 0")
+        return np.zeros(0, np.float32)
+    return np.where(known, area.noise, np.inf).astype(np.float32).ravel()
 
 
 def room_of(capacity: int, max_npix: int, problems: list[str]) -> None:
@@ -108,9 +144,11 @@ def _most(x: float) -> float:
 def make_candidates(rows: int, columns: int) -> Candidates:
     """Room for every pixel of a segment; memory that is never touched is never given."""
     size = rows * columns + 1
-    value, member = np.zeros(size, np.float32), np.zeros(size, np.uint8)
+    value = np.zeros(size, np.float32)
+    bright, member = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
     row, col, up, down, droplet, after = (np.zeros(size, np.int32) for _ in range(6))
-    return Candidates(value, row, col, up, down, member, droplet, after, np.zeros(4, np.int64))
+    places = (row, col, up, down, bright, member, droplet, after)
+    return Candidates(value, *places, np.zeros(4, np.int64))
 
 
 def make_droplets(rows: int, columns: int) -> Droplets:
@@ -132,7 +170,7 @@ def begin(c: Candidates, segment: int) -> None:
 @kernel
 def search(tile: Tile, rows: int, levels: Levels, c: Candidates) -> None:
     """Add the candidates of a row of the segment, and tell neighbours of each other."""
-    low, high = np.float32(levels.low), np.float32(levels.high)
+    low, high = np.float32(levels.least), np.float32(levels.high)
     values, begun = tile.values, c.now[END]
     col, end = c.col, begun
     for at in range(0, values.size, BLOCK):
@@ -147,36 +185,45 @@ def search(tile: Tile, rows: int, levels: Levels, c: Candidates) -> None:
             for i in range(block.size):  # without a branch: every place is written, few stay
                 col[end] = at + i
                 end += (block[i] >= low) & (block[i] <= high)
+    noise = levels.noise[tile.first : tile.first + values.size]  # empty if there is none
+    if begun < end and noise.size:
+        found, end = end, begun
+        for i in range(begun, found):
+            at = col[i]
+            if np.float64(values[at]) >= levels.low * np.float64(noise[at]):
+                col[end] = at
+                end += 1
     if begun < end:
         above = c.now[BEGIN] if tile.number == c.now[NUMBER] + 1 else begun
         for i in range(begun, end):
-            c.value[i] = values[col[i]]
-            c.row[i] = tile.number % rows
-        _meet(above, begun, end, np.float32(levels.seed), c)
+            value = values[col[i]]
+            level = levels.seed * np.float64(noise[col[i]]) if noise.size else levels.seed
+            c.value[i], c.row[i] = value, tile.number % rows
+            c.bright[i] = np.float64(value) >= level
+        _meet(above, begun, end, c)
     c.now[NUMBER], c.now[BEGIN], c.now[END] = tile.number, begun, end
 
 
 @kernel
-def _meet(above: int, begun: int, end: int, seed: Any, c: Candidates) -> None:
+def _meet(above: int, begun: int, end: int, c: Candidates) -> None:
     """Find the neighbours of candidates ``begun`` to ``end``, of one row, in it and above it.
 
     Seeds are members, and so are candidates with a seed for a neighbour.
     """
-    value, col, up, down, member = c.value, c.col, c.up, c.down, c.member
+    bright, col, up, down, member = c.bright, c.col, c.up, c.down, c.member
     j = above
     for i in range(begun, end):
         up[i] = down[i] = -1
-        bright = value[i] >= seed
-        member[i] = bright
+        member[i] = bright[i]
         if i > begun and col[i - 1] + 1 == col[i]:
-            member[i] |= value[i - 1] >= seed
-            member[i - 1] |= bright
+            member[i] |= bright[i - 1]
+            member[i - 1] |= bright[i]
         while j < begun and col[j] < col[i]:
             j += 1
         if j < begun and col[j] == col[i]:
             up[i], down[j] = j, i
-            member[i] |= value[j] >= seed
-            member[j] |= bright
+            member[i] |= bright[j]
+            member[j] |= bright[i]
 
 
 @kernel

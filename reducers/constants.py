@@ -17,7 +17,7 @@ from ffb.source import Constants
 from ffb.uncalibrated import Uncalibrated
 
 #: Constants that may come from a file, by the names they have in the configuration.
-FILES = ("pedestals", "gain", "offset", "status")
+FILES = ("pedestals", "gain", "offset", "rms", "status")
 
 #: Gain ranges by detector type; all others have one.
 RANGES = {"jungfrau": 3, "epix10ka": 7}

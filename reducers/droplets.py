@@ -25,12 +25,14 @@ from ffb.reducers.connected import (
 
 
 class Params(NamedTuple):
-    """What makes a droplet; thresholds are in calibrated units, not in units of a pixel's noise.
+    """What makes a droplet; thresholds are in calibrated units.
 
-    Pixels of at least ``threshold`` are seeds; their direct neighbours of at least
-    ``threshold_low``, the same if it is left out, belong to them. Pixels above ``pixel_max`` are
-    none. Droplets with a sum below ``min_sum``, and giant ones of more than ``max_npix`` pixels,
-    are counted in ``n_all`` only. ``listed`` keeps the droplets themselves, at most ``capacity``.
+    With ``in_noise`` they are in units of each pixel's noise, the rms of the constants over the
+    gain of its first range, as smalldata_tools' ``useRms=True``. Pixels of at least ``threshold``
+    are seeds; their direct neighbours of at least ``threshold_low``, the same if it is left out,
+    belong to them. Pixels above ``pixel_max`` are none. Droplets with a sum below ``min_sum``, and
+    giant ones of more than ``max_npix`` pixels, are counted in ``n_all`` only. ``listed`` keeps the
+    droplets themselves, at most ``capacity``.
     """
 
     threshold: float
@@ -40,6 +42,7 @@ class Params(NamedTuple):
     max_npix: int = 10_000
     capacity: int = 1000
     listed: bool = True
+    in_noise: bool = False
 
 
 class Constants(NamedTuple):
@@ -120,17 +123,17 @@ class droplets:  # noqa: N801
     Seeds are pixels of at least ``threshold``; a pixel of at least ``threshold_low`` with a seed
     directly beside, above or below it belongs too, and no pixel farther out. Pixels of these two
     kinds that touch, along a row or column, are one droplet: what smalldata_tools does with
-    ``relabel=True`` and ``useRms=False``. Droplets do not reach across segments. NaN and masked
+    ``relabel=True``. Droplets do not reach across segments. NaN and masked
     pixels are none. Sums are float64 and kept as float32; centroids are weighted with the values
-    and count pixels of the segment, 0 at the centre of its first. The noise of pixels is not among
-    the constants that reducers are given, so thresholds are absolute.
+    and count pixels of the segment, 0 at the centre of its first.
     """
 
     @staticmethod
     def prepare(params: Params, area: Area) -> Constants:
         """Check the thresholds and bounds; ``ValueError`` lists what makes no sense."""
         problems: list[str] = []
-        levels = levels_of(params.threshold, params.threshold_low, params.pixel_max, problems)
+        p, noise = params, area if params.in_noise else None
+        levels = levels_of(p.threshold, p.threshold_low, p.pixel_max, problems, noise)
         room_of(params.capacity, params.max_npix, problems)
         if not params.min_sum >= 0:
             problems.append(f"min_sum: {params.min_sum} must be 0 or more")

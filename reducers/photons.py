@@ -38,10 +38,10 @@ PHOTONS, DROPLETS, GIANT, BAD = range(4)
 class Params(NamedTuple):
     """The value ``energy`` of one photon, and what makes a droplet; all in calibrated units.
 
-    For ``threshold``, ``threshold_low``, ``min_sum`` and ``pixel_max`` see ``droplets``. Giant
-    droplets, of more than ``max_npix`` pixels, are counted in ``giant`` and are not divided: the
-    time that takes grows with their pixels squared. ``listed`` keeps the photons themselves, at
-    most ``capacity``.
+    For ``threshold``, ``threshold_low``, ``min_sum``, ``pixel_max`` and ``in_noise`` see
+    ``droplets``. Giant droplets, of more than ``max_npix`` pixels, are counted in ``giant`` and are
+    not divided: the time that takes grows with their pixels squared. ``listed`` keeps the photons
+    themselves, at most ``capacity``.
     """
 
     energy: float
@@ -52,6 +52,7 @@ class Params(NamedTuple):
     max_npix: int = 200
     capacity: int = 1000
     listed: bool = True
+    in_noise: bool = False
 
 
 class Constants(NamedTuple):
@@ -214,7 +215,8 @@ class photons:  # noqa: N801
         if not energy:
             problems.append(f"energy: {params.energy} is no value of a photon; above 0")
         brightest = min(params.pixel_max, BRIGHTEST * (energy or np.inf))
-        levels = levels_of(params.threshold, params.threshold_low, brightest, problems)
+        p, noise = params, area if params.in_noise else None
+        levels = levels_of(p.threshold, p.threshold_low, brightest, problems, noise)
         room_of(params.capacity, params.max_npix, problems)
         if not params.min_sum >= 0:
             problems.append(f"min_sum: {params.min_sum} must be 0 or more")

@@ -33,6 +33,7 @@ STORED = {
     "gain": "pixel_gain",
     "offset": "pixel_offset",
     "status": "pixel_status",
+    "rms": "pixel_rms",
 }
 
 

@@ -145,7 +145,8 @@ def test_what_is_no_area_detector_has_no_constants(run_path, spec, detector):
     with pytest.raises(LookupError, match=rf"{detector}.*jungfrau"):
         meaning.constants(detector)
     bare = meaning.constants(detector, store=False)  # for what files may bring
-    given = (bare.pedestals, bare.gain, bare.offset, bare.status, bare.config, bare.xyz)
+    given = (bare.pedestals, bare.gain, bare.offset, bare.status, bare.rms, bare.config)
+    given += (bare.xyz,)
     assert all(a is None for a in given)
 
 
@@ -163,6 +164,8 @@ def store(spec, monkeypatch):
             for name, array in arrays.items():
                 ctype = name if name == "pedestals" else f"pixel_{name}"
                 service.add(spec.exp, uid, ctype, array, (5, "end"))
+            rms = np.sqrt(np.abs(arrays["pedestals"]))  # no two alike
+            service.add(spec.exp, uid, "pixel_rms", rms, (5, "end"))
         monkeypatch.setattr(
             import_psana("psana.pscalib.calib.CalibConstants"), "URL", f"{service.url}/calib_ws/"
         )
@@ -183,6 +186,7 @@ def test_constants_from_the_store_are_those_psana_loads(run_path, spec, store, d
     truth = spec.constants if detector == "jungfrau" else spec.epix_constants
     np.testing.assert_array_equal(ours.pedestals, truth["pedestals"])
     np.testing.assert_array_equal(ours.status != 0, truth["status"] != 0)
+    np.testing.assert_array_equal(ours.rms, np.sqrt(np.abs(truth["pedestals"])))
     assert (ours.offset is not None) == (detector == "jungfrau")
     assert ours.gain.dtype == ours.pedestals.dtype == np.float32
     assert ours.shape == ours.pedestals.shape[1:]

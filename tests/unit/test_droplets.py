@@ -14,14 +14,15 @@ SHAPES = [(2, 1, 1), (2, 1, 37), (2, 31, 1), (2, 9, 23), (2, 20, 130)]
 TWO = Params(threshold=5.0, threshold_low=1.5, min_sum=7.0, pixel_max=1e4, capacity=4000)
 
 
-def by_scipy(image, mask, p):
+def by_scipy(image, mask, p, noise=1.0):
     """Counts, and lists of the droplets that are kept, in the order of their first pixels."""
     low = p.threshold if p.threshold_low is None else p.threshold_low
     n_all, giant, rows = 0, 0, []
     for s, values in enumerate(np.where(mask, image, 0).astype(np.float64)):
         values = np.where(np.isfinite(values) & (values <= p.pixel_max), values, 0)
-        seeds = values >= p.threshold
-        members = seeds | (ndimage.binary_dilation(seeds) & (values >= low))
+        level = np.float64(noise if np.ndim(noise) == 0 else noise[s])
+        seeds = values >= p.threshold * level
+        members = seeds | (ndimage.binary_dilation(seeds) & (values >= low * level))
         labels, number = ndimage.label(members)
         n_all += number
         index = np.arange(1, number + 1)
@@ -40,9 +41,9 @@ def by_scipy(image, mask, p):
     return (n_all, len(rows), giant), dict(zip(LISTS, lists, strict=True))
 
 
-def agree(got, k, image, mask, p):
+def agree(got, k, image, mask, p, noise=1.0):
     """Hold shot ``k`` of the columns against scipy; what it found, for tests that want some."""
-    counts, lists = by_scipy(image, mask, p)
+    counts, lists = by_scipy(image, mask, p, noise)
     assert tuple(got[f"droplets/{f}"][k] for f in ("n_all", "n", "giant")) == counts
     assert got["droplets/overflow"][k] == (counts[1] > p.capacity)
     used = min(counts[1], p.capacity)
@@ -148,6 +149,24 @@ def test_counts_are_right_where_the_list_overflows_and_giants_are_told():
     (overflown,), (cut,) = check(shape, mask, [image], few, small)
     assert overflown[1] > 7
     assert cut[2] == 1
+
+
+def test_thresholds_in_units_of_the_noise_of_each_pixel():
+    shape, rng = (2, 30, 130), np.random.default_rng(10)
+    image, mask = charges(shape, 0.05, rng), rng.random(shape) > 0.02
+    noise = rng.uniform(0.3, 2.0, shape).astype(np.float32)
+    noise[:, 3:5, 20:40], noise[:, 9, 5], noise[0, 11, 60:70] = np.nan, 0.0, -1.0
+    area = detector(shape, mask)._replace(noise=noise)
+    p = TWO._replace(in_noise=True)
+    holes = np.where(rng.random(shape) < 0.01, np.nan, image).astype(np.float32)
+    got = reduce([member("droplets", droplets, p, area)], area, [image, holes])
+    known = np.where(noise > 0, noise, np.inf)
+    assert agree(got, 0, image, mask, p, known)[1] > 20
+    agree(got, 1, holes, mask, p, known)
+    with pytest.raises(ValueError, match=r"in_noise: the constants of det hold no noise"):
+        droplets.prepare(p, detector(shape))
+    with pytest.raises(ValueError, match=r"in_noise: no good pixel of det has a noise above 0"):
+        droplets.prepare(p, area._replace(noise=0 * noise))
 
 
 def test_without_a_list_there_are_the_counts_alone():
