@@ -60,7 +60,8 @@ class FileColumn:
             if rows.step > 0:
                 return self._read(slice(rows.start, max(rows.start, rows.stop), rows.step), rest)
             rows = rows[::-1]  # HDF5 reads forwards only
-            return self._read(slice(rows.start, max(rows.start, rows.stop), rows.step), rest)[::-1]
+            end = min(max(rows.start, rows.stop), len(self))
+            return self._read(slice(rows.start, end, rows.step), rest)[::-1]
         index = self._index(first)
         if index.size == 0:
             return self._read(slice(0, 0, 1), rest)
@@ -76,6 +77,11 @@ class FileColumn:
         """
         if not self.length:
             raise TypeError(f"{self.name} holds no lists, no column counts its entries; index it")
+        span = range(len(self))[rows]
+        if span.step == 1:
+            whole = slice(span.start, max(span.start, span.stop))
+            if (found := self._run.entries(self._shown, whole)) is not None:
+                return Ragged(*found)
         count = FileColumn(self._run, self._run.shown[self.length])[rows]
         lengths = np.clip(count.astype(np.int64), 0, self._row_shape[0])
         values = self[rows, : int(lengths.max(initial=0))]

@@ -34,6 +34,9 @@ COMPLETE = "ffb/complete"
 #: JSON text, in a master only: the segments in order, each a map of ``SEGMENT_KEYS``.
 SEGMENTS = "ffb/segments"
 
+#: JSON text, in a plain file with lists: :class:`ffb.lists.Flat` by column.
+LISTS = "ffb/lists"
+
 #: One line a commit.
 COMMITS = "ffb/commits"
 #: What became of every shot: :class:`ffb.sink.Entry`, with the commit that brought it.
@@ -104,6 +107,7 @@ DOCS = {
     "ffb/constants": "JSON: which constants calibrated every detector",
     "ffb/versions": "JSON: versions of what took part",
     "ffb/notes": "JSON: what was remarkable, in sentences",
+    LISTS: "JSON: where the entries of lists stand, by the column that held them",
     "ffb/columns": "JSON: the columns with all that is known of them",
     "ffb/schema": "the columns as producers send them, msgpack",
 }

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.contents import FOLDER, GROUP, LOG, ORDER_DTYPE, TABLES, stored
+from ffb.lists import Flat, entries, padded
 from ffb.schema import Column
 from ffb.source import RunInfo
 
@@ -108,7 +109,8 @@ class Part:
 
     ``first`` is the run's row at which it begins, ``rows`` its number of rows, -1 while it grows;
     ``before`` are the lines of each table that stand in files before it, ``after`` those up to its
-    end where another file follows. Rows are asked for by their number in the run.
+    end where another file follows. Rows are asked for by their number in the run. ``lists`` tells
+    of columns that the file holds as entries end to end.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Part:
         self.path, self.first, self.epoch, self.before = path, first, epoch, dict(before or {})
         self.rows, self.after = -1, dict[str, int]()
         self._file: h5py.File | None = None
+        self.lists: Mapping[str, Flat] = {}
         self._datasets: dict[str, tuple[h5py.Dataset, int]] = {}
         self._tables: dict[str, NDArray[Any]] = {}
 
@@ -160,6 +163,9 @@ class Part:
 
     def read(self, name: str, rows: slice, rest: list[Any], committed: int) -> Any:
         """Rows of a column, all of them within this file, of a run with ``committed`` ones."""
+        if name in self.lists:
+            with _named(self.path):
+                return padded(self.lists[name], self._closed, rows)[(slice(None), *rest)]
 
         def attempt() -> Any:
             with _named(self.path):
@@ -170,6 +176,16 @@ class Part:
             return data[(slice(rows.start - self.first, rows.stop - self.first, rows.step), *rest)]
 
         return patiently(attempt)
+
+    def entries(self, name: str, rows: slice) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+        """Entries of a list in consecutive rows, and how many each has, where they stand so."""
+        if name not in self.lists:
+            return None
+        with _named(self.path):
+            return entries(self.lists[name], self._closed, rows)
+
+    def _closed(self, name: str) -> h5py.Dataset:
+        return self._dataset(name, CLOSED)
 
     def table(self, name: str) -> NDArray[Any]:
         """Lines of a table, of an unfinished commit too while the file grows."""
@@ -196,8 +212,11 @@ class Part:
     def _faults(self, columns: Mapping[str, Column], rows: int, info: RunInfo) -> Iterator[str]:
         if (mine := identity(self.file)) != info:
             yield f"is of {mine.exp} run {mine.run}, begun at {mine.began}"
-        ends = [0]
-        for name in (*columns, *TABLES):
+        ends, here = [0], {k: f for k, f in self.lists.items() if k in columns}
+        flat = dict.fromkeys(name for f in here.values() for name in f[:3])
+        for f in here.values():
+            yield from self._list_faults(f, rows)
+        for name in (*(c for c in columns if c not in here), *flat, *TABLES):
             if name not in self.file:
                 yield f"has no {name}"
                 continue
@@ -218,6 +237,15 @@ class Part:
         # Of a file that is marked as being written HDF5 reads zeros where its end is missing.
         if (size := self.path.stat().st_size) < max(ends):
             yield f"is cut off: it has {size:,} bytes of {max(ends):,}"
+
+    def _list_faults(self, flat: Flat, rows: int) -> Iterator[str]:
+        if any(name not in self.file for name in flat[:3]):
+            return  # which is told of each
+        lengths, offsets = (self._dataset(name, NOW) for name in (flat.lengths, flat.offsets))
+        if len(lengths) < rows or len(offsets) != len(lengths) + 1:
+            yield f"is cut off: {flat.lengths} has {len(lengths):,} of {rows:,} rows"
+        elif offsets[-1] != len(self._dataset(flat.values, NOW)):
+            yield f"is cut off: {flat.values} does not end where {flat.offsets} says"
 
     def _holes(self, name: str, per: int, found: list[int], rows: int) -> Iterator[str]:
         """Committed rows, by their numbers in the run, of which no recovery found anything."""

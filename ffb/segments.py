@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb import contents
-from ffb.contents import COMMITTED, COMPLETE, GROUP, LAYOUT, LOG, Shown
+from ffb import contents, lists
+from ffb.contents import COMMITTED, COMPLETE, GROUP, LAYOUT, LISTS, LOG, Shown
 from ffb.parts import BrokenFileError, Part, identity, open_h5, patiently
 from ffb.schema import Column, Schema
 from ffb.source import RunInfo
@@ -94,6 +94,7 @@ class Segments:
                 raise BrokenFileError(f"{self.path} was replaced by {now}: open it again")
             names = ("config", "columns", "reducers", "constants", "versions", "notes")
             self.text = {k: str(file[GROUP][k].asstr()[()]) for k in names}
+            self.text |= {"lists": str(file[LISTS].asstr()[()]) if LISTS in file else "{}"}
             listed = contents.SEGMENTS in file
             listing = json.loads(file[contents.SEGMENTS].asstr()[()]) if listed else []
             self.info, self.attrs = info, dict(file[GROUP].attrs)
@@ -111,6 +112,7 @@ class Segments:
         else:
             columns = columns_of(self.text["columns"])
             self.shown = {c.name: Shown(c, c.name, ()) for c in columns}
+            self.parts[0].lists = lists.read(self.text["lists"])
         if merged or self._moved is not None:
             self._moved = self._places()
         self.generation += 1
@@ -201,6 +203,12 @@ class Segments:
     def read(self, shown: Shown, rows: slice, rest: list[Any]) -> Any:
         """Rows of a column as numpy has it; ``rows`` has a start, a stop and a positive step."""
         return self._steadily(lambda: self._rows(shown, rows, rest))
+
+    def entries(self, shown: Shown, rows: slice) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+        """Entries of a list in consecutive rows, and how many each has, if one file has them so."""
+        if self.listed or self._moved is not None:
+            return None
+        return self._steadily(lambda: self.parts[0].entries(shown.source, rows))
 
     def _steadily(self, action: Callable[[], T]) -> T:
         """Repeat ``action`` where a file is gone because another one has taken over."""

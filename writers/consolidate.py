@@ -31,7 +31,7 @@ from ffb.parts import open_h5
 from ffb.schema import EPOCH, STEP, TIMESTAMP, Column, Schema
 from ffb.sink import Provenance
 from ffb.source import RunInfo
-from ffb.writers import layout
+from ffb.writers import layout, ragged
 from ffb.writers.describe import document
 from ffb.writers.gather import Files, Form, Joined, Piece, Tally
 from ffb.writers.journal import read, sync_folder
@@ -200,6 +200,9 @@ class _Merge:
         self.joined = {k: self._joined(s, order) for k, s in shown.items()}
         self.joined |= {k: self._table(k) for k in TABLES if k in self.master}
         self.tables = {} if order is None else self._moved_tables(order)
+        self.lists = ragged.lists_of(shown, self.joined)
+        members = (m for lists in self.lists for m in lists.members)
+        self.flat = {column.name: flat for column, flat, _ in members}
         for name in self.tables:
             self.joined.pop(name, None)
 
@@ -248,9 +251,11 @@ class _Merge:
     def _write(self) -> Tally:
         """Make the new file, and sync it."""
         with layout.open_new(self.temporary) as file:
-            layout.create(file, _info(self.master), self.schema, self._provenance())
+            layout.create(file, _info(self.master), self.schema, self._provenance(), self.flat)
             self._copy_rest(file)
-            tallies = [j.write(file[name], self._room) for name, j in self.joined.items()]
+            plain = ((n, joined) for n, joined in self.joined.items() if n not in self.flat)
+            tallies = [joined.write(file[name], self._room) for name, joined in plain]
+            tallies += [ragged.write(file, lists, self._room) for lists in self.lists]
             for name, lines in self.tables.items():
                 if name in file:
                     file[name].resize(lines.shape)
@@ -268,7 +273,8 @@ class _Merge:
         """Everything else that the master has: the last books, axes that only old epochs had."""
 
         def copy(name: str, item: h5py.Dataset | h5py.Group) -> None:
-            if isinstance(item, h5py.Dataset) and name not in file and name != SEGMENTS:
+            known = name in file or name in self.flat or name == SEGMENTS
+            if isinstance(item, h5py.Dataset) and not known:
                 self.master.copy(item, file, name, without_attrs=True)
                 for key in item.attrs.keys() - _REFERENCES:
                     file[name].attrs[key] = item.attrs[key]
@@ -281,7 +287,10 @@ class _Merge:
         """Read everything back, and raise ``OSError`` where it is not what the segments hold."""
         with h5py.File(self.temporary, "r", locking=False) as file:
             for name, joined in self.joined.items():
-                joined.compare(file[name])
+                if name not in self.flat:
+                    joined.compare(file[name])
+            for lists in self.lists:
+                ragged.compare(file, lists)
             for name, lines in self.tables.items():
                 if file[name][...].tobytes() != lines.tobytes():
                     raise OSError(f"{self.temporary}: {name} reads otherwise than written")

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import h5py
 import numpy as np
 
-from ffb import contents
+from ffb import contents, lists
+from ffb.lists import Flat
 from ffb.schema import VALID, Column, Schema, column_name
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
@@ -37,19 +39,34 @@ AT_END: dict[str, Any] = {
 }
 
 
-def describe(file: h5py.File, info: RunInfo, schema: Schema, provenance: Provenance) -> None:
-    """Say what everything is: attributes, axes and texts; the columns are there."""
+def describe(
+    file: h5py.File,
+    info: RunInfo,
+    schema: Schema,
+    provenance: Provenance,
+    flat: Mapping[str, Flat] = MappingProxyType({}),
+) -> None:
+    """Say what everything is: attributes, axes and texts; the columns are there.
+
+    Those in ``flat`` stand end to end.
+    """
     names = schema.by_name
     for column in schema.columns:
-        _describe(file[column.name], column, names, provenance)
-    _create_coordinates(file, schema.columns, provenance)
-    _link(file, schema)
+        if column.name in flat:
+            _describe_list(file, flat[column.name], column, provenance)
+            continue
+        _describe(file[column.name], column, provenance)
+        if valid := _flag(column, names):
+            file[column.name].attrs["valid"] = valid
+    _create_coordinates(file, (c for c in schema.columns if c.name not in flat), provenance)
+    _link(file, schema, flat)
     group = file.require_group(contents.GROUP)
     texts = {
         "config": provenance.config,
         **{k: to_json(getattr(provenance, k)) for k in _TEXTS},
         "notes": to_json(provenance.notes),
         "columns": to_json([c._asdict() for c in schema.columns]),
+        **({"lists": lists.written(flat)} if flat else {}),
     }
     for name, text in texts.items():
         group.create_dataset(name, data=text, dtype=h5py.string_dtype())
@@ -68,12 +85,9 @@ def document(file: h5py.File) -> None:
             file[name].attrs["unit"], file[name].attrs["doc"] = "1", doc
 
 
-def _describe(
-    dataset: h5py.Dataset, column: Column, names: Mapping[str, Column], provenance: Provenance
-) -> None:
+def _describe(dataset: h5py.Dataset, column: Column, provenance: Provenance) -> None:
     made = provenance.reducers.get(column.reducer, {})
     made = made if isinstance(made, Mapping) else {}
-    flag = _flag(column, names)
     for key, value in {
         "unit": column.unit,
         "doc": column.doc or column.name,
@@ -83,11 +97,27 @@ def _describe(
         "version": str(made.get("version", "")),
         **({"expr": str(made["expr"])} if "expr" in made else {}),
         **({"length": column.length} if column.length else {}),
-        **({"valid": flag} if flag else {}),
     }.items():
         dataset.attrs[key] = value
     for i, dim in enumerate(["shot", *column.dims]):
         dataset.dims[i].label = dim
+
+
+def _describe_list(file: h5py.File, flat: Flat, column: Column, provenance: Provenance) -> None:
+    """Say of a list what it is, and which entries are whose."""
+    data, group = file[flat.values], flat.lengths.removesuffix("_len")
+    entry, *dims = column.dims or ("entry",)
+    _describe(data, column._replace(length=flat.lengths, dims=()), provenance)
+    data.attrs["offsets"], data.attrs["dims"] = flat.offsets, [entry, *dims]
+    for i, dim in enumerate([entry, *dims]):
+        data.dims[i].label = dim
+    for name, dims, doc in (
+        (flat.lengths, ["shot"], f"entries of a shot in {group}, at most {flat.room}"),
+        (flat.offsets, ["bound"], f"shot i has entries offsets[i] to offsets[i + 1] of {group}"),
+    ):
+        count = Column(name, "<i8", doc=doc, reducer=column.reducer)
+        _describe(file[name], count, provenance)
+        file[name].attrs["dims"], file[name].dims[0].label = dims, dims[0]
 
 
 def _source(column: Column, made: Mapping[str, Any], provenance: Provenance) -> str:
@@ -105,12 +135,12 @@ def _flag(column: Column, names: Mapping[str, Column]) -> str:
     return next((f for f in column.flags if f in names and f != column.name), "")
 
 
-def _link(file: h5py.File, schema: Schema) -> None:
+def _link(file: h5py.File, schema: Schema, flat: Mapping[str, Flat]) -> None:
     """Put ``_valid`` beside whole numbers that may be absent, and the names that analysts know."""
     links = {
         f"{c.name}{VALID}": flag
         for c in schema.columns
-        if c.dtype[1] in "iub" and (flag := _flag(c, schema.by_name))
+        if c.dtype[1] in "iub" and c.name not in flat and (flag := _flag(c, schema.by_name))
     }
     for alias, name in contents.LINKS.items():
         links |= {f"{alias}{end}": f"{name}{end}" for end in ("", VALID)}

@@ -156,7 +156,23 @@ class Joined:
 
     def all(self) -> NDArray[Any]:
         """All rows, in the order of the target."""
-        return self._take(np.arange(self._rows) if self._order is None else self._order)
+        return self.rows(0, self._rows)
+
+    def rows(self, first: int, end: int) -> NDArray[Any]:
+        """Rows from ``first`` to ``end`` of the target."""
+        return self._take(np.arange(first, end) if self._order is None else self._order[first:end])
+
+    def held(self) -> NDArray[np.bool_]:
+        """Which rows of the target any piece holds; all others are missing."""
+        out = np.zeros(self._rows, np.bool_)
+        for p in self._pieces:
+            out[p.first : p.first + p.rows] = True
+        return out if self._order is None else out[self._order]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self._form.row_bytes
 
     def _take(self, places: NDArray[np.int64]) -> NDArray[Any]:
         """Rows at ``places`` of the whole, in that order."""

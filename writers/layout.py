@@ -7,13 +7,16 @@ the plain file of a run that has ended have the same contents; a master has them
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import h5py
 import numpy as np
 
 from ffb import contents
 from ffb.codec import filter_options
+from ffb.lists import Flat
 from ffb.schema import Column, Schema
 from ffb.sink import Provenance
 from ffb.source import RunInfo
@@ -26,6 +29,9 @@ FORMAT = ("v110", "v110")
 #: chunk of each column is written anew.
 CHUNK_ROWS, CHUNK_BYTES = 1024, 128 * 1024
 
+#: A chunk of lists that stand end to end holds this many entries at most.
+CHUNK_ENTRIES = 1 << 16
+
 
 def chunk_rows(column: Column) -> int:
     """Rows in a chunk of ``column``: a power of two, so that chunks fill a full file segment.
@@ -34,8 +40,12 @@ def chunk_rows(column: Column) -> int:
     """
     if column.codec:
         return column.chunk
-    fitting = CHUNK_BYTES // max(1, column.row_bytes)
-    return min(CHUNK_ROWS, 1 << max(0, fitting.bit_length() - 1))
+    return _rows_in(CHUNK_BYTES, column.row_bytes, CHUNK_ROWS)
+
+
+def _rows_in(size: int, row_bytes: int, most: int) -> int:
+    """The power of two of rows that fit into ``size`` bytes, ``most`` of them or less."""
+    return min(most, 1 << max(0, (size // max(1, row_bytes)).bit_length() - 1))
 
 
 def open_new(path: Path) -> h5py.File:
@@ -43,25 +53,40 @@ def open_new(path: Path) -> h5py.File:
     return h5py.File(path, "x", libver=FORMAT, locking=False, fs_strategy="none")
 
 
-def create(file: h5py.File, info: RunInfo, schema: Schema, provenance: Provenance) -> None:
-    """Create everything in ``file``, with nothing left in a cache."""
+def create(
+    file: h5py.File,
+    info: RunInfo,
+    schema: Schema,
+    provenance: Provenance,
+    flat: Mapping[str, Flat] = MappingProxyType({}),
+) -> None:
+    """Create everything in ``file``, with nothing left in a cache.
+
+    Columns in ``flat`` are lists that stand there end to end.
+    """
     if any(c.codec for c in schema.columns):
         import hdf5plugin  # noqa: F401 - HDF5 knows the filter from now on
     for column in schema.columns:
+        name, shape, rows = column.name, column.shape, chunk_rows(column)
+        if column.name in flat:
+            name, shape = flat[column.name].values, column.shape[1:]
+            rows = _rows_in(CHUNK_BYTES, column.row_bytes // column.shape[0], CHUNK_ENTRIES)
         file.create_dataset(
-            column.name,
-            (0, *column.shape),
+            name,
+            (0, *shape),
             contents.stored(column),
-            maxshape=(None, *column.shape),
-            chunks=(chunk_rows(column), *column.shape),
+            maxshape=(None, *shape),
+            chunks=(rows, *shape),
             fillvalue=column.missing,
             **filter_options(column.codec),
         )
+    for name in dict.fromkeys(n for f in flat.values() for n in (f.lengths, f.offsets)):
+        file.create_dataset(name, (0,), "<i8", maxshape=(None,), chunks=(CHUNK_ROWS,))
     for name, (dtype, rows) in contents.TABLES.items():
         file.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(rows,))
     for name in (contents.COMMITTED, contents.COMPLETE):
         create_counter(file, name, 0)
-    describe(file, info, schema, provenance)
+    describe(file, info, schema, provenance, flat)
 
 
 def create_counter(file: h5py.File, name: str, value: int) -> None:

@@ -41,6 +41,9 @@ SCHEMAS = [
             Column("a/x", "<f8", reducer="a"),
             Column("a/flag", "|b1"),
             Column("a/wave", "<f4", (3,), ("q",), reducer="a"),
+            Column("a/n", "<i8", reducer="a"),
+            Column("a/hit", "<f4", (4,), ("hit",), reducer="a", length="a/n"),
+            Column("a/box", "<i2", (4, 2), ("hit", "b"), reducer="a", length="a/n", **PACKED),
             Column("a/old", "<i2", (70,)),
             Column("a/packed", "<u2", (8, 20), **PACKED),
             Column("a/noise", "<u8", (40,), **PACKED),
@@ -52,6 +55,8 @@ SCHEMAS = [
             Column("a/x", "<f8", reducer="a"),
             Column("a/flag", "|b1"),
             Column("a/wave", "<f4", (5,), ("q",), reducer="a"),
+            Column("a/n", "<i8", reducer="a"),
+            Column("a/hit", "<f4", (6,), ("hit",), reducer="a", length="a/n"),
             Column("a/new", "<i4", (2,)),
             Column("a/packed", "<u2", (8, 20), codec="bitshuffle-zstd", chunk=16),
             Column("a/noise", "<u8", (40,), **PACKED),
@@ -72,6 +77,11 @@ def rows_of(schema: Schema, stamps: np.ndarray, epoch: int) -> Batch:
             values = (mixed ^ (mixed >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
         if c.name == "a/x":
             values = np.where(n % 5 == 0, np.nan, n / 4)
+        if c.name == "a/n":  # none, some, and more than there is room for
+            values = n * 5 % 9
+        if c.length:
+            place = np.arange(c.shape[0]).reshape(-1, *(1,) * (len(c.shape) - 1))
+            values = np.where(place < n * 5 % 9, values + 1, c.missing)
         batch.columns[c.name][...] = values.astype(c.dtype)
     batch.columns["timestamp"][:] = stamps
     batch.columns["step"][:] = stamps // 1000
@@ -155,6 +165,9 @@ def assert_merged(run: ByHand) -> h5py.File:
     assert {p.name for p in run.path.parent.iterdir()} == {run.path.name}
     file = h5py.File(run.path, "r", locking=False)
     truth = run.truth()
+    used = {s.epoch: schema for s, schema in run.listed}
+    lists = {k: s.column for k, s in contents.union(used).items() if s.column.length}
+    flat = assert_lists(file, {k: (c, truth.pop(k), truth["a/n"]) for k, c in lists.items()})
     for name, column in truth.items():
         assert not file[name].is_virtual
         assert file[name].dtype == (np.int64 if name == "timestamp" else column.dtype)
@@ -165,11 +178,34 @@ def assert_merged(run: ByHand) -> h5py.File:
     file.visititems(lambda k, item: found.append(k) if isinstance(item, h5py.Dataset) else None)
     texts = ("config", "inputs", "reducers", "constants", "versions", "notes", "columns", "schema")
     ours = {*TABLES, COMMITTED, COMPLETE, ORDER, "a/q", *(f"ffb/{t}" for t in texts)}
-    assert set(found) - ours == set(truth)
+    assert set(found) - ours - flat == set(truth)
     about = file["ffb"].attrs
     assert (about["ended"], about["read"], about["late"]) == (b"end of run", 5000, 3)
     assert json.loads(file["ffb/columns"].asstr()[()])[0]["name"] == "timestamp"
     return file
+
+
+def assert_lists(file: h5py.File, lists: dict[str, tuple]) -> set[str]:
+    """Compare lists, cut by their offsets one by one, with the rows they were; give their names."""
+    told = json.loads(file[contents.LISTS].asstr()[()]) if contents.LISTS in file else {}
+    assert told.keys() == lists.keys()
+    names = {contents.LISTS} & file.keys()
+    for name, (column, rows, counts) in lists.items():
+        at = told[name]
+        values, lengths, offsets = (file[at[k]] for k in ("values", "lengths", "offsets"))
+        names |= {at[k] for k in ("values", "lengths", "offsets")}
+        assert (values.dtype, lengths.dtype, offsets.dtype) == (column.dtype, "<i8", "<i8")
+        assert values.shape[1:] == column.shape[1:]
+        ends = np.cumsum(lengths[:])
+        assert offsets[:].tolist() == [0, *ends.tolist()]
+        assert len(values) == offsets[-1]
+        everything = values[:]
+        for i, row in enumerate(rows):  # as analysts read it
+            mine = everything[ends[i] - lengths[i] : ends[i]]
+            there = not np.array_equal(row, np.full_like(row, column.missing), equal_nan=True)
+            assert len(mine) == (min(counts[i], len(row)) if there else 0)
+            assert mine.tobytes() == row[: len(mine)].tobytes()
+    return names | ({contents.LISTS} if told else set())
 
 
 def stamps_with_late(n: int, start: int, rng: np.random.Generator) -> list[int]:
@@ -206,8 +242,16 @@ def test_any_run_is_merged_into_what_its_segments_hold(tmp_path: Path, seed: int
             assert np.array_equal(old, stamps)
         assert bytes(file[LOG][...]) == run.lines[LOG].tobytes()
         assert done.copied + done.anew == sum(
-            file[n].id.get_num_chunks() for n in (*run.truth(), *TABLES) if n in done_tables(moved)
-        )
+            file[n].id.get_num_chunks()
+            for n in (*run.truth(), *TABLES)
+            if n in done_tables(moved) and n in file
+        ) + chunks_of_lists(file)
+
+
+def chunks_of_lists(file: h5py.File) -> int:
+    told = json.loads(file[contents.LISTS].asstr()[()])
+    names = {f[k] for f in told.values() for k in ("values", "lengths", "offsets")}
+    return sum(file[n].id.get_num_chunks() for n in names)
 
 
 def done_tables(moved: bool) -> set[str]:
@@ -235,7 +279,8 @@ def test_chunks_of_full_segments_are_copied_as_they_are(tmp_path: Path) -> None:
             assert file[name].id.read_direct_chunk(where) == chunk
         assert file["a/packed"].id.get_storage_size() < file["a/packed"].nbytes
         columns = len(SCHEMAS[0].columns)
-        assert done.anew <= columns + len(TABLES), "only the last chunk of each is new"
+        anew = done.anew - chunks_of_lists(file)
+        assert anew <= columns + len(TABLES), "only the last chunk of each is new, and lists"
         assert done.copied > 20 * columns
 
 
@@ -362,6 +407,7 @@ def test_what_reads_otherwise_than_the_segments_does_not_take_their_place(
     run.segment([*range(0, 2048), 5, 3], ledger=[(0, b"written", 0, 3, 2050, 0, 1)])
     path, compare = run.master(), consolidate._Merge._compare
     names = ["timestamp", "a/x", "a/packed", "a/noise", LEDGER, ORDER, LOG, COMMITTED]
+    names += ["a/var_a/hit", "a/var_a/box", "a/var_a_len", "a/var_a_offsets"]
     for name in names:
 
         def spoilt(self: consolidate._Merge, name: str = name) -> None:
@@ -372,7 +418,7 @@ def test_what_reads_otherwise_than_the_segments_does_not_take_their_place(
             compare(self)
 
         monkeypatch.setattr(consolidate._Merge, "_compare", spoilt)
-        with pytest.raises(OSError, match="otherwise than written"):
+        with pytest.raises(OSError, match="otherwise"):
             merge(path)
     monkeypatch.setattr(consolidate._Merge, "_compare", compare)
     merge(path)
@@ -390,7 +436,7 @@ def test_few_files_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.Monkey
 
 KILLED = """
 import os, signal, sys
-from ffb.writers import consolidate, gather
+from ffb.writers import consolidate, gather, ragged
 path, victim, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
 def counted(function):
     def call(*args, **kwargs):
@@ -402,14 +448,16 @@ def counted(function):
     return call
 gather.Joined._put = counted(gather.Joined._put)
 gather.Joined.compare = counted(gather.Joined.compare)
+ragged.write.__name__, ragged.compare.__name__ = "write_lists", "compare_lists"
+ragged.write, ragged.compare = counted(ragged.write), counted(ragged.compare)
 consolidate.sync_folder = counted(consolidate.sync_folder)
 consolidate.shutil.rmtree = counted(consolidate.shutil.rmtree)
 os.replace, os.fsync = counted(os.replace), counted(os.fsync)
 consolidate.merge(path)
 """
 
-MOMENTS = [("_put", 9), ("fsync", 1), ("compare", 4), ("replace", 1), ("sync_folder", 1),
-           ("rmtree", 1), ("sync_folder", 2)]  # fmt: skip
+MOMENTS = [("_put", 9), ("fsync", 1), ("compare", 4), ("write_lists", 2), ("compare_lists", 1),
+           ("replace", 1), ("sync_folder", 1), ("rmtree", 1), ("sync_folder", 2)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("victim", "nth"), MOMENTS)

@@ -129,10 +129,12 @@ def test_a_column_without_lists_says_so(path):
 
 
 def test_the_file_tells_which_count_goes_with_which_list(path):
+    names = ("var_drop/sum", "var_drop/box", "mean", "n")
     with h5py.File(path) as file:
-        assert {k: file[f"drop/{k}"].attrs.get("length") for k in ("sum", "box", "mean", "n")} == {
-            "sum": "drop/n", "box": "drop/n", "mean": None, "n": None,
-        }  # fmt: skip
+        lengths = [file[f"drop/{k}"].attrs.get("length") for k in names]
+        assert lengths == ["drop/var_drop_len", "drop/var_drop_len", None, None]
+        assert {file[f"drop/{k}"].attrs["offsets"] for k in names[:2]} == {"drop/var_drop_offsets"}
+        assert file["drop/var_drop_len"][:].tolist() == np.minimum(COUNTS, ROOM).tolist()
     with reader.open(path) as run:
         assert run.to_xarray(["drop/sum"])["drop/sum"].attrs["length"] == "drop/n"
         assert run["drop/sum"].length == "drop/n"
