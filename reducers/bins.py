@@ -55,7 +55,7 @@ class Corrected(Protocol):
 class Bins(NamedTuple):
     """The bin of every pixel, and what each bin holds when no pixel is bad.
 
-    ``starts``, ``slots``, ``bounds`` are rows as runs, see :func:`ffb.reducers.runs.cut`;
+    ``runs``, ``bounds`` are rows as runs, see :func:`ffb.reducers.runs.cut`;
     ``weight`` (pixels,) float32 is solid angle times polarisation; ``whole`` (4, bins) float64 has
     for every bin the sum of its weights, that of their squares, the number of pixels, and 1 where
     it belongs to the reference; ``q`` and ``phi`` are the centres of the bins. Pixels count from
@@ -65,8 +65,7 @@ class Bins(NamedTuple):
     Few arrays, as those of the state: for each of them compiled code pays at every row.
     """
 
-    starts: NDArray[np.uint16]
-    slots: NDArray[np.uint16]
+    runs: NDArray[np.uint32]
     bounds: NDArray[np.int64]
     weight: NDArray[np.float32]
     whole: NDArray[np.float64]
@@ -182,7 +181,7 @@ def begin(state: State) -> None:
 @kernel
 def add_values(v: Any, number: int, bins: Bins, sums: Any) -> None:
     """Add a row of values to the sums of their bins."""
-    add(v, number, bins.starts, bins.slots, bins.bounds, sums)
+    add(v, number, bins.runs, bins.bounds, sums)
 
 
 @kernel

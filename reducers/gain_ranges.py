@@ -94,7 +94,7 @@ def jungfrau_tile(raw: Any, first: int, planes: Jungfrau, out: Any) -> int:
     factor = planes.factor[first : first + raw.size]
     bits = np.uint16(0)
     for i in range(raw.size):
-        bits |= raw[i]
+        bits = np.uint16(bits | raw[i])  # numba would count in 64 bits
         out[i] = (np.float32(raw[i]) - pedestal[i]) * factor[i]
     return _switch(raw, first, planes, out) if bits > ADU else 0
 
@@ -112,7 +112,7 @@ def _switch(raw: Any, first: int, planes: Jungfrau, out: Any) -> int:
         block = raw[at : min(at + BLOCK, raw.size)]
         bits = np.uint16(0)
         for i in range(block.size):
-            bits |= block[i]
+            bits = np.uint16(bits | block[i])
         if bits <= ADU:
             continue
         for i in range(block.size):
@@ -144,7 +144,7 @@ def epix10ka_tile(raw: Any, first: int, planes: Epix10ka, out: Any) -> int:
     factor = planes.factor[first : first + raw.size]
     bits = np.uint16(0)
     for i in range(raw.size):
-        bits |= raw[i]
+        bits = np.uint16(bits | raw[i])  # numba would count in 64 bits
         out[i] = (np.float32(raw[i] & ADU) - pedestal[i]) * factor[i]
     bad = 0
     if bits & (ADU + 1):

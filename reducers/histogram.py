@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.compile import kernel
-from ffb.reducers.window import Window, count_nan, window
+from ffb.reducers.window import Window, count_nan, somewhere
 
 
 class Params(NamedTuple):
@@ -27,33 +27,40 @@ class Params(NamedTuple):
     cols: tuple[int, int] | None = None
 
 
+#: Copies of the counts, by turns. Pixels side by side often fall into one bin, and in one copy a
+#: count would have to wait for the one before it.
+COPIES = 4
+
+#: Pixels that are looked through together for some that are close to an edge.
+BLOCK = 64
+
 #: Set in a slot whose pixel is so close to an edge that rounding could decide.
 CLOSE = np.uint32(1 << 31)
 
-#: Copies of the counts. Pixels side by side often fall into one bin, and in one copy a count
-#: would have to wait for the one before it.
-COPIES = 4
+#: Part of the pixels that may be held against the edges before float32 gives way to float64.
+MOST_CLOSE = 0.05
 
 
 class Constants(NamedTuple):
     """Where to look, and the bins.
 
-    ``edges`` (bins + 1,) float64; ``scale`` bins per unit; ``close`` how near to an edge, in
-    bins, rounding could decide; ``masked`` bad pixels, which hold 0, in slot ``zero``.
+    ``edges`` (bins + 1,) float64; ``line`` (6,) float32, or float64 where that would leave too many
+    pixels close to an edge: first edge, bins per unit, what no slot may pass, how near to an edge,
+    in bins, rounding could decide, and the numbers 0.5 and 1 of its type; ``masked`` bad pixels,
+    which hold 0, in slot ``zero``.
     """
 
     window: Window
     edges: NDArray[np.float64]
-    scale: float
-    close: float
+    line: NDArray[np.float32] | NDArray[np.float64]
     masked: int
     zero: int
 
 
 class State(NamedTuple):
-    """Counts (copies, bins + 2) int64, below, the bins, above; slots (columns,) uint32."""
+    """Counts (copies, bins + 2) int32: below, the bins, above; slots (columns,) uint32."""
 
-    counts: NDArray[np.int64]
+    counts: NDArray[np.int32]
     slots: NDArray[np.uint32]
 
 
@@ -66,23 +73,67 @@ class Spectrum(NamedTuple):
 
 
 @kernel
-def settle(slot: int, value: float, edges: NDArray[np.float64]) -> Any:
-    """Move a slot that rounding may have put one off to where the edges want it."""
-    last = edges.size - 1
-    if slot > 0 and value < edges[slot - 1]:
-        slot -= 1
-    elif slot <= last and value >= edges[slot]:
-        slot += 1
-    return last if slot > last and value == edges[last] else slot
+def sort(values: Any, line: Any, slots: Any) -> Any:
+    """Write the slot of each of ``values``; returns how many are too close to an edge for that.
+
+    A value that is NaN gets the first: it is taken off again.
+    """
+    lo, scale, above, close, half, one = line[0], line[1], line[2], line[3], line[4], line[5]
+    number = np.int32(0)
+    for i in range(values.size):
+        x = (values[i] - lo) * scale + one
+        x = x if x > half else half
+        x = x if x < above else above
+        whole = np.floor(x)
+        rest = x - whole
+        slot, near = np.uint32(np.int32(whole)), (rest < close) | (rest > one - close)
+        slots[i] = slot | CLOSE if near else slot
+        number = np.int32(number + np.int32(near))
+    return number
 
 
-def _place(params: Params, area: Area) -> Window:
-    if params.segment is not None:
-        return window(area, params.segment, params.rows, params.cols)
-    segments, height, width = area.shape
-    if params.rows or params.cols:
-        raise ValueError("segment: rows and cols are of one segment; say which")
-    return Window(0, segments * height, 0, width)
+@kernel
+def settle(values: Any, edges: NDArray[np.float64], slots: Any) -> None:
+    """Move slots that rounding may have put one off to where the edges want them."""
+    last = np.uint32(edges.size - 1)
+    for at in range(0, values.size, BLOCK):
+        here, to = values[at : at + BLOCK], slots[at : at + BLOCK]
+        most = np.uint32(0)
+        for i in range(to.size):
+            most = np.uint32(most | to[i])
+        if most < CLOSE:
+            continue
+        for i in range(to.size):
+            if to[i] >= CLOSE:
+                slot, v = to[i] & ~CLOSE, np.float64(here[i])
+                if slot > 0 and v < edges[slot - 1]:
+                    slot -= 1
+                elif slot <= last and v >= edges[slot]:
+                    slot += 1
+                to[i] = last if slot > last and v == edges[last] else slot
+
+
+@kernel
+def count(slots: Any, counts: Any) -> None:
+    """Count slots, by turns in one of the copies."""
+    a, b, c, d = counts[0], counts[1], counts[2], counts[3]
+    one, whole = np.int32(1), slots.size // COPIES * COPIES
+    for i in range(0, whole, COPIES):
+        four = slots[i : i + COPIES]
+        a[four[0]] += one
+        b[four[1]] += one
+        c[four[2]] += one
+        d[four[3]] += one
+    for slot in slots[whole:]:
+        a[slot] += one
+
+
+def _line(edges: NDArray[np.float64], kind: Any) -> NDArray[Any]:
+    """Numbers that turn values into slots, see :class:`Constants`, with what rounding can do."""
+    bins, lo, hi = edges.size - 1, edges[0], edges[-1]
+    scale = bins / (hi - lo)
+    close = 8 * np.finfo(kind).eps * (bins + 2 + scale * max(abs(lo), abs(hi)))
+    return np.array([lo, scale, bins + 1.5, close, 0.5, 1.0], kind)
 
 
 @tile_reducer(version=1)
@@ -102,19 +153,18 @@ class histogram:  # noqa: N801
         if not (np.isfinite(params.lo) and np.isfinite(params.hi) and params.lo < params.hi):
             problems.append(f"hi: {params.hi} must be a number above lo, {params.lo}")
         try:
-            place = _place(params, area)
+            place = somewhere(area, params.segment, params.rows, params.cols)
         except ValueError as e:
             problems.append(str(e))
         if problems:
             raise ValueError("\n".join(problems))
         edges = np.linspace(params.lo, params.hi, params.bins + 1)
-        scale = params.bins / (params.hi - params.lo)
-        largest = max(abs(params.lo), abs(params.hi))
-        close = 8 * np.finfo(np.float64).eps * (params.bins + scale * largest)
+        single, double = _line(edges, np.float32), _line(edges, np.float64)
+        line = single if single[3] < MOST_CLOSE else double
         mask = area.mask.reshape(-1, area.shape[2])[place.first : place.last]
         masked = int((~mask[:, place.start : place.stop]).sum())
         zero = int(np.searchsorted(edges, 0.0, "right")) if params.hi != 0 else params.bins
-        return Constants(place, edges, scale, float(close), masked, zero)
+        return Constants(place, edges, line, masked, zero)
 
     @staticmethod
     def axes(_: Params, constants: Constants) -> dict[str, Axis]:
@@ -127,7 +177,7 @@ class histogram:  # noqa: N801
         """Room for the counts."""
         place = constants.window
         return State(
-            np.zeros((COPIES, constants.edges.size + 1), np.int64),
+            np.zeros((COPIES, constants.edges.size + 1), np.int32),
             np.zeros(place.stop - place.start, np.uint32),
         )
 
@@ -139,35 +189,21 @@ class histogram:  # noqa: N801
     @staticmethod
     def accumulate(tile: Tile, constants: Constants, state: State) -> None:
         """Sort a row into the slots; only values close to an edge are held against the edges."""
-        w, edges, slots = constants.window, constants.edges, state.slots
+        w, slots = constants.window, state.slots
         if tile.number < w.first or tile.number >= w.last:
             return
         values = tile.values[w.start : w.stop]
-        lo, scale = edges[0], constants.scale
-        above, close = edges.size + 0.5, constants.close
-        for i in range(values.size):
-            x = (np.float64(values[i]) - lo) * scale + 1.0
-            x = x if x > 0.5 else 0.5  # NaN too: taken off again below
-            x = x if x < above else above
-            slot = np.uint32(np.int32(x))
-            rest = x - slot
-            slots[i] = slot | CLOSE if (rest < close) | (rest > 1.0 - close) else slot
-        for copy in range(COPIES):
-            counts = state.counts[copy]
-            for i in range(copy, values.size, COPIES):
-                slot = slots[i]
-                if slot < CLOSE:
-                    counts[slot] += 1
-                else:
-                    counts[settle(np.int64(slot & ~CLOSE), np.float64(values[i]), edges)] += 1
+        if sort(values, constants.line, slots):
+            settle(values, constants.edges, slots)
+        count(slots, state.counts)
         if tile.bad:
             state.counts[0, 0] -= count_nan(values)
 
     @staticmethod
     def finish(constants: Constants, state: State) -> Spectrum:
         """Add the copies, take off the masked pixels, split into below, bins and above."""
-        counts = state.counts[0].copy()
-        for copy in range(1, COPIES):
+        counts = np.zeros(state.counts.shape[1], np.int64)
+        for copy in range(COPIES):
             for i in range(counts.size):
                 counts[i] += state.counts[copy, i]
         counts[constants.zero] -= constants.masked

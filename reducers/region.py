@@ -139,14 +139,14 @@ class region:  # noqa: N801
             away = np.float64(kept[i]) - mean
             squares += away * away if away == away else 0.0
         low, high = np.float32(constants.threshold), np.float32(constants.saturation)
-        over, saturated = 0, 0
+        over, saturated = np.int32(0), np.int32(0)  # in 64 bits half as fast
         for i in range(kept.size):
             v = np.float64(kept[i])
             above += v if kept[i] >= low else 0.0
         for i in range(kept.size):
-            over += kept[i] >= low
+            over = np.int32(over + np.int32(kept[i] >= low))
         for i in range(kept.size):
-            saturated += kept[i] >= high
+            saturated = np.int32(saturated + np.int32(kept[i] >= high))
         for i in range(kept.size):
             best[i] = kept[i] if kept[i] > best[i] else best[i]
         known = state.counts[0]

@@ -124,7 +124,7 @@ class roi:  # noqa: N801
         values = tile.values[place.start : place.stop]
         valid = tile.valid[place.start : place.stop]
         best, level = state.best, np.float32(constants.saturation)
-        total, moment, saturated = 0.0, 0.0, 0
+        total, moment, saturated = 0.0, 0.0, np.int32(0)
         for i in range(values.size):
             v = np.float64(values[i])
             good = v if v == v else 0.0
@@ -134,7 +134,8 @@ class roi:  # noqa: N801
             w = values[i] if valid[i] != 0 else np.float32(-np.inf)
             best[i] = w if w > best[i] else best[i]
         for i in range(values.size):
-            saturated += (values[i] >= level) & (valid[i] != 0)
+            above = (values[i] >= level) & (valid[i] != 0)
+            saturated = np.int32(saturated + np.int32(above))
         state.sums[0] += total
         state.sums[1] += total * row
         state.sums[2] += moment

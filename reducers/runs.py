@@ -16,18 +16,29 @@ LONGEST = 8
 MOST_COLUMNS = 2**16
 
 
-@kernel
-def _two(v: Any, i: int) -> Any:
-    return np.float64(v[i]) + np.float64(v[i + 1])
+#: A run is a word: its bin above this bit, its first column below.
+BIN = np.uint32(16)
+COLUMN = np.uint32(0xFFFF)
 
 
 @kernel
-def _four(v: Any, i: int) -> Any:
-    return _two(v, i) + _two(v, i + 2)
+def _one(v: Any, run: Any, k: int) -> Any:
+    """Pixel ``k`` of a run; numba does not ask an unsigned index whether it counts from the end."""
+    return np.float64(v[np.uint64(run & COLUMN) + np.uint64(k)])
 
 
 @kernel
-def add(v: Any, row: int, starts: Any, bins: Any, bounds: Any, sums: Any) -> None:
+def _two(v: Any, run: Any, k: int) -> Any:
+    return _one(v, run, k) + _one(v, run, k + 1)
+
+
+@kernel
+def _four(v: Any, run: Any, k: int) -> Any:
+    return _two(v, run, k) + _two(v, run, k + 2)
+
+
+@kernel
+def add(v: Any, row: int, runs: Any, bounds: Any, sums: Any) -> None:
     """Add a row ``v`` to the sums, run by run; what is not to count is 0.
 
     One addition to memory a run instead of one a pixel, and hardly ever twice in a row to the
@@ -35,33 +46,33 @@ def add(v: Any, row: int, starts: Any, bins: Any, bounds: Any, sums: Any) -> Non
     guessing where a run ends. Four sums for each bin, by turns, are faster on a frame that lies in
     memory, but not in a pass that has just calibrated the row.
     """
-    at = row * LONGEST
-    for k in range(bounds[at], bounds[at + 1]):
-        sums[bins[k]] += v[starts[k]]
-    for k in range(bounds[at + 1], bounds[at + 2]):
-        sums[bins[k]] += _two(v, starts[k])
-    for k in range(bounds[at + 2], bounds[at + 3]):
-        sums[bins[k]] += _two(v, starts[k]) + v[starts[k] + 2]
-    for k in range(bounds[at + 3], bounds[at + 4]):
-        sums[bins[k]] += _four(v, starts[k])
-    for k in range(bounds[at + 4], bounds[at + 5]):
-        sums[bins[k]] += _four(v, starts[k]) + v[starts[k] + 4]
-    for k in range(bounds[at + 5], bounds[at + 6]):
-        sums[bins[k]] += _four(v, starts[k]) + _two(v, starts[k] + 4)
-    for k in range(bounds[at + 6], bounds[at + 7]):
-        sums[bins[k]] += _four(v, starts[k]) + (_two(v, starts[k] + 4) + v[starts[k] + 6])
-    for k in range(bounds[at + 7], bounds[at + 8]):
-        sums[bins[k]] += _four(v, starts[k]) + _four(v, starts[k] + 4)
+    b = bounds[row * LONGEST : row * LONGEST + LONGEST + 1]
+    for run in runs[b[0] : b[1]]:
+        sums[run >> BIN] += _one(v, run, 0)
+    for run in runs[b[1] : b[2]]:
+        sums[run >> BIN] += _two(v, run, 0)
+    for run in runs[b[2] : b[3]]:
+        sums[run >> BIN] += _two(v, run, 0) + _one(v, run, 2)
+    for run in runs[b[3] : b[4]]:
+        sums[run >> BIN] += _four(v, run, 0)
+    for run in runs[b[4] : b[5]]:
+        sums[run >> BIN] += _four(v, run, 0) + _one(v, run, 4)
+    for run in runs[b[5] : b[6]]:
+        sums[run >> BIN] += _four(v, run, 0) + _two(v, run, 4)
+    for run in runs[b[6] : b[7]]:
+        sums[run >> BIN] += _four(v, run, 0) + (_two(v, run, 4) + _one(v, run, 6))
+    for run in runs[b[7] : b[8]]:
+        sums[run >> BIN] += _four(v, run, 0) + _four(v, run, 4)
 
 
 def cut(
     of: NDArray[np.uint16], mask: NDArray[np.bool_], none: int
-) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """Cut rows into runs of up to 8 pixels of one bin; ``none`` is the bin that is left out.
 
-    Masked pixels are exactly 0, so one inside a run does not end it. Returns ``starts`` (runs,)
-    uint16, the first columns; ``bins`` (runs,) uint16; and ``bounds`` (rows * 8 + 1,) int64, which
-    says where the runs of each row and length begin: they are sorted by both.
+    Masked pixels are exactly 0, so one inside a run does not end it. Returns ``runs`` (runs,)
+    uint32, bin and first column in one word; and ``bounds`` (rows * 8 + 1,) int64, which says where
+    the runs of each row and length begin: they are sorted by both.
     """
     columns = of.shape[-1]
     of, mask = of.reshape(-1, columns), mask.reshape(-1, columns)
@@ -81,8 +92,5 @@ def cut(
     order = np.argsort(key, kind="stable")
     start = start[order]
     bounds = np.searchsorted(key[order], np.arange(of.shape[0] * LONGEST + 1))
-    return (
-        (start % columns).astype(np.uint16),
-        of.ravel()[start],
-        bounds.astype(np.int64),
-    )
+    words = of.ravel()[start].astype(np.uint32) << BIN | (start % columns).astype(np.uint32)
+    return words, bounds.astype(np.int64)

@@ -51,6 +51,21 @@ def window(
     return Window(first + rows[0], first + rows[1], *cols)
 
 
+def somewhere(
+    area: Area,
+    segment: int | None,
+    rows: tuple[int, int] | None,
+    cols: tuple[int, int] | None,
+) -> Window:
+    """Place a rectangle as :func:`window` does, or, without ``segment``, the whole detector."""
+    if segment is not None:
+        return window(area, segment, rows, cols)
+    segments, height, width = area.shape
+    if rows or cols:
+        raise ValueError("segment: rows and cols are of one segment; say which")
+    return Window(0, segments * height, 0, width)
+
+
 @kernel
 def count_nan(values: NDArray[np.float32]) -> Any:
     """Count the NaN among ``values``: pixels bad in this shot only."""

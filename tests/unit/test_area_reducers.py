@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ffb.reducers import histogram, projection, rebin, roi
+from ffb.reducers import histogram, projection, rebin, roi, threshold
 from tests.unit.passes import detector, member, reduce
 
 SHAPES = [(1, 1, 1), (1, 1, 37), (2, 9, 23), (1, 16, 64), (3, 5, 130)]
@@ -150,7 +150,14 @@ def test_projection_without_rows_and_columns_takes_the_segment():
 @pytest.mark.parametrize("kind", MASKS)
 @pytest.mark.parametrize(
     "bins",
-    [(-10.0, 50.0, 60), (0.0, 49.0, 128), (0.0, 75.0, 144), (0.0, 0.7, 7), (-3.3, 41.9, 1)],
+    [
+        (-10.0, 50.0, 60),
+        (0.0, 49.0, 128),
+        (0.0, 75.0, 144),
+        (0.0, 0.7, 7),
+        (-3.3, 41.9, 1),
+        (40.0, 40.002, 3),
+    ],
     ids=str,
 )
 def test_histogram_equals_numpy(shape, kind, bins):
@@ -171,6 +178,31 @@ def test_histogram_equals_numpy(shape, kind, bins):
             np.testing.assert_array_equal(got["h/counts"][k], counts, err_msg=f"{place} {k}")
             assert got["h/underflow"][k] == (good < lo).sum()
             assert got["h/overflow"][k] == (good > hi).sum()
+
+
+def test_histogram_counts_nan_in_no_bin_whichever_copy_counted_it():
+    image = np.full((1, 2, 11), np.nan, np.float32)
+    image[0, 1, :3] = 0.5
+    made = member("h", histogram.histogram, histogram.Params(0.0, 1.0, 2), detector((1, 2, 11)))
+    got = reduce([made], detector((1, 2, 11)), [image])
+    assert (got["h/counts"][0].tolist(), got["h/underflow"][0]) == ([0, 3], 0)
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize(("low", "high"), [(20.0, np.inf), (-5.0, 30.0), (0.0, 0.0), (900.0, 1e3)])
+def test_threshold_takes_what_lies_between_its_levels(kind, low, high):
+    shape = (2, 9, 23)
+    mask, images = frames(shape, kind)
+    images.append(np.resize(np.float32([low, high, np.nextafter(np.float32(low), -1e9)]), shape))
+    area = detector(shape, mask)
+    for place in (None, (1, (2, 9), (3, 23))):
+        params = threshold.Params(low, high, *(place or ()))
+        got = reduce([member("t", threshold.threshold, params, area)], area, images)
+        for k, image in enumerate(images):
+            box = cut(image, mask, place) if place else np.where(mask, image.astype(float), np.nan)
+            taken = box[(box >= low) & (box <= high)]
+            assert got["t/npix"][k] == taken.size
+            np.testing.assert_allclose(got["t/sum"][k], taken.sum(), rtol=1e-12)
 
 
 def test_histogram_counts_infinite_pixels_outside():
@@ -205,6 +237,11 @@ def test_histogram_counts_infinite_pixels_outside():
             histogram.histogram,
             histogram.Params(0.0, np.inf, 3, 0, (0, 99)),
             ["hi: inf", "rows: [0, 99]"],
+        ),
+        (
+            threshold.threshold,
+            threshold.Params(2.0, 1.0, cols=(0, 2)),
+            ["low: 2.0 must be a number up to high, 1.0", "segment: rows and cols"],
         ),
     ],
 )  # fmt: skip
