@@ -23,12 +23,11 @@ from ffb.light import named_by, unreadable
 from ffb.recorded import Recorded
 from ffb.reduce import Area, Reducer, Tile, TileReducer, located
 from ffb.schema import Column, column_name
-from ffb.shot import Input
+from ffb.shot import Input, length_of
 from ffb.source import Run
 from ffb.wiring import FILLED, as_input, in_order, motor_column, no_column, owner_of
 
 _RANKS = {0: "a value", 1: "a waveform", 2: "an image", 3: "an area detector"}
-
 
 #: Seconds for a frame of the dry run of a tile reducer.
 DRY_S = 0.1
@@ -74,6 +73,7 @@ class Binder:
         self.coords: dict[str, Coords] = {}
         filled = (*FILLED, *map(motor_column, run.motors))
         self.columns = {c.name: c for c in filled}
+        self._lists = {length_of(name): name for name in self.config.rooms}
 
     def bind(self) -> Bound:
         """Bind everything. Raises :class:`ffb.config.ConfigError` that lists all problems."""
@@ -89,7 +89,7 @@ class Binder:
                 self.problems.append(f"reducers.{name}.use: {e}")
                 continue
             arguments[name] = self._arguments(name, found[name])
-            wanted |= dict.fromkeys(arguments[name].values())
+            wanted |= {self._lists.get(a, a): None for a in arguments[name].values()}
         order, circle = in_order(arguments, self.config.inputs)
         self.problems += [f"reducers: {circle}"] if circle else []
         wanted |= {n: None for n in named_by(self.config.light) if n in self.config.inputs}
@@ -116,14 +116,16 @@ class Binder:
         return {a: table[a] for a in r.inputs if a in table}
 
     def _known(self, name: str) -> bool:
-        known = name in self.config.inputs or name in self.columns
+        known = name in self.config.inputs or name in self.columns or name in self._lists
         return known or owner_of(name, self.config.reducers) != ""
 
     def _bind_inputs(self, wanted: list[str]) -> None:
         fields = {n: f for n, f in self.config.fields.items() if n in wanted}
         shapes = {n: s for n, s in self.config.shapes.items() if n in wanted}
-        found, missing = self.run.bind(fields, shapes)
-        self.inputs = {n: self._described(n, i) for n, i in found.items()}
+        rooms = {n: r for n, r in self.config.rooms.items() if n in wanted}
+        found, missing = self.run.bind(fields, shapes, rooms)
+        known = self.config.inputs  # others count the entries of these
+        self.inputs = {n: self._described(n, i) if n in known else i for n, i in found.items()}
         for sentence in missing:
             warning = self.defaults.refused(sentence)
             if warning is None:
@@ -173,9 +175,10 @@ class Binder:
         inputs = {a: i for a, i in given.items() if i is not None}
         for a, i in inputs.items():
             rank = 3 if i.kind == "area" else len(i.shape) if len(i.shape) < 3 else -1
-            if rank != r.inputs[a]:
+            kind = "a text" if i.dtype[1] == "S" else _RANKS.get(rank, i.shape)
+            if rank != r.inputs[a] or kind == "a text":
                 self.problems.append(
-                    f"reducers.{name}.inputs.{a}: {arguments[a]} is {_RANKS.get(rank, i.shape)};"
+                    f"reducers.{name}.inputs.{a}: {arguments[a]} is {kind};"
                     f" {r.name} takes {_RANKS[r.inputs[a]]}"
                 )
         params = self._parameters(name, r, folder)

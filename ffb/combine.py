@@ -106,6 +106,8 @@ class Combined:
         if c is None:
             there = [written(n) for n in (*self._known, *self._own) if n not in _REFUSED]
             return f"no column {written(name)}; {nearest(written(name), there)}"
+        if np.dtype(c.dtype).kind == "S":
+            return f"{written(name)} is a text; only numbers can be combined"
         if len(at) != len(c.shape):
             if c.shape and not at:
                 first = ", ".join("0" * len(c.shape))

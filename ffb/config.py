@@ -134,6 +134,11 @@ class Config(Table):
         """Shapes of frames that the file itself states, by input."""
         return {name: i.shape for name, i in self.inputs.items() if i.shape is not None}
 
+    @property
+    def rooms(self) -> dict[str, int]:
+        """Room for the entries of lists, or for the bytes of texts, by input."""
+        return {name: i.room for name, i in self.inputs.items() if i.room is not None}
+
     def locate(self, path: str) -> Path:
         """``path`` with ``~`` expanded and, if relative, seen from the configuration file."""
         folder = self._path.parent if self._path else Path()
@@ -266,7 +271,11 @@ def _check_reducers(data: Mapping[str, Any], folder: Path) -> Iterator[Problem]:
     columns = [c.name for c in wiring.FILLED]
     for name, r in found.items():
         columns += [column_name(name, f) for f in (() if isinstance(r, str) else r.outputs)]
-    names = _Names(list(inputs) if isinstance(inputs, Mapping) else [], columns)
+    given = inputs if isinstance(inputs, Mapping) else {}
+    lists = [shot.length_of(n) for n, t in given.items() if isinstance(t, Mapping) and "room" in t]
+    for name in (n for n in lists if n in given):
+        yield Problem(("inputs", name), "counts the entries of another input; rename one of them")
+    names = _Names([*given, *lists], columns)
     for name, table in tables.items():
         for at, text in _check_reducer(table, names, found[name], folder):
             yield Problem(("reducers", name, *at), text)

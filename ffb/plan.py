@@ -24,7 +24,7 @@ from ffb.defaults import Defaults
 from ffb.fuse import Member
 from ffb.guard import Guard
 from ffb.light import Stamp
-from ffb.recorded import Recorded, Recorder, damage_columns
+from ffb.recorded import Recorder, damage_columns, with_count
 from ffb.schema import CORE, KEPT, LASER, LIGHT_KNOWN, PULSE_KNOWN, XRAY, Column, Schema
 from ffb.shot import BeginStep, FrameBlock, Shot
 from ffb.sink import Provenance
@@ -58,10 +58,9 @@ class Plan:
         self._notes, self._run, self._bound = list(bound.notes), run, bound
         #: What the run lacks of the default detectors, which is no error.
         self.warnings = list(bound.warnings)
+        stored = (n for n, i in config.inputs.items() if i.record and n in bound.inputs)
         self.recorded = [
-            Recorded(n, bound.inputs[n], i.unpack)
-            for n, i in config.inputs.items()
-            if i.record and n in bound.inputs
+            r for n in stored for r in with_count(n, bound.inputs, config.inputs[n].unpack)
         ]
         self.motors = {motor_column(m).name: m for m in run.motors}
         self.block = FrameBlock(bound.inputs, self.capacity)
@@ -87,7 +86,7 @@ class Plan:
         guard = self._guard
         self._stamp = Stamp(config.light, self.schema, self.block)
         by_detector: dict[str, list[str]] = {d: [] for d in defaults.listed}
-        for name in bound.inputs:
+        for name in (n for n in config.inputs if n in bound.inputs):
             by_detector.get(config.inputs[name].detector, []).append(name)
         self._recorder = Recorder(self.schema, self.block, self.recorded, by_detector)
         self.areas = [
@@ -234,12 +233,21 @@ class Plan:
         """Where the numbers of this run come from."""
         return replace(
             origin(self.config),
-            inputs={n: str(self.config.inputs[n].source) for n in self._bound.inputs},
+            inputs=self._sources(),
             reducers={m.name: self._origin(m) for m in self._bound.members}
             | self.combined.origins(),
             constants=self.constants,
             notes=tuple(self.notes),
         )
+
+    def _sources(self) -> dict[str, str]:
+        """Field of every input, also of those that count the entries of another."""
+        out: dict[str, str] = {}
+        for name, said in self.config.inputs.items():
+            if (found := self._bound.inputs.get(name)) is not None:
+                names = [name, found.length] if found.length else [name]
+                out |= dict.fromkeys(names, str(said.source))
+        return out
 
     def _origin(self, m: Member) -> dict[str, Any]:
         r, params = m.reducer, self._bound.parameters[m.name]

@@ -6,7 +6,7 @@ a copy of the bytes, however many columns there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from inspect import signature
 from typing import Any, NamedTuple, cast
@@ -93,18 +93,34 @@ class Recorded(NamedTuple):
     @property
     def columns(self) -> tuple[Column, ...]:
         """Its column, and the one that says where it is, beside whole numbers."""
-        _, dtype, shape, unit, doc = self.input
-        dims = ("row", "col") if len(shape) == 2 else ("sample",)
+        _, dtype, shape, unit, doc, length = self.input
+        dims = ("row", "col") if len(shape) == 2 else ("entry" if length else "sample",)
         kind = np.dtype(dtype).newbyteorder("<")
         if self.unpack:
             shape, dims, kind = (*shape[:-1], 8 * kind.itemsize * shape[-1]), ("bit",), _OCTET
-        column = Column(self.name, kind.str, shape, dims[: len(shape)], unit, doc)
+        count = length if shape else ""  # of a text too, which is no list
+        column = Column(self.name, kind.str, shape, dims[: len(shape)], unit, doc, length=count)
         if kind.kind == "f":
             return (column,)
         return column, Column(f"{self.name}{VALID}", "|b1", doc=f"whether the shot had {self.name}")
 
 
 _OCTET = np.dtype(np.uint8)
+
+
+def with_count(name: str, inputs: Mapping[str, Input], unpack: bool) -> Iterator[Recorded]:
+    """Yield an input that is stored, and the one that counts the entries of a list, or of a text.
+
+    That tells by itself where entries were cut off: there are more than there is room for.
+    """
+    stored = inputs[name]
+    yield Recorded(name, stored, unpack)
+    if stored.length:
+        what, room = "entries", stored.shape[0] if stored.shape else 0
+        if not room:
+            what, room = "bytes", np.dtype(stored.dtype).itemsize
+        doc = f"{what} of {name}; what is beyond {room} was cut off"
+        yield Recorded(stored.length, inputs[stored.length]._replace(doc=doc))
 
 
 def damage_columns(detectors: Sequence[str]) -> list[Column]:
@@ -153,7 +169,8 @@ class Recorder:
     @staticmethod
     def _line(r: Recorded, block: FrameBlock, places: Mapping[str, int]) -> tuple[int, ...]:
         i, column = block.index[r.name], r.columns[0]
-        item = np.dtype(column.dtype).itemsize
+        kind = np.dtype(column.dtype)
+        item = 1 if kind.kind == "S" else kind.itemsize
         blank = np.asarray(column.missing, column.dtype).tobytes()
         return (
             int(block.base[i]), column.row_bytes, places[column.name], i,

@@ -175,6 +175,8 @@ class InputConfig(Table):
     """Field of the detector: "raw", or "ttfex.fltpos" where it is not psana's `raw` interface."""
     shape: List[Count] | None = None
     """Shape of a frame, where the detector's configuration does not tell it."""
+    room: Count | None = None
+    """Room for the entries of an array whose length changes, or for the bytes of a string."""
     unit: str = "1"
     """Unit of the values."""
     doc: str = ""
@@ -183,6 +185,12 @@ class InputConfig(Table):
     """Whether to store the input itself as a column under its name."""
     unpack: bool = False
     """Whether to store the bits of its words, lowest first, each as a number 0 or 1."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if self.shape and self.room:
+            raise ValueError("shape is for frames of one shape, room for lists: state one of them")
+        return self
 
     @property
     def source(self) -> shot.Field:

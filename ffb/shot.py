@@ -39,12 +39,19 @@ class Field(NamedTuple):
         return f"{self.detector}.{self.alg}.{self.name}"
 
 
+def length_of(name: str) -> str:
+    """Name of the input, and of the column, that counts the entries of the list ``name``."""
+    return f"{name}_len"
+
+
 class Input(NamedTuple):
     """What a run delivers under an input's short name.
 
     ``kind`` is ``"value"`` for small frames of fixed shape, which are copied into a
     :class:`FrameBlock`, and ``"area"`` for an area detector, whose segments are handed over in
-    place; the shape of an area is ``(segments, rows, columns)``.
+    place; the shape of an area is ``(segments, rows, columns)``. ``length`` names the input that
+    counts the entries of a *list*, whose places that are not used are missing, or the bytes of a
+    text (dtype ``|SN``); where it is more than there is room for, the rest was cut off.
     """
 
     kind: Literal["value", "area"]
@@ -52,6 +59,7 @@ class Input(NamedTuple):
     shape: tuple[int, ...]
     unit: str = "1"
     doc: str = ""
+    length: str = ""
 
 
 class FrameBlock:

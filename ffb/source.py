@@ -69,11 +69,16 @@ class Run(Protocol):
         ...
 
     def bind(
-        self, fields: Mapping[str, Field], shapes: Mapping[str, tuple[int, ...]]
+        self,
+        fields: Mapping[str, Field],
+        shapes: Mapping[str, tuple[int, ...]],
+        rooms: Mapping[str, int] | None = None,
     ) -> tuple[dict[str, Input], list[str]]:
         """Declare the inputs wanted, by short name; to be called once, before iterating.
 
-        ``shapes`` holds shapes the configuration states itself. Returns the inputs that the run
+        ``shapes`` holds shapes the configuration states itself, ``rooms`` how many entries lists,
+        or bytes texts, may have: each comes with a second input, :func:`ffb.shot.length_of` it,
+        that counts them. Returns the inputs that the run
         can deliver, and for each other one a sentence that says why not, with the nearest name.
         Shapes that the configuration of the detector does not tell are learnt from the first
         shots, which are delivered all the same.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from math import prod
@@ -26,10 +27,12 @@ MAX_RANK = 4
 MAX_INT = (1 << 63) - 1  # what a table of the file holds
 MAX_STAMP = (1 << 64) - 1
 MAX_TEXT = 255
+MAX_LETTERS = 4096  # bytes of a text in one row
 MAX_NEST = 16
 
 _SIZES = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16")
 DTYPES = frozenset([f"<{s}" for s in _SIZES] + ["|b1", "|i1", "|u1"])
+_TEXT_DTYPE = re.compile(r"\|S([1-9][0-9]{0,3})")
 
 Frame: TypeAlias = bytes | memoryview
 
@@ -157,8 +160,11 @@ def _column(row: Any) -> Column:
     where = f"column {name[:40]!r}"
     if not name.isprintable() or any(part in {"", ".", ".."} for part in name.split("/")):
         raise WireError(f"{where}: not a path in a file")
-    if dtype not in DTYPES:
-        raise WireError(f"{where}: dtype {str(dtype)[:20]!r} is no little-endian number")
+    letters = _TEXT_DTYPE.fullmatch(dtype) if type(dtype) is str else None
+    if dtype not in DTYPES and not (letters and int(letters[1]) <= MAX_LETTERS and shape == []):
+        raise WireError(
+            f"{where}: dtype {str(dtype)[:20]!r} is no little-endian number, and no text of one row"
+        )
     if type(shape) is not list or type(dims) is not list or len(shape) > MAX_RANK:
         raise WireError(f"{where}: at most {MAX_RANK} axes")
     if not all(type(s) is int and 0 < s <= MAX_PAYLOAD for s in shape):

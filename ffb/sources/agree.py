@@ -80,7 +80,7 @@ class TwoSpeeds:
         """A frame as read in place, in pieces."""
         if self._inputs[name].kind == "area":
             return self._probe.segments(name)
-        return [self._block.frames[name][0]]
+        return [self._block.frames[name][:1]]
 
 
 def _same(ours: Collection[NDArray[Any]] | None, theirs: NDArray[Any] | None) -> bool:
@@ -89,6 +89,6 @@ def _same(ours: Collection[NDArray[Any]] | None, theirs: NDArray[Any] | None) ->
         return ours is None and theirs is None
     pieces = np.ascontiguousarray(theirs).reshape(len(ours), -1)
     return all(
-        np.array_equal(np.atleast_1d(a).reshape(-1).view(np.uint8), b.view(np.uint8))
+        np.array_equal(a.reshape(-1).view(np.uint8), b.view(np.uint8))
         for a, b in zip(ours, pieces, strict=True)
     )

@@ -13,15 +13,16 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from ffb.shot import BeginStep, Field, Idle, Input, Item
+from ffb.shot import BeginStep, Field, Idle, Input, Item, length_of
 from ffb.source import Constants, RunInfo
 from ffb.sources import walk
 from ffb.sources.agree import TwoSpeeds
 from ffb.sources.dgram_shot import Decoded, InPlace, Moment, Read, Stream
 from ffb.sources.fields import CODES, PULSE, Catalogue, wanted
-from ffb.sources.gather import Dgrams, Gather, Wanted
+from ffb.sources.gather import Dgrams, Gather
 from ffb.sources.learn import Ahead
 from ffb.sources.slow import Slow
+from ffb.sources.wanted import Role, Wanted
 from ffb.sources.xtc2 import Buffer, Configure, Xtc2Error, timestamp
 from ffb.sources.xtc2_specs import SHOTS, Service
 
@@ -146,9 +147,11 @@ class DgramRun:
         """See :attr:`ffb.source.Run.notes`."""
         out = list(self._notes)
         for name, counted in self._gather.counts().items():
-            shape = list(self._inputs[name].shape)
+            fits = f"of shape {list(self._inputs[name].shape)}"
+            if self._bound[name][1].digitized:
+                fits += ", or what the digitizer wrote cut short"
             if n := counted.misfit:
-                out.append(f"input {name}: in {n} shots not of shape {shape}, counted as absent")
+                out.append(f"input {name}: in {n} shots not {fits}, counted as absent")
         for detector, worst in self.counts.items():
             if n := worst["damaged"]:
                 out.append(
@@ -165,7 +168,10 @@ class DgramRun:
         return out
 
     def bind(
-        self, fields: Mapping[str, Field], shapes: Mapping[str, tuple[int, ...]]
+        self,
+        fields: Mapping[str, Field],
+        shapes: Mapping[str, tuple[int, ...]],
+        rooms: Mapping[str, int] | None = None,
     ) -> tuple[dict[str, Input], list[str]]:
         """See :meth:`ffb.source.Run.bind`; it waits for shots where it must learn a shape.
 
@@ -174,14 +180,21 @@ class DgramRun:
         problems = []
         for name, field in fields.items():
             try:
-                self._bound[name] = self._catalogue.resolve(field, shapes.get(name))
+                room = (rooms or {}).get(name, 0)
+                found, w = self._catalogue.resolve(field, shapes.get(name), room)
+                self._bound[name] = found, w
+                if w.role != Role.PLAIN:
+                    self._bound[length_of(name)] = found, w.counting
             except LookupError as e:
                 problems.append(f"input {name}: {e}")
         unknown = {name: fw for name, fw in self._bound.items() if -1 in fw[1].dims}
         shapes, why = self._ahead.learn(unknown, self._catalogue.slow) if unknown else ({}, {})
         for name, shape in shapes.items():
             field, w = unknown[name]
-            self._bound[name] = field, (learnt := wanted(field, w.segments, w.type, shape))
+            learnt = w._replace(dims=shape)
+            if w.digitized is None:
+                learnt = wanted(field, w.segments, w.type, shape)
+            self._bound[name] = field, learnt
             log.info("input=%s shape=%s learnt", name, list(learnt.input.shape))
         for name, sentence in why.items():
             del self._bound[name]
@@ -254,10 +267,13 @@ class DgramRun:
     def _make_shots(self) -> None:
         """Prepare to read the inputs bound by now; the walk is compiled here, if anywhere."""
         self._inputs = {name: w.input for name, (_, w) in self._bound.items()}
+        for name, (_, w) in self._bound.items():
+            if w.role in (Role.LIST, Role.TEXT):
+                self._inputs[name] = self._inputs[name]._replace(length=length_of(name))
         fields = {name: f for name, (f, _) in self._bound.items()}
         slow = {name: f for name, f in fields.items() if f.detector in self._catalogue.slow}
         fast = {name: w for name, (_, w) in self._bound.items() if name not in slow}
-        self._slow = Slow(slow, self._inputs)
+        self._slow = Slow({name: self._bound[name] for name in slow})
         streams, clock = len(self._catalogue.configures), self._catalogue.clock
         self._gather = Gather(fast, streams, clock)
         self._shot: InPlace | Decoded = InPlace(
@@ -270,12 +286,13 @@ class DgramRun:
         if clock is not None:
             told = Field(clock.names.detector, clock.names.alg, PULSE)
         codes = told._replace(name=CODES) if told and self._catalogue.coded else None
-        asked = {name: fields[name] for name in fast}
+        known = (n for n, w in fast.items() if w.digitized is None or w.digitized.known)
+        asked = {name: fields[name] for name in known}
         self._asked = {*asked.values(), *(f for f in (told, codes) if f is not None)}
         self._decoded = Decoded(
             self._decode,
             self._slow,
-            {name: (f, self._inputs[name]) for name, f in asked.items()},
+            {name: self._bound[name] for name in asked},
             told and (told, codes),
         )
         self._speeds = TwoSpeeds(own, self._decoded, asked, self._inputs, self._hurried)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ffb.shot import Field, FrameBlock, Input
 from ffb.sources.gather import Dgrams, Gather
 from ffb.sources.slow import Slow
+from ffb.sources.wanted import Wanted
 from ffb.sources.xtc2 import Xtc2Error
 
 #: Moments of one run from behind its BeginRun, ``None`` when nothing comes; the value it returns
@@ -80,7 +81,7 @@ class Decoded:
         self,
         decode: Callable[[Dgrams], Read],
         slow: Slow,
-        inputs: Mapping[str, tuple[Field, Input]],
+        inputs: Mapping[str, tuple[Field, Wanted]],
         clock: tuple[Field, Field | None] | None,
     ) -> None:
         self._decode, self._slow, self._clock = decode, slow, clock
@@ -96,11 +97,11 @@ class Decoded:
 
     def frame(self, name: str) -> NDArray[Any] | None:
         """One input in its declared shape, ``None`` if absent or of another shape."""
-        field, declared = self._inputs[name]
+        field, wanted = self._inputs[name]
         value = self._values.get(field)
         if value is None:  # psana has an enumeration's number one level down
             value = self._values.get(field._replace(name=f"{field.name}.value"))
-        return None if value is None else fitting(np.asarray(value), declared)
+        return None if value is None else wanted.fit(value)
 
     def clock(self) -> tuple[int, NDArray[np.uint16] | None]:
         """Pulse id and words of the event codes, 0 and ``None`` where they are not told."""
@@ -130,16 +131,3 @@ class Decoded:
         """See :meth:`ffb.shot.Shot.segments`."""
         value = self.frame(name)
         return None if value is None else [np.ascontiguousarray(s).reshape(-1) for s in value]
-
-
-def fitting(array: NDArray[Any], declared: Input) -> NDArray[Any] | None:
-    """Give ``array`` the declared type and shape, ``None`` where its axes are others.
-
-    Axes of length 1 in front do not count: psana gives one segment as it is.
-    """
-    shape = array.shape
-    if shape != declared.shape:
-        ours, theirs = (s[1:] if s[:1] == (1,) else s for s in (declared.shape, shape))
-        if ours != theirs:
-            return None
-    return array.astype(declared.dtype, copy=False).reshape(declared.shape)

@@ -7,9 +7,11 @@ from math import prod
 from typing import Any
 
 from ffb.shot import Field
-from ffb.sources.gather import Segment, Wanted
+from ffb.sources import digitizer
+from ffb.sources.digitizer import Digitizer
 from ffb.sources.plain import unknown
 from ffb.sources.slow import AGE
+from ffb.sources.wanted import Role, Segment, Wanted
 from ffb.sources.xtc2 import DTYPES, ENUM_DICT, STRING, Buffer, Configure, FieldType
 
 #: Shapes of a segment that the type of a detector tells: (dettype, field) of alg ``raw``.
@@ -24,9 +26,6 @@ PICTURES = ("raw", "image", "value")
 
 #: Types of detector whose field ``raw`` holds packed bits; only psana's code makes pixels of them.
 PACKED = ("epixuhr", "epixuhr3x2")
-
-#: Types of detector that write waveforms of any length, compressed, under the names of channels.
-RAGGED = ("hsd",)
 
 #: Bytes of a segment beyond which any array of rows and columns is an area.
 AREA_BYTES = 1 << 16
@@ -45,8 +44,14 @@ ASICS = 16
 #: What is added to a segment's number when there is one of that number already.
 SECOND = 1 << 32
 
+#: Bytes of a text in a row; a schema with longer ones would be refused.
+MAX_TEXT = 4096
+
 #: Why an array whose length changes is refused.
-RAGGED_SENTENCE = "its length changes from shot to shot; only fields of one shape can be inputs"
+RAGGED_SENTENCE = "its length changes from shot to shot"
+
+#: What to do about it.
+LIST_SENTENCE = "with room = N it is a list of at most N entries"
 
 
 class Catalogue:
@@ -64,7 +69,13 @@ class Catalogue:
                 parts[number] = Segment(stream, names)
         #: Detectors whose values come with SlowUpdates, and those that describe steps.
         self.slow, self.scans = self._of_type(EPICS), self._of_type(SCAN)
-        self.fields = {f: self._word(f) for f in self._all() if f.detector not in self.scans}
+        self._digitizers = dict(self._digitized())
+        packed = {(d.segment.names.detector, d.channel) for d in self._digitizers.values()}
+        self.fields = {
+            f: self._word(f)
+            for f in self._all()
+            if f.detector not in self.scans and (f.detector, f.name) not in packed
+        } | {f: f"{d}" for f, d in self._digitizers.items()}
         steps = {f.name: self._type(f) for f in self._all() if f.detector in self.scans}
         self.motors = tuple(name for name, t in steps.items() if t.code < STRING and not t.rank)
         #: What each step carries besides, and is not kept: texts and arrays.
@@ -106,12 +117,20 @@ class Catalogue:
                 out[key] = out.get(key, 0) | block.damage
         return out
 
-    def resolve(self, field: Field, shape: tuple[int, ...] | None) -> tuple[Field, Wanted]:
+    def resolve(
+        self, field: Field, shape: tuple[int, ...] | None = None, room: int = 0
+    ) -> tuple[Field, Wanted]:
         """Find who writes ``field``; ``dims`` of an array of unknown shape are ``(-1, ...)``.
 
         The field comes back with the name the data have (a PV's alias). ``shape`` is what the
-        configuration of the run states. Raises ``LookupError`` with a sentence.
+        configuration of the run states, ``room`` how many entries a list, or bytes a text, may
+        have. Raises ``LookupError`` with a sentence.
         """
+        if (digitized := self._digitizers.get(field)) is not None:
+            try:
+                return field, digitized.wanted(shape, room)
+            except LookupError as e:
+                raise LookupError(f"{field}: {e}") from e
         if field.detector in self.slow and field.name in self.aliases:
             field = field._replace(name=self.aliases[field.name])
         if field.detector in self.slow and field.alg == AGE:
@@ -129,8 +148,8 @@ class Catalogue:
         if field.alg == CONFIG:
             raise LookupError(f"{field} is configuration: it does not change within the run")
         kind = _type(parts[0], field.name)
-        if kind.code in (STRING, ENUM_DICT):
-            raise LookupError(f"{field} is a string; only numbers can be inputs")
+        if kind.code == ENUM_DICT:
+            raise LookupError(f"{field} is a word of an enumeration: its number never changes")
         if any(_type(p, field.name) != kind for p in parts):
             raise LookupError(f"{field} has a different type in each segment")
         dettype = parts[0].names.dettype
@@ -139,8 +158,14 @@ class Catalogue:
                 f"{field}: the pixels of {dettype} are packed bits that only psana unpacks, shot"
                 " by shot; use its other fields"
             )
-        if dettype in RAGGED and kind.code == 0 and kind.rank == 1:
-            raise LookupError(f"{field}: {RAGGED_SENTENCE}")
+        if dettype == digitizer.DETTYPE and kind.code == 0 and kind.rank == 1:
+            known = [f for f in self._digitizers if f.detector == field.detector]
+            raise LookupError(
+                f"{field} is packed; its traces and peaks are the fields"
+                f" {', '.join(f'{f.alg}.{f.name}' for f in known[:5]) or 'of no known version'}"
+            )
+        if kind.code == STRING or room:
+            return field, self._list(field, kind, parts, room)
         dims = self._dims(field, kind, len(parts), parts[0].names.dettype, shape)
         return field, wanted(field, tuple(parts), kind, dims)
 
@@ -153,6 +178,21 @@ class Catalogue:
                     (parts[0],), FieldType(field.name, DTYPES.index("<f8"), 0), "value", ()
                 )
         raise LookupError(self._why_not(field._replace(alg="raw")))
+
+    def _list(self, field: Field, kind: FieldType, parts: list[Segment], room: int) -> Wanted:
+        """Resolve a text, or an array whose length may change."""
+        if kind.code == STRING and not room:
+            raise LookupError(
+                f"{field} is a string; with record = true and room = N it is a column of texts of"
+                " at most N bytes, and nothing else can be made of it"
+            )
+        if kind.rank != 1 or len(parts) > 1:
+            many = f" in {len(parts)} segments" * (len(parts) > 1)
+            raise LookupError(f"{field} is {kind}{many}: only an array of rank 1 has room")
+        if kind.code == STRING and room > MAX_TEXT:
+            raise LookupError(f"{field} is a string: texts have room for {MAX_TEXT} bytes at most")
+        role = Role.TEXT if kind.code == STRING else Role.LIST
+        return Wanted(tuple(parts), kind, "value", (room,), role)
 
     def _dims(
         self, field: Field, kind: FieldType, n: int, dettype: str, shape: tuple[int, ...] | None
@@ -172,6 +212,18 @@ class Catalogue:
         if field.alg == "raw" and len(known := KNOWN.get((dettype, field.name), ())) == kind.rank:
             return known
         return (-1,) * kind.rank
+
+    def _digitized(self) -> Iterator[tuple[Field, Digitizer]]:
+        """Fields of digitizers: what is decoded from the bytes of their channels."""
+        for (detector, alg), parts in self._segments.items():
+            configs = {
+                number: values
+                for configure in self.configures
+                for (name, kind, number), values in configure.values.items()
+                if (name, kind) == (detector, CONFIG)
+            }
+            for name, made in digitizer.offered(alg, parts, configs):
+                yield Field(detector, alg, name), made
 
     def _parts(self, field: Field) -> list[Segment]:
         """Segments that have ``field``, by number; all of a detector have it, but for EPICS."""

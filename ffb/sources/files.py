@@ -208,10 +208,13 @@ class FileRun(DgramRun):
             self.info = RunInfo(named.exp, named.run, self.info.began)
 
     def bind(
-        self, fields: Mapping[str, Field], shapes: Mapping[str, tuple[int, ...]]
+        self,
+        fields: Mapping[str, Field],
+        shapes: Mapping[str, tuple[int, ...]],
+        rooms: Mapping[str, int] | None = None,
     ) -> tuple[dict[str, Input], list[str]]:
         """See :meth:`ffb.source.Run.bind`."""
-        bound = super().bind(fields, shapes)
+        bound = super().bind(fields, shapes, rooms)
         self._merge.only(self.streams)
         self._reader.share()
         return bound

@@ -10,43 +10,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.shot import FrameBlock, Input
-from ffb.sources import walk
-from ffb.sources.xtc2 import DTYPES, FieldType, Names, Xtc2Error
+from ffb.shot import FrameBlock
+from ffb.sources import hsd, walk
+from ffb.sources.octets import ABSENT
+from ffb.sources.wanted import Role, Segment, Wanted
+from ffb.sources.xtc2 import DTYPES, FLOATS, STRING, FieldType, Names, Xtc2Error
 
 #: A shot as it lies in memory: one datagram per stream, ``None`` for a stream that missed it.
 Dgrams = Sequence[NDArray[np.uint8] | None]
 
 _NOTHING = np.zeros(0, np.uint8)
-
-
-class Segment(NamedTuple):
-    """Who writes one segment of a field: the number of the stream, and the names there."""
-
-    stream: int
-    names: Names
-
-
-class Wanted(NamedTuple):
-    """An input, resolved: the segments that write it, and the shape ``dims`` of each."""
-
-    segments: tuple[Segment, ...]
-    type: FieldType
-    kind: Literal["value", "area"]
-    dims: tuple[int, ...]
-
-    @property
-    def input(self) -> Input:
-        """What the run delivers; several segments are stacked in front."""
-        n, dtype = len(self.segments), DTYPES[self.type.code]
-        if self.kind == "area":
-            return Input("area", dtype, (n * prod(self.dims[:-2]), *self.dims[-2:]))
-        return Input("value", dtype, self.dims if n == 1 else (n, *self.dims))
 
 
 class Counts(NamedTuple):
@@ -97,12 +75,11 @@ class Gather:
         """
         if block is not self._block:
             self._attach(block)
-        for dgram, (lookup, ops, step) in zip(dgrams, self._tables, strict=True):
-            error = self._walk(
-                _NOTHING if dgram is None else dgram, lookup, ops, row, step, *self._arrays
-            )
+        for dgram, (lookup, ops, wish, step) in zip(dgrams, self._tables, strict=True):
+            here = _NOTHING if dgram is None else dgram
+            error = self._walk(here, lookup, ops, wish, row, step, *self._arrays)
             if error:
-                self._offsets[:] = walk.ABSENT
+                self._offsets[:] = ABSENT
                 if error == walk.BAD_ROW:
                     raise IndexError(f"row {row} of a block of {block.capacity} rows")
                 raise Xtc2Error("a malformed xtc", -1 - error)
@@ -161,27 +138,59 @@ class Gather:
             block[1].extend(tasks)
 
         self._names, self._first, slot = list(names), {}, 0
+        results = {}
         for i, name in enumerate(names):
             self._first[name] = slot
             if (w := self._wanted.get(name)) is None:
                 continue  # filled by somebody else: it has no slots
-            size = prod(w.dims) * w.type.size
-            action = walk.AREA if w.kind == "area" else walk.VALUE
-            for k, segment in enumerate(w.segments):
-                plan(segment, _Task(w.type.name, action, slot, k * size, i, w.dims))
+            if w.digitized:
+                results[name] = slot
                 slot += 1
+            for k, segment in enumerate(w.segments):
+                plan(segment, _task(w, i, slot, k))
+                slot += 1
+        self._slots = np.array([*self._first.values(), slot], np.int64)
+        spans: dict[tuple[int, int, str], int] = {}
+        wishes: list[list[list[int]]] = [[] for _ in plans]
+        for name, result in results.items():
+            w = self._wanted[name]
+            assert w.digitized is not None
+            at = []
+            for field in (w.digitized.header, w.digitized.channel):
+                key = w.digitized.segment.stream, w.digitized.segment.names.block, field
+                if key not in spans:
+                    spans[key], slot = slot, slot + 2
+                    plan(w.digitized.segment, _Task(field, walk.SPAN, spans[key]))
+                at.append(spans[key])
+            wish = [*at, w.digitized.product, names.index(name), result, int(w.role == Role.LIST)]
+            wishes[key[0]].append([*wish, w.digitized.pad, w.digitized.lanes])
         if self._clock is not None:
             plan(self._clock, _Task("pulseId", walk.PULSE))
             if FieldType("sequenceValues", 1, 1) in self._clock.names.fields:
                 plan(self._clock, _Task("sequenceValues", walk.CODES))
         self._tables = [
-            (*_tables(p), walk.FIRST * (k == 0) | walk.LAST * (k == self._streams - 1))
-            for k, p in enumerate(plans)
+            (
+                *_tables(p),
+                np.array(wish, np.int64).reshape(-1, hsd.WIDTH),
+                walk.FIRST * (k == 0) | walk.LAST * (k == self._streams - 1),
+            )
+            for k, (p, wish) in enumerate(zip(plans, wishes, strict=True))
         ]
-        self._slots = np.array([*self._first.values(), slot], np.int64)
-        self._offsets = np.full(slot, walk.ABSENT, np.int64)
+        self._offsets = np.full(slot, ABSENT, np.int64)
         self._tally = np.zeros(3 * len(names) + 1, np.int64)
         self._stack = np.zeros(walk.SCRATCH, np.int64)
+
+
+def _task(w: Wanted, i: int, slot: int, k: int) -> _Task:
+    """What to do with the ``k``-th segment of input ``i``."""
+    if w.digitized:  # decoded when the walk is over; what counts here is that it is there
+        return _Task(w.digitized.channel, walk.AREA, slot, 0, i)
+    if w.role == Role.PLAIN:
+        action = walk.AREA if w.kind == "area" else walk.VALUE
+        return _Task(w.type.name, action, slot, k * prod(w.dims) * w.type.size, i, w.dims)
+    holes = w.type.size if w.type.code in FLOATS else 0
+    action = walk.COUNT if w.role == Role.COUNT else walk.LIST
+    return _Task(w.type.name, action, slot, walk.TEXT if w.type.code == STRING else holes, i)
 
 
 def _tables(

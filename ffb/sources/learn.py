@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ffb.shot import Field
+from ffb.sources import digitizer
 from ffb.sources.dgram_shot import Moment, Stream
-from ffb.sources.fields import PICTURES, RAGGED_SENTENCE
-from ffb.sources.gather import Dgrams, Wanted
+from ffb.sources.fields import LIST_SENTENCE, PICTURES, RAGGED_SENTENCE
+from ffb.sources.gather import Dgrams
+from ffb.sources.wanted import Digitized, Wanted
 from ffb.sources.xtc2 import Configure, Xtc2Error
 from ffb.sources.xtc2_specs import SHOTS
 
@@ -90,15 +92,24 @@ class Ahead:
 
     def _shape(self, dgrams: Dgrams, w: Wanted) -> tuple[int, ...] | None:
         """Shape of the first segment of a field in a moment, ``None`` where it is not."""
-        stream, names = w.segments[0]
+        stream, names = w.digitized.segment if w.digitized else w.segments[0]
         dgram = dgrams[stream]
         if dgram is None:
             return None
         try:
+            if w.digitized:
+                return self._samples(dgram.data, w.digitized)
             found = self._configures[stream].shapes(dgram.data, names.block)
         except Xtc2Error:
             return None  # counted when the shot is delivered
         return None if found is None else found[w.type.name]
+
+    def _samples(self, dgram: memoryview, made: Digitized) -> tuple[int] | None:
+        """Length of a digitizer's trace."""
+        stream, names = made.segment
+        found = self._configures[stream].read(dgram, names.block)
+        n = found and digitizer.samples(found[made.header], found[made.channel])
+        return (n,) if n else None
 
 
 def _why(field: Field, w: Wanted, seen: Collection[tuple[int, ...]], shots: int) -> str:
@@ -107,7 +118,7 @@ def _why(field: Field, w: Wanted, seen: Collection[tuple[int, ...]], shots: int)
         first, second, *_ = (list(s) for s in seen)
         return (
             f"{field} has the shape {first} in one shot and {second} in another: {RAGGED_SENTENCE};"
-            " with shape = [...], shots of that shape have it and the others lack it"
+            f" {LIST_SENTENCE}, with shape = [...], shots of that shape have it and others lack it"
         )
     return (
         f"{field} was in none of the first {shots} shots, so its shape is unknown;"

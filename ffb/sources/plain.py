@@ -77,7 +77,10 @@ class Binding:
     fields: dict[str, Field] = field(default_factory=dict)
 
     def bind(
-        self, fields: Mapping[str, Field], shapes: Mapping[str, tuple[int, ...]]
+        self,
+        fields: Mapping[str, Field],
+        shapes: Mapping[str, tuple[int, ...]],
+        rooms: Mapping[str, int] | None = None,
     ) -> tuple[dict[str, Input], list[str]]:
         """See :meth:`ffb.source.Run.bind`."""
         inputs, problems = {}, []
@@ -85,6 +88,8 @@ class Binding:
             found = self.known.get(wanted)
             if found is None:
                 problems.append(f"inputs.{name}: {unknown(wanted, self.known)}")
+            elif name in (rooms or {}):
+                problems.append(f"inputs.{name}: {wanted} is no list here; leave its room out")
             elif name in shapes and tuple(shapes[name]) != found.shape:
                 problems.append(
                     f"inputs.{name}: {wanted} has the shape {found.shape} in this run, not"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ffb.shot import Field
 from ffb.source import Constants
+from ffb.sources.psana_hsd import Digitizers
 from ffb.sources.standins import import_psana
 
 #: A datagram, as bytes or as a window on somebody else's memory.
@@ -54,6 +55,7 @@ class Meaning:
             self._manager = manager([], configs=self._configs)
         except (AttributeError, KeyError, TypeError, StopIteration) as e:
             raise ValueError(f"psana cannot read the Configure of {exp} run {run}: {e!r}") from e
+        self._digitizers = Digitizers(self._manager)
 
     @staticmethod
     def prepare() -> None:
@@ -87,7 +89,8 @@ class Meaning:
 
         A field of several segments is stacked as ``det.raw.raw`` does it: scalars (segments,),
         arrays with the segments in front, images as (segments, rows, columns). A detector that
-        misses any of its segments has no fields here.
+        misses any of its segments has no fields here. Of digitizers there are what psana's class
+        makes of them, if ``only`` names such fields.
         """
         parts: dict[tuple[str, str], dict[int, Any]] = {}
         for buffer, config in zip(dgrams, self._configs, strict=True):
@@ -97,12 +100,16 @@ class Meaning:
             for detector, numbered in _public(decoded).items():
                 for number, algs in numbered.items():
                     for alg, block in _public(algs).items():
-                        parts.setdefault((detector, alg), {})[number] = dict(_leaves(block))
+                        parts.setdefault((detector, alg), {})[number] = block
         out: dict[Field, Any] = {}
-        for key, blocks in parts.items():
+        for key, found in parts.items():
             numbers = self.segments.get(key)
-            if numbers is None or sorted(blocks) != numbers:
+            if numbers is None or sorted(found) != numbers:
                 continue
+            if any((f.detector, f.alg) == key for f in only or ()) and self._digitizers.knows(*key):
+                made = self._digitizers.read(key[0], found)
+                out |= {Field(*key, name): value for name, value in made.items()}
+            blocks = {number: dict(_leaves(block)) for number, block in found.items()}
             for name in blocks[numbers[0]]:
                 if not (only is None or Field(*key, name.removesuffix(".value")) in only):
                     continue

@@ -62,10 +62,14 @@ class ReplayRun:
         }
 
     def bind(
-        self, fields: Mapping[str, Field], shapes: Mapping[str, tuple[int, ...]]
+        self,
+        fields: Mapping[str, Field],
+        shapes: Mapping[str, tuple[int, ...]],
+        rooms: Mapping[str, int] | None = None,
     ) -> tuple[dict[str, Input], list[str]]:
         """See :meth:`ffb.source.Run.bind`; a configuration calls the detector ``"capture"``."""
-        return self._binding.bind({name: _column(f) for name, f in fields.items()}, shapes)
+        named = {name: _column(f) for name, f in fields.items()}
+        return self._binding.bind(named, shapes, rooms)
 
     def constants(self, detector: str, geometry: str = "", store: bool = True) -> Constants:
         """Raise ``LookupError``: features need no calibration."""

@@ -17,7 +17,8 @@ from numba import types
 from numpy.typing import NDArray
 
 from ffb.compile import build, kernel
-from ffb.shot import Field, FrameBlock, Input, time_of
+from ffb.shot import Field, FrameBlock, time_of
+from ffb.sources.wanted import Wanted
 
 #: In place of the alg of a value: the seconds since the update that brought it, at the shot.
 AGE = "age"
@@ -72,8 +73,9 @@ def compiled() -> Callable[..., None]:
 class Slow:
     """The values of a run's slow inputs, update by update."""
 
-    def __init__(self, fields: Mapping[str, Field], inputs: Mapping[str, Input]) -> None:
-        self._fields, self._inputs = dict(fields), {n: inputs[n] for n in fields}
+    def __init__(self, bound: Mapping[str, tuple[Field, Wanted]]) -> None:
+        fields = self._fields = {name: field for name, (field, _) in bound.items()}
+        self._wanted = {name: wanted for name, (_, wanted) in bound.items()}
         sizes = [self._size(n) for n in fields]
         self._at = [sum(sizes[:k]) for k in range(len(sizes) + 1)]
         n = len(sizes)
@@ -87,7 +89,7 @@ class Slow:
     def _size(self, name: str) -> int:
         if self._fields[name].alg == AGE:
             return 0
-        declared = self._inputs[name]
+        declared = self._wanted[name].input
         return int(np.dtype(declared.dtype).itemsize * np.prod(declared.shape, dtype=np.int64))
 
     def update(self, values: Mapping[Field, Any], timestamp: int) -> None:
@@ -99,10 +101,9 @@ class Slow:
             if field.alg == AGE and (field.detector, field.name) in known:
                 now.there[k], now.brought[k] = True, time_of(timestamp)
             elif field in values:
-                declared = self._inputs[name]
-                value = np.asarray(values[field], declared.dtype)
-                now.there[k] = value.shape == declared.shape
-                if now.there[k]:
+                value = self._wanted[name].fit(values[field])
+                now.there[k] = value is not None
+                if value is not None:
                     begin, end = self._at[k], self._at[k + 1]
                     now.values[begin:end] = np.frombuffer(value.tobytes(), np.uint8)
         self._updates.append(now)

@@ -9,14 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from inspect import signature
-from typing import Any, TypeVar, cast
+from typing import cast
 
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from ffb.compile import build, kernel
+from ffb.compile import build
 from ffb.shot import CODE_WORDS
+from ffb.sources.hsd import digitize
+from ffb.sources.octets import (
+    ABSENT,
+    MISFIT,
+    Bools,
+    Bytes,
+    Int,
+    Ints,
+    Words,
+    blank,
+    copy,
+    jit,
+    put,
+    u32,
+)
 from ffb.sources.xtc2 import (
     BLOCK_BITS,
     CORRUPTED,
@@ -32,19 +47,21 @@ from ffb.sources.xtc2 import (
 # Columns of an operation: SKIP bytes lie before the field, an element has SIZE bytes (0 ends the
 # block), its RANK dimensions must be those at DIM (-1: any), and with STAY the next operation is
 # about the same field. SLOT is where the field's offset goes; INPUT and PART are its column and
-# its place within the row.
+# its place within the row. Of a list or a text, whose length is whatever it is, PART says how many
+# bytes a NaN has that stands where there are no entries (0: zeros), or TEXT.
 SKIP, SIZE, RANK, STAY, ACTION, SLOT, PART, INPUT, DIM = range(9)
 WIDTH = DIM + 5
 
-PASS, VALUE, AREA, PULSE, CODES = range(5)
+#: The last three: entries as far as there is room, how many there are, and where a field lies.
+PASS, VALUE, AREA, PULSE, CODES, LIST, COUNT, SPAN = range(8)
+
+TEXT = -1
 
 #: Whether a datagram is the first, the last of a shot.
 FIRST, LAST = 1, 2
 
-#: In place of an offset: not there; there, with another shape than declared.
-ABSENT, MISFIT = -1, -2
-
-#: Scratch of a walk: the four numbers of _parts, then the ends of the parents it is in.
+#: Scratch of a walk: the four numbers of _parts, then the ends of the parents it is in; of a
+#: digitizer's decoder, when the walk is over.
 SCRATCH = 4 + MAX_DEPTH + 1
 
 #: The error for a row that the block does not have.
@@ -53,37 +70,14 @@ BAD_ROW = -(2**62)
 _CODE_BYTES = 2 * CODE_WORDS
 _LARGEST = 2**31  # bytes of a datagram: keeps every product below within 64 bits
 
-_Int = Any  # an int64 once compiled; an int, or numpy's, with NUMBA_DISABLE_JIT
-_Bytes = NDArray[np.uint8]
-_Ints = NDArray[np.int64]
-_Bools = NDArray[np.bool_]
-_Words = NDArray[np.uint16]
-_F = TypeVar("_F", bound=Callable[..., Any])
 
-
-def _jit(f: _F) -> _F:
-    return cast(_F, kernel(f))
-
-
-@_jit
-def _u32(b: _Bytes, at: _Int) -> _Int:
-    low = np.int64(b[at]) | np.int64(b[at + 1]) << 8
-    return low | np.int64(b[at + 2]) << 16 | np.int64(b[at + 3]) << 24
-
-
-@_jit
-def _type(b: _Bytes, at: _Int) -> _Int:
+@jit
+def _type(b: Bytes, at: Int) -> Int:
     return np.int64(b[at + 6]) | np.int64(b[at + 7] & 15) << 8
 
 
-@_jit
-def _copy(source: _Bytes, at: _Int, n: _Int, to: _Bytes, start: _Int) -> None:
-    for k in range(n):
-        to[start + k] = source[at + k]
-
-
-@_jit
-def _parts(dgram: _Bytes, at: _Int, end: _Int, found: _Ints) -> _Int:
+@jit
+def _parts(dgram: Bytes, at: Int, end: Int, found: Ints) -> Int:
     """Find Shapes and Data within a ShapesData: start, end, start, end; 0, or the error."""
     begin = at
     found[:4] = -1
@@ -91,7 +85,7 @@ def _parts(dgram: _Bytes, at: _Int, end: _Int, found: _Ints) -> _Int:
     while at < end:
         if end - at < XTC:
             return -1 - at
-        kind, extent = _type(dgram, at), _u32(dgram, at + 8)
+        kind, extent = _type(dgram, at), u32(dgram, at + 8)
         if extent < XTC or extent > end - at:
             return -1 - at
         if kind in (SHAPES, DATA):
@@ -101,12 +95,29 @@ def _parts(dgram: _Bytes, at: _Int, end: _Int, found: _Ints) -> _Int:
     return 0 if found[0] >= 0 and found[2] >= 0 else -1 - begin
 
 
-@_jit
+@jit
+def _letters(b: Bytes, at: Int, n: Int) -> Int:
+    """Bytes of a text, which ends at its first zero."""
+    for k in range(n):
+        if b[at + k] == 0:
+            return k
+    return n
+
+
+@jit
+def _whole(b: Bytes, at: Int, n: Int) -> Int:
+    """At most ``n`` bytes of a longer text, that end with a whole letter of UTF-8."""
+    while n > 0 and b[at + n] & 0xC0 == 0x80:
+        n -= 1
+    return n
+
+
+@jit
 def _fields(
-    dgram: _Bytes, found: _Ints, ops: _Ints, op: _Int, row: _Int, base: _Ints, stride: _Ints,
-    buffer: _Bytes, pulse: _Bytes, codes: _Bytes, timed: _Bools, damage: _Words, offsets: _Ints,
-    tally: _Ints, damaged: _Int,
-) -> _Int:  # fmt: skip
+    dgram: Bytes, found: Ints, ops: Ints, op: Int, row: Int, base: Ints, stride: Ints,
+    buffer: Bytes, pulse: Bytes, codes: Bytes, timed: Bools, damage: Words, offsets: Ints,
+    tally: Ints, damaged: Int,
+) -> Int:  # fmt: skip
     """Do the operations of one block, which the DAQ marked with ``damaged``; 0, or the error."""
     inputs = tally.size // 3
     shapes, shapes_end = np.int64(found[0]), np.int64(found[1])
@@ -118,7 +129,7 @@ def _fields(
             if shapes_end - shapes < 20:
                 return -1 - shapes
             for k in range(ops[op, RANK]):
-                n, want = _u32(dgram, shapes + 4 * k), ops[op, DIM + k]
+                n, want = u32(dgram, shapes + 4 * k), ops[op, DIM + k]
                 fits = fits and (want < 0 or want == n)
                 count = min(count * min(n, _LARGEST), _LARGEST)
             if ops[op, STAY] == 0:
@@ -127,18 +138,39 @@ def _fields(
         if nbytes > data_end - data:
             return -1 - data
         action, slot = ops[op, ACTION], ops[op, SLOT]
+        length = nbytes
+        if ops[op, PART] == TEXT:
+            length = _letters(dgram, data, nbytes)
         if action in (VALUE, AREA):
             i = ops[op, INPUT]
             offsets[slot] = data if fits else MISFIT
             damage[row, i] |= np.uint16(damaged)
             tally[2 * inputs + i] += damaged != 0
             if action == VALUE and fits:
-                _copy(dgram, data, nbytes, buffer, base[i] + row * stride[i] + ops[op, PART])
+                copy(dgram, data, nbytes, buffer, base[i] + row * stride[i] + ops[op, PART])
+        elif action in (LIST, COUNT):
+            i = ops[op, INPUT]
+            offsets[slot] = data
+            damage[row, i] |= np.uint16(damaged)
+            tally[2 * inputs + i] += damaged != 0
+            start = base[i] + row * stride[i]
+            if action == LIST:
+                kept = length
+                if length > stride[i]:
+                    kept = stride[i]
+                    if ops[op, PART] == TEXT:
+                        kept = _whole(dgram, data, kept)
+                copy(dgram, data, kept, buffer, start)
+                blank(buffer, start + kept, start + stride[i], max(ops[op, PART], 0))
+            else:
+                put(buffer, start, length // ops[op, SIZE], 8)
+        elif action == SPAN:
+            offsets[slot], offsets[slot + 1] = data, nbytes
         elif action == PULSE:
-            _copy(dgram, data, min(nbytes, 8), pulse, 8 * row)
+            copy(dgram, data, min(nbytes, 8), pulse, 8 * row)
             pulse[8 * row + 7] &= 0x7F  # as psana: the top bit tells who made the pulse
         elif action == CODES:
-            _copy(dgram, data, min(nbytes, _CODE_BYTES), codes, _CODE_BYTES * row)
+            copy(dgram, data, min(nbytes, _CODE_BYTES), codes, _CODE_BYTES * row)
             timed[row] = True
         if ops[op, STAY] == 0:
             data += nbytes
@@ -146,10 +178,10 @@ def _fields(
     return 0
 
 
-@_jit
+@jit
 def _begin(
-    row: _Int, stamp: _Bytes, pulse: _Bytes, codes: _Bytes, timed: _Bools, present: _Bools,
-    damage: _Words, offsets: _Ints,
+    row: Int, stamp: Bytes, pulse: Bytes, codes: Bytes, timed: Bools, present: Bools,
+    damage: Words, offsets: Ints,
 ) -> None:  # fmt: skip
     """Make the row that of a shot in which nothing was there."""
     stamp[8 * row : 8 * row + 8] = 0
@@ -161,8 +193,8 @@ def _begin(
     offsets[:] = ABSENT
 
 
-@_jit
-def _finish(row: _Int, present: _Bools, slots: _Ints, offsets: _Ints, tally: _Ints) -> None:
+@jit
+def _finish(row: Int, present: Bools, slots: Ints, offsets: Ints, tally: Ints) -> None:
     """Set what is present: inputs all of whose segments were there, in the declared shape."""
     inputs = tally.size // 3
     for i in range(slots.size - 1):
@@ -175,16 +207,16 @@ def _finish(row: _Int, present: _Bools, slots: _Ints, offsets: _Ints, tally: _In
         tally[inputs + i] += not whole and not misfit and slots[i] < slots[i + 1]
 
 
-@_jit
+@jit
 def _walk(
-    dgram: _Bytes, lookup: NDArray[np.int32], ops: _Ints, row: _Int, step: _Int, base: _Ints,
-    stride: _Ints, buffer: _Bytes, stamp: _Bytes, pulse: _Bytes, codes: _Bytes, timed: _Bools,
-    present: _Bools, damage: _Words, slots: _Ints, offsets: _Ints, tally: _Ints, work: _Ints,
-) -> _Int:  # fmt: skip
+    dgram: Bytes, lookup: NDArray[np.int32], ops: Ints, wish: Ints, row: Int, step: Int,
+    base: Ints, stride: Ints, buffer: Bytes, stamp: Bytes, pulse: Bytes, codes: Bytes, timed: Bools,
+    present: Bools, damage: Words, slots: Ints, offsets: Ints, tally: Ints, work: Ints,
+) -> Int:  # fmt: skip
     """Go through ``dgram`` (empty: a stream that missed the shot); 0, or the error.
 
-    ``tally`` counts by input: misfits, then shots that lack it, then damaged blocks of it; and at
-    its end parents that were marked corrupted.
+    ``wish`` is the table of :mod:`ffb.sources.hsd`. ``tally`` counts by input: misfits, then shots
+    that lack it, then damaged blocks of it; and at its end parents that were marked corrupted.
     """
     if row < 0 or row >= timed.size:
         return BAD_ROW
@@ -193,8 +225,8 @@ def _walk(
     if dgram.size > 0:
         if dgram.size < HEADER:
             return -1
-        _copy(dgram, 0, 8, stamp, 8 * row)
-        end = XTC + _u32(dgram, 20)
+        copy(dgram, 0, 8, stamp, 8 * row)
+        end = XTC + u32(dgram, 20)
         if end < HEADER or end > dgram.size or end > _LARGEST:
             return -1 - 20
         at, depth = XTC, 0
@@ -207,7 +239,7 @@ def _walk(
             room = work[4 + depth] - at
             if room < XTC:
                 return -1 - at
-            kind, extent = _type(dgram, at), _u32(dgram, at + 8)
+            kind, extent = _type(dgram, at), u32(dgram, at + 8)
             if extent < XTC or extent > room:
                 return -1 - at
             if kind == PARENT and not dgram[at + 4] & CORRUPTED:
@@ -219,7 +251,7 @@ def _walk(
                 continue
             if kind == PARENT:
                 tally[tally.size - 1] += 1
-            block = _u32(dgram, at) & BLOCK_BITS
+            block = u32(dgram, at) & BLOCK_BITS
             if kind == SHAPES_DATA and block < lookup.size and lookup[block] >= 0:
                 error = _parts(dgram, at, at + extent, work)
                 if error == 0:
@@ -231,6 +263,7 @@ def _walk(
                 if error != 0:
                     return error
             at += extent
+        digitize(dgram, wish, row, base, stride, buffer, damage, offsets, work)
     if step & LAST:
         _finish(row, present, slots, offsets, tally)
     return 0
@@ -245,9 +278,9 @@ def compiled() -> Callable[..., int]:
     dgram = types.Array(types.uint8, 1, "C", readonly=True, aligned=False)
     ints, octets, bools = types.int64[::1], types.uint8[::1], types.boolean[::1]
     arguments = (
-        dgram, types.int32[::1], types.int64[:, ::1], types.int64, types.int64, ints, ints,
-        octets, octets, octets, octets, bools, types.boolean[:, ::1], types.uint16[:, ::1],
-        ints, ints, ints, ints,
+        dgram, types.int32[::1], types.int64[:, ::1], types.int64[:, ::1], types.int64, types.int64,
+        ints, ints, octets, octets, octets, octets, bools, types.boolean[:, ::1],
+        types.uint16[:, ::1], ints, ints, ints, ints,
     )  # fmt: skip
     names = ", ".join(signature(getattr(_walk, "py_func", _walk)).parameters)
     source = f"def walk({names}):\n    return go({names})\n"

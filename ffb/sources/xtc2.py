@@ -30,6 +30,7 @@ PARENT, SHAPES_DATA, SHAPES, DATA, NAMES = range(5)
 #: Types of fields by their code; the last two are an enumeration's value and its dictionary.
 DTYPES = ("<u1", "<u2", "<u4", "<u8", "<i1", "<i2", "<i4", "<i8", "<f4", "<f8", "S1", "<i4", "<i4")
 STRING, ENUM, ENUM_DICT = 10, 11, 12
+FLOATS = (8, 9)
 
 #: The one bit of damage that hides data: psana shows nothing that lies in such a parent.
 CORRUPTED = 1 << 3
@@ -204,6 +205,17 @@ class Configure:
         for b in self.blocks(dgram):
             if b.names.block == block:
                 return {f.name: shape for f, shape, _ in _spans(b, view)}
+        return None
+
+    def read(self, dgram: Buffer, block: int) -> dict[str, Any] | None:
+        """Values of the fields of one block, ``None`` where ``dgram`` has no such block.
+
+        Raises :class:`Xtc2Error`.
+        """
+        view = memoryview(dgram)
+        for b in self.blocks(dgram):
+            if b.names.block == block:
+                return dict(_values(view, b))
         return None
 
     def verify(self, dgram: Buffer) -> None:

@@ -57,7 +57,10 @@ class ListedRun:
         self.notes: list[str] = []
 
     def bind(
-        self, fields: Mapping[str, Field], shapes: Mapping[str, tuple[int, ...]]
+        self,
+        fields: Mapping[str, Field],
+        shapes: Mapping[str, tuple[int, ...]],
+        rooms: Mapping[str, int] | None = None,
     ) -> tuple[dict[str, Input], list[str]]:
         """Give those of the inputs that there are."""
         missing = [

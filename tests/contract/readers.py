@@ -70,9 +70,15 @@ def codes_in(words: Any) -> set[int]:
     return {16 * w + b for w in range(len(words)) for b in range(16) if int(words[w]) >> b & 1}
 
 
-def take(run: Run, fields: Mapping[str, Field], wait: Callable[[], object] = lambda: None) -> Taken:
+def take(
+    run: Run,
+    fields: Mapping[str, Field],
+    wait: Callable[[], object] = lambda: None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    rooms: Mapping[str, int] | None = None,
+) -> Taken:
     """Read a run to its end; ``wait`` is called whenever it idles."""
-    inputs, problems = run.bind(fields, {})
+    inputs, problems = run.bind(fields, shapes or {}, rooms)
     out = Taken(run.info, inputs, problems)
     block, since, step = FrameBlock(inputs, 3), time.monotonic(), -1
     for item in run:

@@ -302,7 +302,7 @@ def resolve(field, shape=None):
     [
         (("cm", "raw", "raw"), None, "no detector 'cm' in this run; nearest is 'cam'"),
         (("det", "raw", "wve"), None, "det has no field raw.wve; nearest is 'raw.wave'"),
-        (("det", "raw", "name"), None, "det.raw.name is a string; only numbers can be inputs"),
+        (("det", "raw", "name"), None, "det.raw.name is a string; with record = true and"),
         (("det", "raw", "wave"), (3, 4), "[3, 4] is stated for det.raw.wave, which has 1 segment"),
         (("det", "raw", "f8"), (3,), "of rank 0"),
     ],
