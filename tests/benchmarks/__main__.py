@@ -11,6 +11,7 @@ ALL = (
     "scattering",
     "reducers",
     "framework",
+    "detectors",
     "shmem",
     "stream",
     "wire",
