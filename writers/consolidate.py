@@ -31,7 +31,7 @@ from ffb.parts import open_h5
 from ffb.schema import EPOCH, STEP, TIMESTAMP, Column, Schema
 from ffb.sink import Provenance
 from ffb.source import RunInfo
-from ffb.writers import layout, ragged
+from ffb.writers import layout, ragged, slow_series
 from ffb.writers.describe import document
 from ffb.writers.gather import Files, Form, Joined, Piece, Tally
 from ffb.writers.journal import read, sync_folder
@@ -262,6 +262,7 @@ class _Merge:
                     file[name][...] = lines
                 else:
                     file.create_dataset(name, data=lines)
+            slow_series.write(file, self.schema.by_name, self._provenance().inputs)
             document(file)
             layout.set_counter(file[COMMITTED], self.rows)
             layout.set_counter(file[COMPLETE], 1)
