@@ -23,6 +23,8 @@ pytestmark = pytest.mark.psana
 #: What a launcher tells a rank: its number, and twice their count.
 OPEN_MPI = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE")
 
+HOUR = 3_600_000_000_000
+
 #: Inputs that come seldom, late or in steps; and what is derived from them.
 MORE = """
 [inputs."ebeam/photon_energy"]
@@ -50,6 +52,14 @@ class LateArea(RunSpec):
     def has_area(self, i):
         """See :class:`RunSpec`."""
         return i >= 100 and super().has_area(i)
+
+
+class LongWave(RunSpec):
+    """A run with longer waveforms; no configuration tells how long they are."""
+
+    def wave(self, i, channel, samples=192):
+        """See :class:`RunSpec`."""
+        return super().wave(i, channel, samples)
 
 
 @pytest.fixture(scope="module")
@@ -114,34 +124,58 @@ def afterwards(files, configured, tmp_path_factory):
     return out / "mfxx49820_Run0007.h5", said
 
 
-def test_live_over_shared_memory_and_from_files_in_four_ranks_are_the_same_bits(
-    afterwards, configured, spec, shmem_server, tag, tmp_path
-):
-    stream = write_run(tmp_path / "run.xtc2", spec)
+@pytest.fixture
+def service(configured, tag, tmp_path):
+    """``ffb run`` on shared memory, with the folder of its files."""
     command = [sys.executable, "-m", "ffb.cli", "run", str(configured), "--no-page"]
     command += ["--set", f"source.shmem={tag}", "--set", f"writer.scratch={tmp_path}"]
     env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     live = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
-    try:
-        shmem_server(stream, "--clients", 2, "--rate", 100, "--linger", 60)
-        path = tmp_path / "hdf5" / "smalldata" / "mfxx49820_Run0007.h5"
-        follow(path, spec.shots, lambda f, n: None, live)
-        live.send_signal(signal.SIGINT)
-        said, _ = live.communicate(timeout=60)
-        assert live.returncode == 0, said
-    finally:
-        live.kill()
-        live.communicate()
-    with ffb.open(path) as run, ffb.open(afterwards[0]) as again:
-        assert sorted(p["producer"] for p in run.counts.producers.values()) == ["p0", "p1"]
-        assert sorted(p["producer"] for p in again.counts.producers.values()) == [
-            "p0",
-            "p1",
-            "p2",
-            "p3",
-        ]
-        assert (run.counts.read, run.counts.lost) == (again.counts.read, again.counts.lost)
-    same_bits(columns(path), columns(afterwards[0]))
+    yield live, tmp_path / "hdf5" / "smalldata"
+    live.kill()
+    live.communicate()
+
+
+def test_runs_live_over_shared_memory_and_the_same_from_files_are_the_same_bits(
+    afterwards, here, service, spec, shmem_server, tmp_path
+):
+    live, folder = service
+    more = [
+        LongWave(run=8, steps=3, shots_per_step=40, t0=spec.t0 + HOUR),
+        RunSpec(run=9, steps=2, shots_per_step=10, t0=spec.t0 + 2 * HOUR),
+    ]
+    tapes = [write_run(tmp_path / f"{s.run}.xtc2", s) for s in (spec, *more)]
+    paths = [folder / f"mfxx49820_Run{k:04d}.h5" for k in (7, 8, 9)]
+    again = [here(1, write_experiment(tmp_path / str(s.run), s), s.run) for s in more]
+    assert [status for status, _ in again] == [0, 0]
+    first = shmem_server(*tapes[:2], "--clients", 2, "--rate", 60)
+    follow(paths[1], 10, lambda f, n: None, live)
+    first.kill()  # the stream begins anew in the middle of a run
+    first.wait()
+    shmem_server(tapes[2], "--clients", 2, "--rate", 60, "--linger", 60)
+    follow(paths[2], more[1].shots, lambda f, n: None, live)
+    live.send_signal(signal.SIGINT)
+    said, _ = live.communicate(timeout=60)
+    assert live.returncode == 0, said
+    assert sorted(folder.glob("*.h5")) == paths
+    assert {p.stat().st_mode & 0o777 for p in paths} == {0o664}
+    assert {p.stat().st_mode & 0o775 for p in (folder, folder.parent)} == {0o775}
+
+    with ffb.open(paths[0]) as run, ffb.open(afterwards[0]) as ranks:
+        assert {p["producer"] for p in run.counts.producers.values()} == {"p0", "p1"}
+        assert len(ranks.counts.producers) == 4
+        assert (run.counts.read, run.counts.lost) == (ranks.counts.read, ranks.counts.lost)
+    same_bits(columns(paths[0]), columns(afterwards[0]))
+    same_bits(columns(paths[2]), columns(tmp_path / paths[2].name))
+
+    whole, cut = columns(tmp_path / paths[1].name), columns(paths[1])
+    rows = np.isin(whole["timestamp"], cut["timestamp"])
+    assert 10 < rows.sum() == cut["timestamp"].size <= more[0].shots
+    n = rows.size
+    same_bits({k: v[rows] if len(v) == n else v for k, v in whole.items()}, cut)
+    with ffb.open(paths[1]) as run:
+        assert run.complete
+        assert run.counts.read == run.counts.written + sum(run.counts.lost.values())
 
 
 def test_what_is_missing_at_first_or_damaged_is_absent_and_nothing_else(afterwards, spec):
@@ -162,8 +196,8 @@ def here(files, configured, tmp_path):
     """Make the file in this process, as rank 0 of so many; gives the status and what it said."""
     before = os.umask(0o077)
 
-    def make(of, *more):
-        config = configuration("mfxx49820", 7, str(configured), more, str(files), str(tmp_path))
+    def make(of, folder=files, run=7, more=()):
+        config = configuration("mfxx49820", run, str(configured), more, str(folder), str(tmp_path))
         said = []
         return make_file(config, Rank(0, of), said.append), "\n".join(said)
 
@@ -186,7 +220,7 @@ def test_alone_it_makes_the_same_and_never_overwrites_it(afterwards, here, tmp_p
 def test_a_rank_that_never_comes_is_missing_by_name_in_a_file_that_is_told_not_whole(
     here, tmp_path, spec
 ):
-    status, said = here(2, "aggregate.end_timeout_s=1.0")
+    status, said = here(2, more=["aggregate.end_timeout_s=1.0"])
     assert status == 1
     assert "p1 did not come" in said
     assert "NOT whole" in said
