@@ -208,16 +208,14 @@ def _lead(
         source.on_shot = partial(_note, shots)
     last = Last(service, rank, shots)
     address = service.hub.address.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  it listens there
-    with (
-        _serving(service, last) as served,
-        contextlib.closing(PatientLink(config, address, rank, patience_s, last)) as link,
-    ):
-        worker = last.worker = Producer(config, source, link, name_of(0))
-        last.link = link
-        with stoppable(worker.stop):
-            if not worker.loop(1):
-                service.stop()
-            link.settle(lambda: worker.stopping)
+    with _serving(service, last) as served:
+        with contextlib.closing(PatientLink(config, address, rank, patience_s, last)) as link:
+            worker = last.worker = Producer(config, source, link, name_of(0))
+            last.link = link
+            with stoppable(worker.stop):
+                if not worker.loop(1):
+                    service.stop()
+                link.settle(lambda: worker.stopping)
         balanced = served.result()
     return _verdict(service, balanced, time.monotonic() - began, say)
 
