@@ -247,6 +247,19 @@ def _check(args: Args) -> int:
     return check.main(args.file, args.overrides, args.run, args.run_file, args.attach)
 
 
+def _import_arguments(p: Parser) -> None:
+    p.add_argument("file", metavar="FILE", help="prod_config_<hutch>.py; it is read, never run")
+    p.add_argument("--exp", metavar="EXP", default="", help="the experiment, such as mfxx49820")
+    p.add_argument("--out", metavar="TOML", default="", help="the new file (default: stdout)")
+
+
+def _import(args: Args) -> int:
+    from ffb import import_config
+
+    log(args)
+    return import_config.import_command(args.file, args.exp, args.out)
+
+
 def _schema(args: Args) -> int:
     import json
 
@@ -331,6 +344,12 @@ COMMANDS: dict[str, Command] = {
         "ffb check mfxx49820.toml --run 42",
         _check_arguments,
         _check,
+    ),
+    "import-config": Command(
+        "write the TOML of a production config of smalldata_tools; 1 if something was left out",
+        "ffb import-config prod_config_mfx.py --exp mfxx49820 --out mfxx49820.toml",
+        _import_arguments,
+        _import,
     ),
     "schema": Command(
         "print the JSON Schema of the configuration, for editors",

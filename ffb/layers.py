@@ -130,20 +130,21 @@ def _lines(table: Mapping[str, Any], at: str) -> list[str]:
     plain = {k: v for k, v in table.items() if not isinstance(v, Mapping)}
     tables = {k: v for k, v in table.items() if isinstance(v, Mapping)}
     out = [f"\n[{at}]"] if at and (plain or not tables) else []
-    out += [f"{_key(k)} = {value(v)}" for k, v in plain.items()]
+    out += [f"{key(k)} = {value(v)}" for k, v in plain.items()]
     for k, v in tables.items():
-        out += _lines(v, f"{at}.{_key(k)}" if at else _key(k))
+        out += _lines(v, f"{at}.{key(k)}" if at else key(k))
     return out
 
 
-def _key(key: str) -> str:
-    return key if _BARE.fullmatch(key) else value(key)
+def key(name: str) -> str:
+    """A key as TOML writes it: bare where it can be."""
+    return name if _BARE.fullmatch(name) else value(name)
 
 
 def value(of: Any) -> str:
     """``of`` as a TOML value on one line."""
     if isinstance(of, Mapping):
-        return "{" + ", ".join(f"{_key(k)} = {value(v)}" for k, v in of.items()) + "}"
+        return "{" + ", ".join(f"{key(k)} = {value(v)}" for k, v in of.items()) + "}"
     if isinstance(of, list | tuple):
         return "[" + ", ".join(map(value, of)) + "]"
     if isinstance(of, str):  # JSON escapes are TOML's, once surrogates and DEL are kept out

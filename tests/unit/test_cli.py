@@ -85,8 +85,8 @@ def test_every_example_is_a_command_line_that_parses(name):
 
 
 def test_the_commands_are_those_we_promise():
-    wanted = "demo run reduce aggregate dashboard check schema reducers detnames replay open"
-    assert " ".join(cli.COMMANDS) == f"{wanted} audit verify diff recover merge"
+    wanted = "demo run reduce aggregate dashboard check import-config schema reducers detnames"
+    assert " ".join(cli.COMMANDS) == f"{wanted} replay open audit verify diff recover merge"
 
 
 def test_help_and_version_need_no_library_that_is_slow_to_import():

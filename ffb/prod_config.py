@@ -1,0 +1,243 @@
+"""A production configuration of smalldata_tools, read without running it, as one of ours.
+
+Exports :func:`translate` and :class:`Imported`. The text is read by :mod:`ffb.static`, parameters
+become those of reducers by :mod:`ffb.translations`; what depends on the run has run ranges.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ffb import layers, problems, resolve
+from ffb.given import Given, Made, Remark
+from ffb.runs import RunRange
+from ffb.static import Module, Reading
+from ffb.static_values import Table, Unread
+from ffb.translations import RULES, Rule
+
+#: Characters of a file that may be a configuration.
+LONGEST = 1 << 20
+
+#: Names at the top of a configuration that are no functions, and what becomes of them.
+_LISTS = {
+    "detectors": "",
+    "detnames": "",
+    "xdetectors": "what is not asked for is not read",
+    "epicsPV": "the archiver is not asked; [epics] records values with every shot",
+    "aioParams": "write them as `computed` of the detector, with scale, offset and unit",
+    "ttCalib": "",
+    "epicsArchFilePV": "",
+    "epicsOncePV": "",
+}
+
+
+class Row(NamedTuple):
+    """Parameters of a reducer for some runs, and where they come from."""
+
+    runs: RunRange
+    params: Mapping[str, Any]
+    line: int
+
+
+@dataclass
+class Draft:
+    """A reducer as it comes together: rows in order of their runs."""
+
+    detector: str
+    use: str
+    argument: str
+    rows: list[Row] = field(default_factory=list)
+
+    def add(self, row: Row) -> None:
+        """Add a row, joined to the one before where that says the same of the runs before."""
+        if self.rows and self.rows[-1].params == row.params:
+            before = self.rows[-1]
+            if before.runs.last is not None and before.runs.last + 1 == row.runs.first:
+                self.rows[-1] = before._replace(runs=RunRange(before.runs.first, row.runs.last))
+                return
+        self.rows.append(row)
+
+    def gaps(self) -> Iterator[RunRange]:
+        """Runs from 1 on without parameters."""
+        first: int | None = 1
+        for row in self.rows:
+            if first is not None and row.runs.first > first:
+                yield RunRange(first, row.runs.first - 1)
+            first = None if row.runs.last is None else row.runs.last + 1
+        if first is not None:
+            yield RunRange(first, None)
+
+
+@dataclass
+class Imported:
+    """What came of a configuration: tables of ours, and what a person has to know."""
+
+    layer: str = ""
+    exp: str = ""
+    reducers: dict[str, Draft] = field(default_factory=dict)
+    epics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    derived: dict[str, dict[str, Any]] = field(default_factory=dict)
+    remarks: list[Remark] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was left out."""
+        return not any(r.lost for r in self.remarks)
+
+    @property
+    def inputs(self) -> dict[str, dict[str, Any]]:
+        """Detectors that reducers ask for."""
+        names = dict.fromkeys(d.detector for d in self.reducers.values())
+        return {name: {"detector": name, "field": "raw"} for name in names}
+
+
+def translate(text: str, name: str, exp: str = "") -> Imported:
+    """Read the ``text`` of ``prod_config_<hutch>.py``; ``ValueError`` where it is no Python."""
+    if len(text) > LONGEST:
+        raise ValueError(f"has {len(text):,} characters; a configuration has at most {LONGEST:,}")
+    module = Module(text)
+    hutch = exp[:3] if exp else re.sub(r"^prod_config_|\.py$", "", name)
+    known = {p.stem for p in layers.HUTCHES.glob("*.toml")}
+    out = Imported(hutch if hutch in known else "", exp or f"{hutch}00000")
+    if not exp:
+        out.remarks.append(Remark(0, "which experiment: set source.exp, or give --exp"))
+    for unread in module.unread:
+        out.remarks.append(Remark(unread.line, unread.why))
+    _lists(module, out)
+    for function, rule in RULES.items():
+        if function in module.functions:
+            _function(module, function, rule, out)
+    for function, node in module.functions.items():
+        if re.match("get[_A-Z]", function) and function not in RULES:
+            near = problems.nearest(function, list(RULES))
+            near = f"; {near}" if near.startswith("did") else ""
+            out.remarks.append(Remark(node.lineno, f"{function} is not known{near}"))
+    _finish(out)
+    return out
+
+
+def _function(module: Module, function: str, rule: Rule, out: Imported) -> None:
+    for reading in module.of_runs(function):
+        for unread in reading.unread:
+            _remark(out, Remark(unread.line, f"{function}: {unread.why}"))
+        line = module.functions[function].lineno
+        if isinstance(reading.value, Unread):
+            _remark(out, Remark(reading.value.line, f"{function}: {reading.value.why}"))
+        elif reading.value is None or reading.value == {} or reading.value == []:
+            continue
+        elif rule.make is None:
+            _remark(out, Remark(line, f"{function}: {rule.instead}"))
+        elif not isinstance(reading.value, Table):
+            _remark(out, Remark(line, f"{function} gives no dict by detector"))
+        else:
+            for detector, entry in reading.value.items():
+                at = reading.value.lines.get(detector, line)
+                _entry(function, rule, str(detector), entry, reading, at, out)
+
+
+def _entry(
+    function: str, rule: Rule, detector: str, entry: Any, reading: Reading, line: int, out: Imported
+) -> None:
+    assert rule.make is not None
+    several = entry if isinstance(entry, list) else [entry]
+    for i, one in enumerate(several):
+        where = f"{function} of {detector}" + (f"[{i}]" if isinstance(entry, list) else "")
+        if isinstance(one, Unread):
+            _remark(out, Remark(one.line, f"{where}: {one.why}"))
+            continue
+        if not isinstance(one, Table):
+            _remark(out, Remark(line, f"{where}: no dict of parameters: {one!r}"))
+            continue
+        if (
+            rule.many
+            and all(isinstance(v, list | tuple) for v in one.values())
+            and "ROI" not in one
+        ):
+            text = "pieces of waveforms are not kept; write `waveform_integral` with their gates"
+            _remark(out, Remark(line, f"{where}: {text}"))
+            continue
+        remarks: list[Remark] = []
+        line = min(one.lines.values(), default=line)
+        given = Given(where, Table(one), line, remarks)
+        given.table.lines = one.lines
+        if rule.many:
+            given.table.setdefault("name", f"ROI_{i}")
+        try:
+            made = [*rule.make(given)]
+        except (TypeError, ValueError, ArithmeticError) as e:
+            remarks.append(Remark(line, f"{where}: values that do not fit: {e}"))
+            made = []
+        given.end()
+        for remark in remarks:
+            _remark(out, remark)
+        for m in made:
+            _add(out, detector, m, RunRange(reading.first, reading.last), line, where)
+
+
+def _add(out: Imported, detector: str, made: Made, runs: RunRange, line: int, where: str) -> None:
+    declared = resolve.reducer(made.use, Path()).params
+    if wrong := problems.of_parameters(declared, made.params):
+        for problem in wrong:
+            _remark(out, Remark(line, f"{where}: {problem}"))
+        return
+    name = f"{detector}/{made.name}"
+    draft = out.reducers.setdefault(name, Draft(detector, made.use, made.argument))
+    if draft.use != made.use:
+        _remark(out, Remark(line, f"{where}: was {draft.use} for other runs; write it by itself"))
+        return
+    draft.add(Row(runs, made.params, line))
+
+
+def _lists(module: Module, out: Imported) -> None:
+    for name, instead in _LISTS.items():
+        found, line = module.constants.get(name), module.lines.get(name, 0)
+        if isinstance(found, Unread):
+            out.remarks.append(Remark(found.line, f"{name}: {found.why}"))
+        elif found and instead:
+            out.remarks.append(Remark(line, f"{name}: {instead}"))
+    for name, group in (("epicsArchFilePV", "epicsUser"), ("epicsOncePV", "epicsOnce")):
+        for entry in _listed(module.constants.get(name)):
+            line = module.lines.get(name, 0)
+            pv, alias = (
+                entry if isinstance(entry, tuple | list) and len(entry) == 2 else (entry,) * 2
+            )
+            if not isinstance(pv, str) or not isinstance(alias, str):
+                out.remarks.append(Remark(line, f"{name}: no name of a variable: {entry!r}"))
+                continue
+            key = alias.replace(":", "_").replace(".", "_")
+            more = {"group": group} if group != "epicsUser" else {}
+            out.epics[key] = {**({"pv": pv} if pv != key else {}), **more}
+        if out.epics and group == "epicsOnce" and _listed(module.constants.get(name)):
+            text = f"{name}: these are recorded with every shot, not once"
+            out.remarks.append(Remark(module.lines.get(name, 0), text, lost=False))
+    calib = _listed(module.constants.get("ttCalib"))
+    if calib and all(isinstance(c, int | float) for c in calib):
+        terms = ", ".join(f"{float(c)!r}" for c in calib)
+        text = "ttCalib: where there is no fit it is missing, not 0; it asks for tt/fltpos"
+        out.remarks.append(Remark(module.lines.get("ttCalib", 0), text, lost=not out.layer))
+        if out.layer:
+            expr = f"where(tt.fltpos > 0, polyval(tt.fltpos, [{terms}]), nan)"
+            out.derived["tt/ttCorr"] = {"expr": expr, "unit": "ps", "doc": "time-tool correction"}
+
+
+def _listed(found: Any) -> list[Any]:
+    return list(found) if isinstance(found, list | tuple) else []
+
+
+def _finish(out: Imported) -> None:
+    """Remark on runs for which a reducer has no parameters."""
+    for name, draft in out.reducers.items():
+        draft.rows.sort(key=lambda row: row.runs.first)
+        if gaps := ", ".join(str(g) for g in draft.gaps()):
+            text = f"{name}: runs {gaps} have none; ffb refuses runs without parameters"
+            out.remarks.append(Remark(draft.rows[0].line, text))
+    out.remarks.sort()
+
+
+def _remark(out: Imported, remark: Remark) -> None:
+    if remark not in out.remarks:
+        out.remarks.append(remark)

@@ -1,0 +1,288 @@
+"""`ffb import-config`: production configurations of smalldata_tools as files of ours."""
+
+import tomllib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ffb import cli
+from ffb.config import load
+from ffb.import_config import toml
+from ffb.prod_config import LONGEST, translate
+from tests.unit.prod_configs import CHAINS, HOSTILE, LITERAL, STEPWISE
+
+
+@pytest.fixture
+def imported(tmp_path, capsys):
+    """Import a text; gives status, the file as data, its text, and stderr."""
+
+    def _imported(text, *words, name="prod_config_mfx.py"):
+        (tmp_path / name).write_text(text)
+        status = cli.main(["import-config", str(tmp_path / name), *words])
+        out, err = capsys.readouterr()
+        return status, tomllib.loads(out), out, err
+
+    return _imported
+
+
+def lost(err: str) -> list[str]:
+    return [line.partition("left out: ")[2] for line in err.splitlines() if "left out" in line]
+
+
+EXP = ("--exp", "mfxx49820")
+
+
+def test_a_region_by_runs(imported, tmp_path):
+    status, data, text, err = imported(STEPWISE, *EXP)
+    assert data["layer"] == "mfx"
+    assert data["source"] == {"kind": "psana", "exp": "mfxx49820", "shmem": "psana0"}
+    assert data["inputs"]["epix100"] == {"detector": "epix100", "field": "raw"}
+    first, second = data["reducers"]["epix100/ROI_0"], data["reducers"]["epix100/ROI_1"]
+    region = {"rows": [10, 90], "cols": [20, 60], "segment": 0, "area": True}
+    assert first == {"use": "roi", "inputs": "epix100", "params": region}
+    where = {"rows": [5, 15], "cols": [5, 25]}
+    assert second["params"] == [{"runs": r, **where} for r in ("42-49", "51-")]
+    along = data["reducers"]["epix100/ROI_1_pj_ax_0"]
+    assert along["params"][1] == {"runs": "51-", "axis": 0, **where}
+    assert status == 1
+    gap = "epix100/ROI_1: runs 1-41, 50 have none; ffb refuses runs without parameters"
+    assert gap in lost(err)
+    assert "prod_config_mfx.py:17: left out: epix100/ROI_1: " in err
+    assert "#     17  epix100/ROI_1: runs 1-41, 50 have none" in text
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    assert load(path).reducers["epix100/ROI_1"].params_for(45) == where
+
+
+def test_azimuthal_averages_and_cakes(imported):
+    status, data, _, err = imported(LITERAL, *EXP)
+    azav, cake = (data["reducers"][f"jungfrau4M/{n}"] for n in ("azav", "cake"))
+    assert [p["runs"] for p in azav["params"]] == ["1-19", "20-30"]
+    assert [p["distance"] for p in azav["params"]] == [80.0, 80.5]
+    params = azav["params"][0]
+    assert (params["energy"], params["polarization"], params["bins"]) == (9.5, 1.0, 100)
+    assert params["limits"] == pytest.approx([0.5, 1.5])
+    assert cake["params"][0]["phi_bins"] == 8
+    assert cake["params"][0]["polarization"] == -1.0
+    assert status == 1
+    assert "phi is in degrees" in err
+
+
+def test_droplets_by_runs(imported):
+    data = imported(CHAINS, *EXP)[1]
+    rows = data["reducers"]["epix_1/droplet"]["params"]
+    assert [r["runs"] for r in rows if r.get("threshold_low")] == ["3-4", "9", "12-14"]
+    assert [r["runs"] for r in rows if r.get("min_sum")] == ["20-24"]
+    assert rows[-1]["runs"] == "41-"
+
+
+def one(function: str, **kwargs: object) -> str:
+    return f"import numpy as np\ndef {function}(run):\n    return {{'det': {kwargs!r}}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "use", "params"),
+    [
+        (
+            one(
+                "get_droplet2photon",
+                droplet={"threshold": 30, "useRms": False},
+                d2p={"aduspphot": 162},
+                nData=300,
+            ),
+            "droplet2phot",
+            "photons",
+            {"energy": 162.0, "threshold": 30.0, "capacity": 300},
+        ),
+        (one("getPhotonParams"), "photon", "photon_counting", {"energy": 154.0, "fraction": 0.9}),
+        (
+            one("getPhotonParams", ADU_per_photon=160, thresADU=3, thr_fraction=0.8),
+            "photon",
+            "photon_counting",
+            {"energy": 160.0, "fraction": 0.8, "threshold": 3.0},
+        ),
+        (one("getAutocorrParams", save_range=(20, 30)), "autocorr", "autocorrelation", {"lag": 30}),
+        (
+            one("get_wf_integrate", sig_roi=[100, 200], bkg_roi=[0, 80], negative_signal=True),
+            "wfintegrate",
+            "waveform_integral",
+            {"gate": [100, 200], "dt": 1.0, "baseline": [0, 80], "sign": -1, "level": "median"},
+        ),
+        (
+            "import numpy as np\ndef getWfIntegrateParams(run):\n"
+            "    return {'det': {'sig_roi': np.s_[5:9], 'bkg_roi': slice(4)}}",
+            "wfintegrate",
+            "waveform_integral",
+            {"gate": [5, 9], "dt": 1.0, "baseline": [0, 4], "sign": 1, "level": "median"},
+        ),
+        (
+            one("get_wf_hitfinder", threshold=4, use_rms=True, bkg_roi=[0, 90], threshold_max=99),
+            "hitfinder",
+            "waveform_hits",
+            {"dt": 1.0, "threshold": 4.0, "relative": True, "maximum": 99.0, "baseline": [0, 90]},
+        ),
+        (
+            one("getAzIntPyFAIParams", poni_file="a.poni", npts=300, int_units="q_A^-1", thres=2),
+            "pyfai",
+            "azimuthal",
+            {
+                "poni": "a.poni",
+                "bins": 300,
+                "unit": "q_A^-1",
+                "polarization": 1.0,
+                "thresholds": [2.0, float("inf")],
+            },
+        ),
+        (
+            one(
+                "get_azav_pyfai",
+                poni_file="a.poni",
+                return2d=True,
+                npts_az=90,
+                azav_kwargs={"azimuth_range": (0, 90)},
+            ),
+            "pyfai",
+            "cake",
+            {
+                "poni": "a.poni",
+                "bins": 256,
+                "unit": "2th_deg",
+                "polarization": 1.0,
+                "phi_bins": 90,
+                "phi_limits": [0.0, 90.0],
+            },
+        ),
+        (
+            one("getProjection_ax1", ROI=[[0, 4], [2, 9]]),
+            "pj_ax_1",
+            "projection",
+            {"axis": 1, "rows": [0, 4], "cols": [2, 9]},
+        ),
+    ],
+)
+def test_every_function_becomes_a_reducer(imported, text, name, use, params):
+    status, data, _, err = imported(text, *EXP)
+    found = data["reducers"][f"det/{name}"]
+    assert (status, lost(err)) == (0, [])
+    assert (found["use"], found["params"]) == (use, params)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (one("getDropletParams", threshold=5), "threshold: is in units of the noise"),
+        (one("get_azav", center=[1, 2], theshold=3), "theshold: no such parameter, it never had"),
+        (one("get_azav", center=[1, 2], thresRM=3), "did you mean 'thresRms'"),
+        (one("get_azav", center=[1, 2], qbin=0.01), "qbin: bins of 0.01"),
+        (one("get_azav", center="here"), "values that do not fit"),
+        (one("get_azav", eBeam="9"), "eBeam: a number was expected, not '9'"),
+        (one("getSvdParams", n_components=2), "make a basis with svd_basis.save"),
+        (one("get_polynomial_correction", axis=0), "write `curved_projection`"),
+        (
+            "def getROIs(run):\n    return {'d': [{'ROI': [[0, 3], [0, 9], [0, 9]]}]}",
+            "several segments",
+        ),
+        ("def getROIs(run):\n    return {'d': [{'ROI': [[0, 9], [0, 'x']]}]}", "no region"),
+        (
+            "def getROIs(run):\n    return {'d': [{'ROI': [[9, 3], [0, 9]]}, 5]}",
+            "no dict of parameters: 5",
+        ),
+        (
+            "def getROIs(run):\n    return {'hsd': {'hsd_1': [0, 9]}}",
+            "pieces of waveforms are not kept",
+        ),
+        ("def getROIs(run):\n    return [1]", "gives no dict by detector"),
+        ("def getROIs(run):\n    return load(run)", "would have to be run"),
+        ("def getROIS(run):\n    return {}", "getROIS is not known; did you mean 'getROIs'"),
+        (
+            "def getPhotonParams(run):\n    if run > 5:\n        return {'d': {}}",
+            "runs 1-5 have none",
+        ),
+        ("epicsPV = ['A:B']", "the archiver is not asked"),
+        ("aioParams = [[1], ['x'], [1], [0]]", "`computed` of the detector"),
+        ("epicsArchFilePV = [3]", "no name of a variable: 3"),
+    ],
+)
+def test_what_is_left_out_is_told(imported, text, said):
+    status, _, toml, err = imported(text, *EXP)
+    assert status == 1
+    assert said in err
+    assert "# Left out, by lines of prod_config_mfx.py:" in toml
+
+
+def test_slow_values_and_time_tool(imported):
+    text = (
+        "epicsArchFilePV = ['lxt', ('MFX:X.RBV', 'x')]\nepicsOncePV = ['A:B']\nttCalib = [1, 2e-3]"
+    )
+    status, data, _, err = imported(text, *EXP)
+    assert status == 0
+    assert data["epics"] == {
+        "lxt": {},
+        "x": {"pv": "MFX:X.RBV"},
+        "A_B": {"pv": "A:B", "group": "epicsOnce"},
+    }
+    assert "polyval(tt.fltpos, [1.0, 0.002])" in data["derived"]["tt/ttCorr"]["expr"]
+    assert "check: epicsOncePV" in err
+
+
+def test_without_an_experiment_it_says_so(imported):
+    status, data, _, err = imported("detectors = []")
+    assert (status, data["source"]["exp"]) == (1, "mfx00000")
+    assert "set source.exp, or give --exp" in err
+    status, data, _, _ = imported("detectors = []", "--exp", "abcx00000")
+    assert (status, "layer" in data) == (0, False)
+
+
+def test_a_new_file_replaces_none(imported, tmp_path, capsys):
+    out = tmp_path / "new.toml"
+    (tmp_path / "prod_config_mfx.py").write_text(STEPWISE)
+    words = ["import-config", str(tmp_path / "prod_config_mfx.py"), *EXP, "--out", str(out)]
+    assert cli.main(words) == 1
+    assert capsys.readouterr().out == ""
+    assert load(out).exp == "mfxx49820"
+    assert cli.main(words) == 2
+    assert "is there already, and is not replaced" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content", [b"def f(:", b"\xff\xfe", b"x = 1\n" * (LONGEST // 5), b"-" * 100_000 + b"1", b"\0"]
+)
+def test_bad_input_is_refused(tmp_path, capsys, content):
+    path = tmp_path / "prod_config_mfx.py"
+    path.write_bytes(content)
+    assert cli.main(["import-config", str(path)]) == 2
+    assert str(path) in capsys.readouterr().err
+    assert cli.main(["import-config", str(tmp_path / "gone.py")]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_nothing_is_ever_run(tmp_path, imported):
+    path = tmp_path / "touched"
+    status, data, _, err = imported(HOSTILE.format(path=str(path)), *EXP)
+    assert not path.exists()
+    assert status == 1
+    assert [*data["reducers"]] == ["cam/ROI_0"], "what is written out is read all the same"
+    assert "would have to be run" in err
+
+
+LINES = [line for text in (STEPWISE, LITERAL, CHAINS) for line in text.splitlines() if line]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(LINES), max_size=25), st.integers(0, 3))
+def test_any_file_is_read_or_refused(lines, indent):
+    text = "def getROIs(run):\n" + "\n".join(" " * indent + line for line in lines)
+    try:
+        found = translate(text, "prod_config_x.py", "mfxx1")
+    except ValueError as e:
+        assert "line" in str(e)
+    else:
+        tomllib.loads(toml(found, "x.py"))
+
+
+def test_names_are_quoted(tmp_path):
+    found = translate(
+        "def getROIs(run):\n    return {'a b\"\\n]': [{'ROI': [0, 4]}]}", "x.py", "mfxx1"
+    )
+    assert 'a b"\n]/ROI_0' in tomllib.loads(toml(found, "x.py"))["reducers"]
