@@ -109,6 +109,15 @@ LAYERS = (
     {"ffb", "evidence", "recount", "audit", "verify", "heir", "orphans", "produce", "serve"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
     {
+        "static_values",
+        "static_walk",
+        "static",
+        "given",
+        "translations",
+        "prod_config",
+        "import_config",
+    },
+    {
         "supervise",
         "merging",
         "table",
