@@ -6,20 +6,44 @@ import importlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ffb.arrays import RunArray
 from ffb.calibration_settings import CalibrationConfig
 from ffb.config import Config
 from ffb.reduce import Area, Calibration
 from ffb.shot import Input
-from ffb.source import Run
+from ffb.source import Constants, Run
 
 
 class Detector(NamedTuple):
-    """An area detector under its input's name; ``ids`` name its constants."""
+    """An area detector under its input's name; ``ids`` name its constants, ``known`` are they."""
 
     input: str
     calibration: Calibration
     area: Area
     ids: Mapping[str, str]
+    known: Constants | None = None
+
+    @property
+    def arrays(self) -> list[RunArray]:
+        """What a file should hold of it, the most wanted first: mask, positions, constants."""
+        d, known = self.area.detector, self.known
+        made = [RunArray(f"{d}/mask", self.area.mask, "1", f"1 for good pixels of {d}")]
+        if self.area.xyz is not None:
+            axes = zip("xyz", self.area.xyz, strict=True)
+            made += [RunArray(f"{d}/{k}", v, "um", f"{k} of the pixels of {d}") for k, v in axes]
+        if known is None:
+            return made
+        constants = (
+            ("ped", known.pedestals, "ADU", "pedestals"),
+            ("gain", known.gain, "ADU/keV", "gain"),
+            ("offset", known.offset, "ADU", "offset"),
+            ("status", known.status, "1", "state of pixels, 0 is good,"),
+        )
+        return made + [
+            RunArray(f"{d}/{k}", values, unit, f"{doc} by gain range of {d}")
+            for k, values, unit, doc in constants
+            if values is not None
+        ]
 
 
 def calibrated(config: Config, run: Run, name: str, given: Input) -> tuple[Detector, list[str]]:
@@ -41,7 +65,8 @@ def calibrated(config: Config, run: Run, name: str, given: Input) -> tuple[Detec
     made = calibrations.make(constants, table, config.locate, given)
     known = (constants.xyz, made.unit, constants.corner, made.noise)
     area = Area(source, shape, made.mask, *known)
-    return Detector(name, made, area, {"origin": made.origin, **made.ids}), list(made.notes)
+    ids = {"origin": made.origin, **made.ids}
+    return Detector(name, made, area, ids, constants), list(made.notes)
 
 
 def _uncalibrated(

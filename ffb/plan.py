@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ffb.arrays import packed
 from ffb.batch import Batch
 from ffb.bind import Binder, Bound
 from ffb.combine import Combined
@@ -231,6 +233,7 @@ class Plan:
 
     def provenance(self) -> Provenance:
         """Where the numbers of this run come from."""
+        arrays = self._arrays  # before its notes
         return replace(
             origin(self.config),
             inputs=self._sources(),
@@ -238,6 +241,7 @@ class Plan:
             | self.combined.origins(),
             constants=self.constants,
             notes=tuple(self.notes),
+            arrays=arrays,
         )
 
     def _sources(self) -> dict[str, str]:
@@ -248,6 +252,15 @@ class Plan:
                 names = [name, found.length] if found.length else [name]
                 out |= dict.fromkeys(names, str(said.source))
         return out
+
+    @cached_property
+    def _arrays(self) -> tuple[dict[str, Any], ...]:
+        """Masks, positions and constants of area detectors, as far as they are small."""
+        made, left = packed(a for d in self._bound.detectors.values() for a in d.arrays)
+        if left:
+            said = ", ".join(left)
+            self._notes.append(f"too large for UserDataCfg: {said}; ffb/constants has their ids")
+        return tuple(made)
 
     def _origin(self, m: Member) -> dict[str, Any]:
         r, params = m.reducer, self._bound.parameters[m.name]

@@ -15,7 +15,9 @@ from ffb.source import RunInfo
 class Provenance:
     """Where the numbers of a run come from; every value is text or plain JSON data.
 
-    ``inputs`` tells of every input by its name the field it is, ``detector.alg.field``.
+    ``inputs`` tells of every input by its name the field it is, ``detector.alg.field``. ``arrays``
+    are masks and the like, packed by :mod:`ffb.arrays`; they go to a place of their own in the
+    file, and what is read back of a run has none.
     """
 
     config: str = ""
@@ -26,6 +28,12 @@ class Provenance:
     command: str = ""
     notes: tuple[str, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
+    arrays: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it but the arrays, as plain data."""
+        return {k: v for k, v in vars(self).items() if k != "arrays"}
 
 
 class Entry(NamedTuple):

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ffb import arrays
 from ffb.batch import Batch
 from ffb.checksum import crc32
 from ffb.codec import check
@@ -287,14 +288,17 @@ def _numbers(what: str, got: dict[str, Any]) -> dict[str, float]:
 def _provenance(raw: Any) -> Provenance:
     text = dict.fromkeys(("config", "host", "command"), str)
     tables = dict.fromkeys(("inputs", "reducers", "constants", "versions"), dict)
-    older: dict[str, Any] = {"inputs": {}}  # what recordings made before it lack
+    lists = dict.fromkeys(("notes", "arrays"), list)
+    older: dict[str, Any] = {"inputs": {}, "arrays": []}  # what recordings made before it lack
     got = _exactly(
-        "begin_run", {**older, **typed("begin_run", raw, dict)}, {**text, **tables, "notes": list}
+        "begin_run", {**older, **typed("begin_run", raw, dict)}, {**text, **tables, **lists}
     )
+    if wrong := arrays.check(got["arrays"]):
+        raise WireError(f"begin_run: {wrong}")
     texts = (*got["inputs"].values(), *got["versions"].values(), *got["notes"])
     if not all(type(v) is str for v in texts):
         raise WireError("begin_run: inputs, versions and notes must be text")
-    return Provenance(**{**got, "notes": tuple(got["notes"])})
+    return Provenance(**{**got, **{k: tuple(got[k]) for k in lists}})
 
 
 def _step(raw: Any) -> BeginStep:

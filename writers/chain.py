@@ -21,7 +21,7 @@ from ffb.contents import LAYOUT
 from ffb.schema import Schema
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
-from ffb.writers import layout
+from ffb.writers import layout, user_data
 from ffb.writers.growing import Rows
 from ffb.writers.history import plain_of
 from ffb.writers.journal import Journal
@@ -204,7 +204,10 @@ class Chain:
 
     def _begin(self, epoch: int, schema: Schema, provenance: Provenance) -> Segment:
         """Make the next segment, for rows from those on that have found a place."""
-        self._find_room(schema, self.rolling.reserve())
+        self._find_room(
+            schema, self.rolling.reserve(), user_data.size_of(self.folder, epoch, provenance)
+        )
+        user_data.write(self.folder, epoch, provenance)
         where = (self.folder, self._number, self._placed, epoch, self._lines.handed)
         segment = Segment(*where, self.info, schema, provenance)
         self._journal.add("segment", **segment.record)

@@ -31,7 +31,7 @@ from ffb.parts import open_h5
 from ffb.schema import EPOCH, STEP, TIMESTAMP, Column, Schema
 from ffb.sink import Provenance
 from ffb.source import RunInfo
-from ffb.writers import layout, ragged, slow_series
+from ffb.writers import layout, ragged, slow_series, user_data
 from ffb.writers.describe import document
 from ffb.writers.gather import Files, Form, Joined, Piece, Tally
 from ffb.writers.journal import read, sync_folder
@@ -253,6 +253,9 @@ class _Merge:
         with layout.open_new(self.temporary) as file:
             layout.create(file, _info(self.master), self.schema, self._provenance(), self.flat)
             self._copy_rest(file)
+            self.user_data = user_data.copy(
+                file, folder_of(self.path), (p.epoch for p in self.parts)
+            )
             plain = ((n, joined) for n, joined in self.joined.items() if n not in self.flat)
             tallies = [joined.write(file[name], self._room) for name, joined in plain]
             tallies += [ragged.write(file, lists, self._room) for lists in self.lists]
@@ -292,6 +295,7 @@ class _Merge:
                     joined.compare(file[name])
             for lists in self.lists:
                 ragged.compare(file, lists)
+            user_data.compare(file, self.user_data)
             for name, lines in self.tables.items():
                 if file[name][...].tobytes() != lines.tobytes():
                     raise OSError(f"{self.temporary}: {name} reads otherwise than written")

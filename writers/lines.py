@@ -81,7 +81,7 @@ class Lines:
     def epoch(self, epoch: int, row: int, schema: Schema, provenance: Provenance) -> None:
         """Note that an epoch begins at ``row``; which commit brought it, the next one says."""
         columns = [c._asdict() for c in schema.columns]
-        line = {"epoch": epoch, "row": row, "columns": columns, "provenance": vars(provenance)}
+        line = {"epoch": epoch, "row": row, "columns": columns, "provenance": provenance.facts}
         self._begun.append((epoch, row, self._say(line)))
 
     def commit(self, counts: Counts, rows: int) -> None:

@@ -21,7 +21,7 @@ from ffb.contents import COMMITTED, COMPLETE, FOLDER, SEGMENT_KEYS, SEGMENTS, TA
 from ffb.schema import Schema
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
-from ffb.writers import layout
+from ffb.writers import layout, user_data
 from ffb.writers.describe import describe, set_end
 from ffb.writers.journal import sync_folder
 
@@ -111,6 +111,7 @@ def _fill(
     listing = [dict(zip(SEGMENT_KEYS, s, strict=True)) for s in listed]
     file.create_dataset(SEGMENTS, data=json.dumps(listing), dtype=h5py.string_dtype())
     layout.create_counter(file, COMPLETE, int(complete))
+    user_data.show(file, folder_of(path), (s.epoch for s in listed))
     describe(file, info, schema, provenance)
 
 

@@ -19,7 +19,7 @@ from ffb.ledger import Ledger
 from ffb.schema import Schema
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
-from ffb.writers import examine, mend, unsynced
+from ffb.writers import examine, mend, unsynced, user_data
 from ffb.writers.chain import Begun, Chain, Rolling
 from ffb.writers.history import History, Written, told
 from ffb.writers.journal import Journal, commits, damaged, read, sync_folder
@@ -211,6 +211,8 @@ def _sweep(master: Path, folder: Path, history: History) -> list[str]:
         elif path.name.endswith(".live.h5") and path.name not in known:
             path.unlink()
             notes.append(f"{path.name} held no committed row, and is removed")
+        elif path.name.startswith(user_data.PREFIX):
+            continue  # made before the journal tells of its epoch
         elif path.name.endswith(".h5") and path.name not in known:
             path.rename(path.with_name(f"{path.name}.stray"))
             notes.append(f"{path.name} is unknown to the journal, and renamed to .stray")

@@ -84,7 +84,7 @@ class Segment:
             "first": self.first,
             "epoch": self.epoch,
             "schema": self.schema.packed,
-            "provenance": vars(self.provenance),
+            "provenance": self.provenance.facts,
             "tables": self.before,
         }
 

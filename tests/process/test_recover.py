@@ -107,7 +107,7 @@ def test_a_killed_run_is_closed_as_it_is_and_healing_it_again_changes_nothing(ru
     healed = heal(run)
     assert (healed.rows, healed.number, healed.books.written) == (rows, 3, rows)
     assert not healed.complete
-    assert names(run.parent) == ["journal", "seg0000.h5", "seg0001.h5", "seg0002.h5"]
+    assert names(run.parent) == ["cfg00000.h5", "journal", "seg0000.h5", "seg0001.h5", "seg0002.h5"]
     assert_healed(run, rows)
     before = {p.name: p.read_bytes() for p in run.with_suffix(FOLDER).iterdir()}
     assert heal(run)._replace(notes=healed.notes) == healed
@@ -133,7 +133,7 @@ def test_a_segment_with_torn_metadata_is_rebuilt_from_its_chunks(run, torn, wher
     healed = heal(run)
     assert any("was torn" in note and "is rebuilt" in note for note in healed.notes)
     assert not healed.lost
-    assert names(run.parent) == ["journal", "seg0000.h5", "seg0001.h5", "seg0002.h5"]
+    assert names(run.parent) == ["cfg00000.h5", "journal", "seg0000.h5", "seg0001.h5", "seg0002.h5"]
     assert_healed(run, rows)
     assert heal(run).notes == ()
 
@@ -246,7 +246,13 @@ def test_a_recovery_may_be_killed_anywhere_and_repeated(run, tmp_path):
                 break
             died += 1
         assert_healed(again, rows)
-        assert names(again.parent) == ["journal", "seg0000.h5", "seg0001.h5", "seg0002.h5"]
+        assert names(again.parent) == [
+            "cfg00000.h5",
+            "journal",
+            "seg0000.h5",
+            "seg0001.h5",
+            "seg0002.h5",
+        ]
         shutil.rmtree(tmp_path / "again")
     assert died
 

@@ -41,7 +41,7 @@ LAYERS = (
         "ranks",
         "sites",
     },
-    {"reduce", "endpoints", "untrusted", "contents", "lists", "losses", "align"},
+    {"reduce", "endpoints", "untrusted", "arrays", "contents", "lists", "losses", "align"},
     {
         "settings",
         "calibration_settings",
