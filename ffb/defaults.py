@@ -27,6 +27,9 @@ EPICS = "epics"
 #: In place of psana's interface to a value: its age.
 _AGE = "age"
 
+#: What a run calls a field that is a text, and how many bytes of one are recorded.
+_TEXT, _ROOM = "string", 64
+
 
 class Defaults(NamedTuple):
     """What the default detectors of a configuration come to in a run.
@@ -59,7 +62,7 @@ class Defaults(NamedTuple):
                 computed |= dict(_computed(group, detector))
         for alias, value in config.epics.items():
             if value.record:
-                made = dict(_slow(alias, config))
+                made = _slow(alias, config, run.fields)
                 inputs |= made
                 sources |= dict.fromkeys(made, f"epics.{alias}")
         ours = {n: i for n, i in inputs.items() if n not in config.inputs}  # the experiment's win
@@ -109,6 +112,8 @@ def _detector(
         for f in of:
             column, described = _describe(f, kind, alg == kind.algs[0])
             if described is not None and f"{group}/{column}" not in inputs:
+                room = described.room or (_ROOM if fields[f] == _TEXT else None)
+                described = described.model_copy(update={"room": room})
                 inputs[f"{group}/{column}"] = _input(f, described, name)
     return inputs, missing
 
@@ -134,6 +139,7 @@ def _input(field: Field, described: FieldConfig, detector: str) -> InputConfig:
         detector=field.detector,
         field=f"{field.alg}.{field.name}",
         shape=described.shape,
+        room=described.room,
         unit=described.unit,
         doc=described.doc or f"{field.name} of {detector}, which its kind does not describe",
         record=True,
@@ -147,23 +153,22 @@ def _computed(group: str, detector: DetectorConfig) -> Iterator[tuple[str, Deriv
         yield f"{group}/{name}", c.model_copy(update={"expr": expr})
 
 
-def _slow(alias: str, config: Config) -> Iterator[tuple[str, InputConfig]]:
+def _slow(alias: str, config: Config, fields: Mapping[Field, str]) -> dict[str, InputConfig]:
     """A slow value with every shot, and its age."""
     value = config.epics[alias]
     pv = value.pv or alias
-    name = f"{value.group}/{alias}"
-    doc = value.doc or f"{pv}, the last value before the shot"
-    yield (
-        name,
-        InputConfig(detector=EPICS, field=f"raw.{pv}", unit=value.unit, doc=doc, record=True),
-    )
-    yield (
-        f"{name}_age",
-        InputConfig(
+    name, doc = f"{value.group}/{alias}", value.doc or f"{pv}, the last value before the shot"
+    text = fields.get(Field(EPICS, "raw", pv)) == _TEXT
+    room = value.room or (_ROOM if text else None)
+    return {
+        name: InputConfig(
+            detector=EPICS, field=f"raw.{pv}", room=room, unit=value.unit, doc=doc, record=True
+        ),
+        f"{name}_age": InputConfig(
             detector=EPICS,
             field=f"{_AGE}.{pv}",
             unit="s",
             doc=f"time since {alias} was read, at the shot",
             record=True,
         ),
-    )
+    }

@@ -42,6 +42,8 @@ class FieldConfig(Table):
     """What it is, in a few words; `*` stands for what the pattern's did."""
     shape: List[Count] | None = None
     """Shape of an array, so that it need not be learnt from the first shots."""
+    room: Count | None = None
+    """Room for the entries of an array whose length changes, or for the bytes of a text."""
     unpack: bool = False
     """Whether to record the bits of its words, lowest first, each as a number 0 or 1."""
     record: bool = True
@@ -103,6 +105,8 @@ class EpicsConfig(Table):
     """Unit of the value."""
     doc: str = ""
     """What it is, in a few words."""
+    room: Count | None = None
+    """Room for the bytes of a text; those known by the DAQ's alias have some without it."""
     group: Group = "epicsUser"
     """Group of the file that holds it."""
     record: bool = True

@@ -105,7 +105,8 @@ def test_fields_of_a_detector_have_units_and_those_not_described_are_recorded_to
     config = {"detectors": {"gmd": {"kind": "gmd"}}}
     plan, rows = rows_of(config, *shots([monitor(2, 1.5)], [monitor(2, 2.5)]))
     mine = {n: c for n, c in plan.schema.by_name.items() if n.startswith("gmd/")}
-    assert [*mine] == ["gmd/energy", "gmd/variance", "gmd/count", "gmd/count_valid"]
+    text = ["gmd/label", "gmd/label_valid", "gmd/label_len", "gmd/label_len_valid"]
+    assert [*mine] == ["gmd/energy", "gmd/variance", "gmd/count", "gmd/count_valid", *text]
     assert (mine["gmd/energy"].unit, mine["gmd/energy"].doc) == ("mJ", "energy of the x-ray pulse")
     # D5: a name that holds "var" is a name like any other
     assert (mine["gmd/variance"].unit, mine["gmd/variance"].shape) == ("1", ())
@@ -113,7 +114,8 @@ def test_fields_of_a_detector_have_units_and_those_not_described_are_recorded_to
     assert rows["gmd/energy"].tolist() == [1.5, 2.5]
     assert rows["gmd/variance"].tolist() == [3.0, 5.0]
     assert rows["gmd/count"].tolist() == [-3, -3]
-    assert any(w.startswith("detectors.gmd: gmd/label is not recorded: ") for w in plan.warnings)
+    assert rows["gmd/label"].tolist() == [b"x", b"x"]
+    assert plan.warnings == []
 
 
 def test_an_absent_detector_is_warned_of_with_the_nearest_name_and_its_damage_says_missing():
@@ -167,6 +169,7 @@ def test_an_experiment_takes_away_adds_renames_and_computes():
                 "fields": {
                     "variance": {"name": "spread", "unit": "mJ2", "doc": "of it"},
                     "count": {"record": False},
+                    "label": {"record": False},
                 },
             },
             "ai": {
