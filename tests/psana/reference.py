@@ -24,6 +24,7 @@ def reference(path, spec):
     run.dsparms.calibconst = run._calib_const
     area, tool, wave = (run.Detector(d) for d in ("jungfrau", "tmo_opal", "w8"))
     timing, gas, delay = run.Detector("timing"), run.Detector("gasdet"), run.Detector("lxt")
+    gmd, pv, sample = (run.Detector(d) for d in ("gmd", "lxt_vitara", "sample_name"))
     good = (spec.constants["status"] == 0).all(axis=0)
     ring = Rings(spec, good)
     rows = []
@@ -45,6 +46,16 @@ def reference(path, spec):
                     "lightStatus/xray": 0 if 162 in codes else int(40 in codes),
                     "lightStatus/laser": 0 if 91 in codes else int(90 in codes),
                     "gasdet/f11ENRC": gas.raw.f11ENRC(event),
+                    "timing/eventcodes": timing.raw.eventcodes(event),
+                    "gmd/energy": gmd.raw.energy(event),
+                    "tt_opal/fltpos_ps": np.nan if fltpos is None else fltpos,
+                    "epicsUser/lxt_vitara": pv(event),
+                    "epicsUser/sample_name": sample(event).encode(),
+                    "damage/jungfrau_state": 0 if calibrated is None else 2,
+                    "damage/tmo_opal_state": 0 if fltpos is None else 2,
+                    "damage/tmo_opal": int(fltpos is not None),
+                    "damage/gmd": 1,
+                    "damage/xgmd_state": 0,
                     "tt/fltpos_ps": np.nan if fltpos is None else fltpos,
                     "diode/present": True,
                     "diode/area": inside.sum(),

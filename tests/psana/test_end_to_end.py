@@ -87,3 +87,9 @@ def test_the_file_equals_a_serial_psana_loop_while_it_grows_and_after(
         assert f["timestamp"].shape == (run_spec.shots,)
         compare(f, run_spec.shots, expected)
         np.testing.assert_array_equal(f["timestamp"][:], expected["timestamp"])
+        updates = range(-(-run_spec.shots // run_spec.slow))
+        assert f["epicsSeries/lxt_vitara/value"][:].tolist() == [run_spec.pv(k) for k in updates]
+        firsts = [run_spec.time(run_spec.slow * k) for k in updates]
+        assert (f["epicsSeries/lxt_vitara/time"][:] == np.array(firsts) - 1_000_000).all()
+        assert f["epicsOnce/sample_name"][()] == run_spec.sample(0).encode()
+        assert "no detector 'xgmd' in this run" in f["ffb/notes"].asstr()[()]
