@@ -27,7 +27,8 @@ from ffb.shot import Input, length_of
 from ffb.source import Run
 from ffb.wiring import FILLED, as_input, in_order, motor_column, no_column, owner_of
 
-_RANKS = {0: "a value", 1: "a waveform", 2: "an image", 3: "an area detector"}
+AREA_RANK = 3
+_RANKS = {0: "a value", 1: "a waveform", 2: "an image", AREA_RANK: "an area detector"}
 
 #: Seconds for a frame of the dry run of a tile reducer.
 DRY_S = 0.1
@@ -175,11 +176,13 @@ class Binder:
         inputs = {a: i for a, i in given.items() if i is not None}
         for a, i in inputs.items():
             rank = 3 if i.kind == "area" else len(i.shape) if len(i.shape) < 3 else -1
+            tile = r.inputs[a] == AREA_RANK
             kind = "a text" if i.dtype[1] == "S" else _RANKS.get(rank, i.shape)
             if rank != r.inputs[a] or kind == "a text":
                 self.problems.append(
                     f"reducers.{name}.inputs.{a}: {arguments[a]} is {kind};"
                     f" {r.name} takes {_RANKS[r.inputs[a]]}"
+                    f"{_as_line(i) if tile and arguments[a] in self.inputs else ''}"
                 )
         params = self._parameters(name, r, folder)
         if len(self.problems) > known or len(inputs) < len(r.inputs):
@@ -317,6 +320,12 @@ class Binder:
             if problem not in self.problems:
                 self.problems.append(problem)
         return self.detectors.get(name)
+
+
+def _as_line(given: Input) -> str:
+    """How a waveform becomes an area, of one row."""
+    line = given.kind == "value" and len(given.shape) == 1 and not given.length
+    return f"; with shape = [1, 1, {given.shape[0]}] it is one, of one row" if line else ""
 
 
 def _made_up(inputs: list[Input]) -> Iterator[tuple[Any, ...]]:

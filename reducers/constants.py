@@ -113,12 +113,12 @@ def load(path: Path, name: str, detector: str) -> tuple[NDArray[Any], str]:
 def _shaped(array: NDArray[Any], name: str, constants: Constants) -> NDArray[Any]:
     """Bring an array to (gain ranges, segments, rows, columns); a segment axis may be left out.
 
-    So may the axis of gain ranges where there is but one. A mask, and a status for all gain
-    ranges, have no gain ranges.
+    So may that of the rows of a line, and the axis of gain ranges where there is but one. A mask,
+    and a status for all gain ranges, have no gain ranges.
     """
     if array.dtype.kind not in "iufb":
         raise LookupError(f"{constants.detector}: {name} holds {array.dtype}, no numbers")
-    if array.ndim == 2:
+    while array.ndim in (1, 2):
         array = array[None]
     if name in ("mask", "status"):
         return array

@@ -166,6 +166,10 @@ class Catalogue:
             )
         if kind.code == STRING or room:
             return field, self._list(field, kind, parts, room)
+        if shape is not None and len(shape) == 3 and kind.rank == 1:
+            if shape[:2] != (len(parts), 1):
+                raise LookupError(f"{field}: a line is an area of [{len(parts)}, 1, columns]")
+            return field, Wanted(tuple(parts), kind, "area", shape[2:])
         dims = self._dims(field, kind, len(parts), parts[0].names.dettype, shape)
         return field, wanted(field, tuple(parts), kind, dims)
 

@@ -222,6 +222,8 @@ def _stored_array(det: Any, ctype: str) -> NDArray[Any] | None:
     data = (det._calibconst or {}).get(ctype, (None, None))[0]
     if not isinstance(data, np.ndarray):
         return None
+    if data.ndim == 1:  # of a line, which has but one segment
+        data = data[None, None]
     try:
         array = np.asarray(det._arr_for_daq_segments(data))
     except IndexError as e:

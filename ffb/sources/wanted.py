@@ -48,7 +48,8 @@ class Digitized(NamedTuple):
 class Wanted(NamedTuple):
     """An input, resolved: the segments that write it, and the shape ``dims`` of each.
 
-    A list or a text has room for ``dims[0]`` entries or bytes.
+    A list or a text has room for ``dims[0]`` entries or bytes. An area with one axis is a line,
+    which counts as one row.
     """
 
     segments: tuple[Segment, ...]
@@ -64,7 +65,8 @@ class Wanted(NamedTuple):
         n, dtype = len(self.segments), DTYPES[self.type.code]
         doc = self.digitized.doc if self.digitized else ""
         if self.kind == "area":
-            return Input("area", dtype, (n * prod(self.dims[:-2]), *self.dims[-2:]))
+            *asics, rows, columns = (1, *self.dims) if len(self.dims) == 1 else self.dims
+            return Input("area", dtype, (n * prod(asics), rows, columns))
         if self.role == Role.COUNT:
             return Input("value", "<i8", ())
         if self.role == Role.TEXT:
@@ -97,12 +99,14 @@ class Wanted(NamedTuple):
             n = min(len(array), len(out))
             out[:n] = array[:n]
             return out
-        shape = array.shape
-        if shape != declared.shape:
-            ours, theirs = (s[1:] if s[:1] == (1,) else s for s in (declared.shape, shape))
-            if ours != theirs:
-                return None
+        if _bare(array.shape) != _bare(declared.shape):
+            return None
         return array.astype(declared.dtype, copy=False).reshape(declared.shape)
+
+
+def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without axes of length 1, but for the last one."""
+    return (*(n for n in shape[:-1] if n != 1), *shape[-1:])
 
 
 def _fit_text(raw: bytes, declared: Input) -> NDArray[Any]:
