@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.schema import Column
+from ffb.shot import length_of
 
 
 class Flat(NamedTuple):
@@ -38,13 +39,14 @@ def group_of(column: Column) -> str:
     """Path of the group in which a list stands with all that have the same count.
 
     It is ``<detector>/var_<function>`` for a reducer ``<detector>/<function>``, and for another
-    reducer ``<reducer>/var_<reducer>``; the name of a count that is not ``n`` follows.
+    reducer ``<reducer>/var_<reducer>``; the name of a count that is not ``n`` follows. A list that
+    is an input stands in ``var_<input>``.
     """
     owner = column.reducer or column.length.rpartition("/")[0]
     count = column.length[len(owner) + 1 :] if owner else column.length
     base, slash, function = owner.rpartition("/")
     words = [function] if slash or count == "n" else []
-    words += [count] if count != "n" else []
+    words += [count.removesuffix(length_of(""))] if count != "n" else []
     place = base if slash else owner
     return f"{place}/var_{'_'.join(words)}".lstrip("/")
 

@@ -9,6 +9,7 @@ from typing import Any
 from ffb.shot import Field
 from ffb.sources import digitizer
 from ffb.sources.digitizer import Digitizer
+from ffb.sources.names import instead, renamed
 from ffb.sources.plain import unknown
 from ffb.sources.slow import AGE
 from ffb.sources.wanted import Role, Segment, Wanted
@@ -136,8 +137,11 @@ class Catalogue:
         if field.detector in self.slow and field.alg == AGE:
             return field, self._age(field)
         parts = self._parts(field)
+        if not parts:
+            field = renamed(field, self.dettype(field.detector))
+            parts = self._parts(field)
         if not parts or field.detector in ABOUT_RUN:
-            raise LookupError(self._why_not(field))
+            raise LookupError(instead(field, self.dettype(field.detector)) or self._why_not(field))
         if field.detector in self.slow:
             parts = parts[:1]
         if field.detector in self.scans:

@@ -204,6 +204,8 @@ def test_the_file_says_what_its_lists_are(both):
         ("drops", "drops/n", "drops/var_drops"),
         ("drops", "drops/photons", "drops/var_photons"),
         ("", "feespec/peaks", "feespec/var_peaks"),
+        ("", "feespec/peakPos_len", "feespec/var_peakPos"),
+        ("", "start_len", "var_start"),
     ],
 )
 def test_names_of_groups(reducer, count, group):
