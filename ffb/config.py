@@ -15,6 +15,7 @@ from ffb.codec import CODECS
 from ffb.conditions import CodesConfig, DerivedConfig, FilterConfig, LightConfig
 from ffb.detector_settings import Detectors, SlowValues, kinds, misnamed
 from ffb.endpoints import Endpoints
+from ffb.integrating_settings import IntegratingConfig
 from ffb.problems import ConfigError, Problem, nearest
 from ffb.reduce import Reducer, TileReducer
 from ffb.runs import RunTable
@@ -79,6 +80,8 @@ class Config(Table):
     """Numbers computed from columns, by the name of their own column."""
     filters: dict[str, FilterConfig] = Field(default_factory=dict)
     """Conditions on columns and event codes, by the name of their column."""
+    integrating: dict[str, IntegratingConfig] = Field(default_factory=dict)
+    """Detectors with one frame for many shots, by name."""
     light: LightConfig = LightConfig()
     """What tells the lights: event codes, or inputs."""
     detectors: Detectors = Field(default_factory=dict)

@@ -26,6 +26,7 @@ from ffb.defaults import Defaults
 from ffb.fuse import Member
 from ffb.guard import Guard
 from ffb.light import Stamp
+from ffb.partners import check
 from ffb.recorded import Recorder, damage_columns, with_count
 from ffb.schema import CORE, KEPT, LASER, LIGHT_KNOWN, PULSE_KNOWN, XRAY, Column, Schema
 from ffb.shot import BeginStep, FrameBlock, Shot
@@ -73,7 +74,11 @@ class Plan:
         computed = self._computed(defaults.computed, columns)
         self.combined = Combined(computed | config.derived, config.filters, columns, unrecorded)
         columns = (*columns, *self.combined.columns)
-        if problems := [*self.combined.problems, *_clashes([c.name for c in columns])]:
+        if problems := [
+            *self.combined.problems,
+            *_clashes([c.name for c in columns]),
+            *map(str, check(config.integrating, columns)),
+        ]:
             raise ConfigError(problems)
         self.schema = Schema(columns)
         self.step_values = dict.fromkeys(run.motors, np.nan)

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from ffb import conditions, settings
 from ffb.calibration_settings import CalibrationConfig, CommonModeConfig
 from ffb.detector_settings import DetectorConfig, EpicsConfig, FieldConfig
+from ffb.integrating_settings import IntegratingConfig
 
 Path = tuple[int | str, ...]
 
@@ -45,6 +46,7 @@ _ENTRIES: dict[str, type[settings.Table]] = {
     "derived": conditions.DerivedConfig,
     "filters": conditions.FilterConfig,
     "light": conditions.CodesConfig,
+    "integrating": IntegratingConfig,
     "detectors": DetectorConfig,
     "epics": EpicsConfig,
 }

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +33,16 @@ from ffb.columns import FileColumn
 from ffb.cuts import Cut, Truth
 from ffb.expression import NO, UNKNOWN, YES
 from ffb.parts import patiently
+from ffb.problems import nearest
 from ffb.schema import VALID, Column, Schema
 from ffb.segments import Segments, columns_of
 from ffb.shots import Shots
 from ffb.sink import Counts
 from ffb.source import RunInfo
+
+if TYPE_CHECKING:
+    from ffb.integrated import Integrated
+    from ffb.integrating_settings import IntegratingConfig
 
 LEDGER_DTYPE = np.dtype(
     [("producer", "<u2"), ("name", "U70"), ("process", "<i8"), ("state", "U30")]
@@ -330,6 +335,30 @@ class RunFile(Shots):
     def order(self) -> NDArray[Any]:
         """Where rows stood in the order of their commits: ``ffb/order``, empty if they do yet."""
         return self.table(contents.ORDER)
+
+    @property
+    def integrating(self) -> dict[str, IntegratingConfig]:
+        """Detectors with one frame for many shots, as they were configured."""
+        from ffb.integrated import configured
+
+        return configured(self.config)
+
+    def integrated(self, name: str, settings: IntegratingConfig | None = None) -> Integrated:
+        """What an integrating detector saw in the rows committed now, exposure by exposure.
+
+        ``settings`` take the place of those that were configured, or are for a detector that was
+        not. Raises ``KeyError`` for a detector of which there are none.
+        """
+        from ffb.integrated import Integrated
+
+        known = {} if settings else self.integrating
+        if settings is None and name not in known:
+            raise KeyError(f"no integrating detector {name!r}; {nearest(name, [*known])}")
+        columns = self.schema.by_name
+        return Integrated(name, settings or known[name], columns, self._read, self.committed)
+
+    def _read(self, name: str, rows: slice) -> NDArray[Any]:
+        return np.asarray(self[name][rows])
 
     def close(self) -> None:
         """Give the files back; columns cannot be read after it."""

@@ -1,0 +1,113 @@
+"""Which columns are an integrating detector's own, which are gathered over its exposures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from ffb.integrating_settings import IntegratingConfig
+from ffb.problems import Problem, nearest
+from ffb.schema import CORE, LASER, VALID, XRAY, Column
+
+#: Columns in which a number is a name and no amount: their sum means nothing.
+NAMES = ({c.name for c in CORE} - {XRAY.name, LASER.name}, ("timing/*", "damage/*_state"))
+
+#: What is written of every partner, between its group and its field, and what it is.
+STATISTICS = {
+    "n": "shots with a value of",
+    "sum": "sum over shots of",
+    "mean": "mean over shots of",
+    "var": "variance over shots, about their mean, of",
+    "rms": "root mean square deviation from their mean of",
+}
+
+
+class Choice(NamedTuple):
+    """Columns of an integrating detector: its ``own``, and its ``partners``.
+
+    ``flags`` tells of each the column that says in which rows it holds, where there is one.
+    """
+
+    own: tuple[Column, ...]
+    partners: tuple[Column, ...]
+    flags: Mapping[str, str]
+
+
+def statistic_name(column: str, statistic: str) -> str:
+    """Name of a partner's dataset: ``gasdet_sum_f11`` of ``gasdet/f11``, as smalldata_tools has it.
+
+    Of a column in no group it is ``<column>_<statistic>``.
+    """
+    group, slash, field = column.partition("/")
+    return f"{group}_{statistic}_{field.replace('/', '_')}" if slash else f"{column}_{statistic}"
+
+
+def own_name(detector: str, column: str) -> str:
+    """Name of a dataset with the detector's own values: ``full_sum`` of ``andor/full_sum``."""
+    return column.removeprefix(f"{detector}/").replace("/", "_")
+
+
+def choose(name: str, settings: IntegratingConfig, columns: Iterable[Column]) -> Choice:
+    """Columns of the integrating detector ``name``, in their own order.
+
+    Lists are neither: they are to be found by the timestamps of exposures.
+    """
+    known = {c.name: c for c in columns}
+    flags = {n: f for n, c in known.items() for f in c.flags if f in known and f != n}
+    flagging = {*flags.values(), *(n for n in known if n.endswith(VALID))}
+    flat = {n: c for n, c in known.items() if c.dtype[1] in "biuf" and not c.length}
+    own = _matching(settings.frames or (f"{name}/*",), flat)
+    values = [n for n in flat if n not in own and n not in flagging and not _is_name(n)]
+    if settings.partners:
+        chosen = _matching(settings.partners, values)
+    else:
+        chosen = [n for n in values if not flat[n].shape]
+    return Choice(tuple(flat[n] for n in own), tuple(flat[n] for n in chosen), flags)
+
+
+def _is_name(column: str) -> bool:
+    return column in NAMES[0] or any(fnmatchcase(column, p) for p in NAMES[1])
+
+
+def _matching(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
+    return [n for n in names if any(fnmatchcase(n, p) for p in patterns)]
+
+
+def check(
+    detectors: Mapping[str, IntegratingConfig], columns: Iterable[Column]
+) -> Iterator[Problem]:
+    """What is wrong with integrating detectors of a run that has ``columns``."""
+    known = [*columns]
+    for name, settings in detectors.items():
+        at = ("integrating", name)
+        if "/" in name:
+            yield Problem(at, "a detector's name has no slash; say by `frames` what is its own")
+        choice = choose(name, settings, known)
+        for key, patterns in (("frames", settings.frames), ("partners", settings.partners)):
+            for i, pattern in enumerate(patterns):
+                alone = choose(name, settings.model_copy(update={key: (pattern,)}), known)
+                if not (alone.own if key == "frames" else alone.partners):
+                    yield Problem((*at, key, i), _no_match(pattern, key, known))
+        if not choice.own and not settings.frames:
+            text = f"no column begins with {name}/; name its reducers or inputs so"
+            yield Problem((*at, "frames"), f"{text}, or say which columns are its own")
+        elif settings.frames and not any(_tells(c, choice) for c in choice.own):
+            yield Problem((*at, "frames"), "none of them says in which shots it holds")
+        names = Counter(own_name(name, c.name) for c in choice.own)
+        names.update(statistic_name(c.name, s) for c in choice.partners for s in STATISTICS)
+        for twice in sorted(n for n, times in names.items() if times > 1):
+            yield Problem(at, f"two columns would be written as intg/{name}/{twice}; rename one")
+
+
+def _tells(column: Column, choice: Choice) -> bool:
+    """Whether a column says in which shots there was a frame."""
+    return column.dtype[1] == "f" or column.name in {*choice.flags, *choice.flags.values()}
+
+
+def _no_match(pattern: str, key: str, known: Iterable[Column]) -> str:
+    if any(fnmatchcase(c.name, pattern) for c in known):
+        what = "lists and texts" if key == "frames" else "columns that cannot be added up"
+        return f"only {what} match {pattern!r}"
+    return f"no column matches {pattern!r}; {nearest(pattern, [c.name for c in known])}"
