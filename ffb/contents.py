@@ -37,6 +37,9 @@ SEGMENTS = "ffb/segments"
 #: JSON text, in a plain file with lists: :class:`ffb.lists.Flat` by column.
 LISTS = "ffb/lists"
 
+#: Group of integrating detectors, in a plain file only: see :mod:`ffb.integrated`.
+INTEGRATED = "intg"
+
 #: One line a commit.
 COMMITS = "ffb/commits"
 #: What became of every shot: :class:`ffb.sink.Entry`, with the commit that brought it.

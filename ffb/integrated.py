@@ -70,15 +70,15 @@ def configured(text: str) -> dict[str, IntegratingConfig]:
 
 
 class Dataset(NamedTuple):
-    """Values over the exposures of a detector, with what they mean.
+    """Values of a detector with what they mean; ``dims`` names their axes.
 
-    ``attrs`` are more attributes in the file; ``dims`` names the axes after the first one.
+    ``attrs`` are more attributes in the file.
     """
 
     values: NDArray[Any]
     unit: str
     doc: str
-    dims: tuple[str, ...] = ()
+    dims: tuple[str, ...] = ("exposure",)
     attrs: Mapping[str, Any] = {}
 
 
@@ -120,8 +120,8 @@ class Integrated(Mapping[str, NDArray[Any]]):
             here |= self._shots(self._known[name])
         for c in self.choice.own:
             if c.name not in flags and c.dtype[1] == "f":
-                found = np.isfinite(self._shots(c)).reshape(len(here), -1)
-                here |= found.any(axis=1)
+                for rows, found in self._shots.blocks(c):
+                    here[rows] |= np.isfinite(found).any(axis=tuple(range(1, found.ndim)))
         return here
 
     @property
@@ -237,7 +237,7 @@ class Integrated(Mapping[str, NDArray[Any]]):
         if name == "why":
             about: dict[str, Any] = {"flag_masks": np.array([b for b, _ in WHY.values()], np.uint8)}
             about |= {"flag_meanings": " ".join(WHY)} | {k: said for k, (_, said) in WHY.items()}
-            return Dataset(self.exposures.why, "1", BOOKS[name], (), about)
+            return Dataset(self.exposures.why, "1", BOOKS[name], attrs=about)
         e, missing = self.exposures, self.exposures.missing
         stamps, last = self._shots.stamps.view(np.int64), e.end - 1
         empty = e.end == e.begin
@@ -264,7 +264,7 @@ class Integrated(Mapping[str, NDArray[Any]]):
     def _values(self, c: Column) -> Dataset:
         out, here = np.full((self.n, *c.shape), c.missing, c.dtype), self._here(c)
         out[here] = self._shots.take(c, self.exposures.frame[here])
-        return Dataset(out, c.unit, c.doc or c.name, c.dims, {"column": c.name})
+        return Dataset(out, c.unit, c.doc or c.name, ("exposure", *c.dims))
 
     def _valid_values(self, c: Column) -> Dataset:
         return Dataset(self._here(c), "1", f"whether the frame has {c.name}")
@@ -276,14 +276,14 @@ class Integrated(Mapping[str, NDArray[Any]]):
             return Dataset(lengths, "1", LISTS[name])
         if name == f"{SHOTS}_offsets":
             ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-            return Dataset(ends, "1", LISTS[name])
+            return Dataset(ends, "1", LISTS[name], ("bound",))
         values: NDArray[Any] = self._pulse
         if name == f"{SHOTS}/timestamp":
             values = self._shots.stamps.view(np.int64)
         elif name.endswith(VALID):
             values = self._pulse > 0
         about = {"length": f"{SHOTS}_len", "offsets": f"{SHOTS}_offsets"}
-        return Dataset(values[self._places], "1", LISTS[name], (), about)
+        return Dataset(values[self._places], "1", LISTS[name], ("entry",), about)
 
     def _count(self, light: str) -> Dataset:
         return Dataset(self.count(light), "1", f"shots of the exposure with {light}")
@@ -293,5 +293,5 @@ class Integrated(Mapping[str, NDArray[Any]]):
             statistic, c.unit
         )
         values = getattr(self.moments(c.name, light), statistic)
-        about = {"column": c.name, "statistic": statistic}
-        return Dataset(values, unit, f"{STATISTICS[statistic]} {c.name}{of}", c.dims, about)
+        doc = f"{STATISTICS[statistic]} {c.name}{of}"
+        return Dataset(values, unit, doc, ("exposure", *c.dims))

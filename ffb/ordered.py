@@ -6,7 +6,7 @@ producers took has two rows, of which the first one counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ Read = Callable[[str, slice], NDArray[Any]]
 
 #: Places further apart than so many bytes of a column are read each for itself.
 APART = 1 << 16
+
+#: Bytes of a column that are in memory at once.
+BLOCK = 1 << 24
 
 
 class Ordered:
@@ -44,6 +47,13 @@ class Ordered:
         if self._rows is None:
             return np.asarray(self._read(column.name, slice(begin, end)))
         return self._gather(column, self._rows[begin:end])
+
+    def blocks(self, column: Column) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """All values, so many shots at a time as fit in memory."""
+        most = max(1, BLOCK // max(1, column.row_bytes))
+        for begin in range(0, len(self), most):
+            rows = slice(begin, min(begin + most, len(self)))
+            yield rows, self(column, rows.start, rows.stop)
 
     def take(self, column: Column, shots: NDArray[np.int64]) -> NDArray[Any]:
         """Values of some shots."""

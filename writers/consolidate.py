@@ -31,7 +31,7 @@ from ffb.parts import open_h5
 from ffb.schema import EPOCH, STEP, TIMESTAMP, Column, Schema
 from ffb.sink import Provenance
 from ffb.source import RunInfo
-from ffb.writers import layout, ragged, slow_series, user_data
+from ffb.writers import integrated, layout, ragged, slow_series, user_data
 from ffb.writers.describe import document
 from ffb.writers.gather import Files, Form, Joined, Piece, Tally
 from ffb.writers.journal import read, sync_folder
@@ -265,7 +265,11 @@ class _Merge:
                     file[name][...] = lines
                 else:
                     file.create_dataset(name, data=lines)
-            slow_series.write(file, self.schema.by_name, self._provenance().inputs)
+            about = self._provenance()
+            slow_series.write(file, self.schema.by_name, about.inputs)
+            self.exposures = integrated.write(
+                file, about.config, self.schema, self.rows, self._room
+            )
             document(file)
             layout.set_counter(file[COMMITTED], self.rows)
             layout.set_counter(file[COMPLETE], 1)
@@ -296,6 +300,7 @@ class _Merge:
             for lists in self.lists:
                 ragged.compare(file, lists)
             user_data.compare(file, self.user_data)
+            integrated.compare(file, self.exposures)
             for name, lines in self.tables.items():
                 if file[name][...].tobytes() != lines.tobytes():
                     raise OSError(f"{self.temporary}: {name} reads otherwise than written")
