@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -81,24 +82,34 @@ def check(
     """What is wrong with integrating detectors of a run that has ``columns``."""
     known = [*columns]
     for name, settings in detectors.items():
-        at = ("integrating", name)
+        at, choice = ("integrating", name), choose(name, settings, known)
         if "/" in name:
-            yield Problem(at, "a detector's name has no slash; say by `frames` what is its own")
-        choice = choose(name, settings, known)
-        for key, patterns in (("frames", settings.frames), ("partners", settings.partners)):
-            for i, pattern in enumerate(patterns):
-                alone = choose(name, settings.model_copy(update={key: (pattern,)}), known)
-                if not (alone.own if key == "frames" else alone.partners):
-                    yield Problem((*at, key, i), _no_match(pattern, key, known))
+            yield Problem(at, "a detector's name has no slash; say by frames which are its columns")
+        for i, pattern in enumerate(settings.frames):
+            if not choose(name, IntegratingConfig(frames=(pattern,)), known).own:
+                yield Problem((*at, "frames", i), _no_match(pattern, "lists and texts", known))
         if not choice.own and not settings.frames:
             text = f"no column begins with {name}/; name its reducers or inputs so"
             yield Problem((*at, "frames"), f"{text}, or say which columns are its own")
-        elif settings.frames and not any(_tells(c, choice) for c in choice.own):
-            yield Problem((*at, "frames"), "none of them says in which shots it holds")
+        elif choice.own and not any(_tells(c, choice) for c in choice.own):
+            yield Problem((*at, "frames"), "none of its columns says in which shots it holds")
         names = Counter(own_name(name, c.name) for c in choice.own)
         names.update(statistic_name(c.name, s) for c in choice.partners for s in STATISTICS)
         for twice in sorted(n for n, times in names.items() if times > 1):
             yield Problem(at, f"two columns would be written as intg/{name}/{twice}; rename one")
+
+
+def lacking(
+    detectors: Mapping[str, IntegratingConfig], columns: Iterable[Column]
+) -> Iterator[Problem]:
+    """Partners that a run does not have, which is no error."""
+    known = [*columns]
+    for name, settings in detectors.items():
+        for i, pattern in enumerate(settings.partners):
+            alone = settings.model_copy(update={"partners": (pattern,)})
+            if not choose(name, alone, known).partners:
+                text = _no_match(pattern, "columns that cannot be added up", known)
+                yield Problem(("integrating", name, "partners", i), text)
 
 
 def _tells(column: Column, choice: Choice) -> bool:
@@ -106,8 +117,11 @@ def _tells(column: Column, choice: Choice) -> bool:
     return column.dtype[1] == "f" or column.name in {*choice.flags, *choice.flags.values()}
 
 
-def _no_match(pattern: str, key: str, known: Iterable[Column]) -> str:
+def _no_match(pattern: str, what: str, known: Iterable[Column]) -> str:
     if any(fnmatchcase(c.name, pattern) for c in known):
-        what = "lists and texts" if key == "frames" else "columns that cannot be added up"
         return f"only {what} match {pattern!r}"
-    return f"no column matches {pattern!r}; {nearest(pattern, [c.name for c in known])}"
+    names = [c.name for c in known]
+    parts = (n.partition("/") for n in names)
+    groups = dict.fromkeys(f"{group}/*" if slash else group for group, slash, _ in parts)
+    near = get_close_matches(pattern, [*groups, *names], 1)
+    return f"no column matches {pattern!r}; {nearest(pattern, near or [*groups])}"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ffb import partners
 from ffb.arrays import packed
 from ffb.batch import Batch
 from ffb.bind import Binder, Bound
@@ -26,7 +27,6 @@ from ffb.defaults import Defaults
 from ffb.fuse import Member
 from ffb.guard import Guard
 from ffb.light import Stamp
-from ffb.partners import check
 from ffb.recorded import Recorder, damage_columns, with_count
 from ffb.schema import CORE, KEPT, LASER, LIGHT_KNOWN, PULSE_KNOWN, XRAY, Column, Schema
 from ffb.shot import BeginStep, FrameBlock, Shot
@@ -77,9 +77,10 @@ class Plan:
         if problems := [
             *self.combined.problems,
             *_clashes([c.name for c in columns]),
-            *map(str, check(config.integrating, columns)),
+            *map(str, partners.check(config.integrating, columns)),
         ]:
             raise ConfigError(problems)
+        self.warnings += map(str, partners.lacking(config.integrating, columns))
         self.schema = Schema(columns)
         self.step_values = dict.fromkeys(run.motors, np.nan)
         self.step_number = -1

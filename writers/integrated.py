@@ -48,7 +48,7 @@ def write(
 def _write(group: h5py.Group, name: str, dataset: Dataset) -> int:
     made = group.create_dataset(name, data=dataset.values)
     about: dict[str, Any] = {"unit": dataset.unit, "doc": dataset.doc}
-    if dataset.dims[1:]:  # the first one is always the exposure
+    if dataset.dims != ("exposure",):
         about["dims"] = [*dataset.dims]
     for key, value in (about | dict(dataset.attrs)).items():
         made.attrs[key] = value

@@ -59,6 +59,7 @@ def plan(
     light=None,
     inputs=INPUTS,
     codec="none",
+    integrating=None,
 ):
     tables = {n: {**t, "record": n in record} for n, t in TABLES.items()}
     made = config.parse(
@@ -69,6 +70,7 @@ def plan(
             "batch": {"shots": shots},
             "writer": {"compression": codec},
             "light": light or {},
+            "integrating": integrating or {},
             "reducers": reducers,
         }
     )
