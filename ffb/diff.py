@@ -123,8 +123,8 @@ def _report(one: Side, two: Side, options: Options) -> int:
         out.print(_table(unlike))
         out.print()
     lacking = [
-        [n for n in mine if n not in other.items and not _bookkeeping(n)]
-        for mine, other in zip(names, (two, one), strict=True)
+        [n for n in mine if _lacking(n, side, other)]
+        for mine, side, other in zip(names, (one, two), (two, one), strict=True)
     ]
     for letter, missing in zip("AB", lacking, strict=True):
         if missing:
@@ -160,6 +160,13 @@ def _compare(
 def _kind(item: Item) -> str:
     dtype = np.dtype(item.data.dtype)
     return "text" if dtype.kind in compare.TEXT else dtype.name
+
+
+def _lacking(name: str, side: Side, other: Side) -> bool:
+    """Whether the other side ought to have a dataset that it has not."""
+    item = side.items[name]
+    excused = item.alias or _bookkeeping(name) or (item.table is None and other.growing)
+    return name not in other.items and not excused
 
 
 def _bookkeeping(name: str) -> bool:

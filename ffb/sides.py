@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from ffb import contents, foreign, reader
 from ffb.frame import flag_of
+from ffb.lists import flat_of, group_of
 from ffb.parts import open_h5, patiently
-from ffb.schema import LASER, TIMESTAMP, XRAY
+from ffb.schema import LASER, TIMESTAMP, VALID, XRAY
 
 #: Flags of unknown light are below 0.
 _LIGHTS = (XRAY.name, LASER.name)
@@ -28,7 +29,8 @@ class Item(NamedTuple):
     ``table`` is the prefix of the shots it has rows of, ``None`` where it holds something of the
     whole run. ``data`` is read by slices of rows, lists by ``data.ragged``. ``present`` says of an
     integer, in a dataset of its own, in which rows it is there. ``filled`` says that missing values
-    may be -99999 or 0, ``unknown`` that what is below 0 is unknown.
+    may be -99999 or 0, ``unknown`` that what is below 0 is unknown, ``alias`` that it has another
+    name as well.
     """
 
     data: Any
@@ -37,13 +39,14 @@ class Item(NamedTuple):
     present: Any = None
     filled: bool = False
     unknown: bool = False
+    alias: bool = False
 
 
 class Side:
     """One of the files compared: ``stamps`` of the rows of each table, and ``items`` by name.
 
-    ``about`` says in a few words what kind of file it is, ``notes`` what is odd about it;
-    ``growing`` whether rows may follow.
+    ``about`` says in a few words what kind of file it is, ``notes`` what is odd about it; of a
+    ``growing`` one there are only shots.
     """
 
     def __init__(self, path: Path, about: str, handles: contextlib.ExitStack) -> None:
@@ -77,19 +80,32 @@ def _own(path: Path, handles: contextlib.ExitStack) -> Side:
     what = f"{run.info.exp} run {run.info.run}"
     side = Side(path, f"ffb, {what}, {run.committed:,} committed rows", handles)
     if not run.complete:
-        side.about, side.growing = f"{side.about}, growing or cut off", True
+        side.about += ", growing or cut off"
     side.stamps[""] = run[TIMESTAMP.name][:]
+    flat: set[str] = set()
     for name in run.columns:
         if name != TIMESTAMP.name:
-            column = run[name]
-            flag = "" if column.dtype.kind == "f" else flag_of(run, run.schema.by_name[name])
+            column = run.schema.by_name[name]
+            flag = "" if run[name].dtype.kind == "f" else flag_of(run, column)
             present = run[flag] if flag else None
-            lists = bool(column.length)
-            side.items[name] = Item(column, "", lists, present, unknown=name in _LIGHTS)
-    if not run.segmented:
+            item = Item(run[name], "", bool(column.length), present, unknown=name in _LIGHTS)
+            place = name
+            if column.length:  # named as it is in a finished file, also while it grows
+                place, *beside = flat_of(column, group_of(column))[:3]
+                flat |= {place, *beside}
+            side.items[place] = item
+    for alias, name in contents.LINKS.items():
+        if name in side.items:
+            side.items[alias] = side.items[name]._replace(alias=True)
+    if run.segmented:
+        side.growing = True
+        side.notes.append("what holds of the whole run is compared once it has ended")
+    else:
         file = handles.enter_context(patiently(lambda: open_h5(path)))
+        known = {*run.columns, *flat, *side.items}
         for name, data in foreign.walk(file):
-            if name not in run and not name.startswith(f"{contents.GROUP}/"):
+            ours = name.startswith(f"{contents.GROUP}/") or name.endswith(VALID)
+            if not ours and name not in known:
                 side.items[name] = Item(data, None)
     return side
 

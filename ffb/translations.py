@@ -50,12 +50,12 @@ def roi(given: Given) -> Iterator[Made]:
     given.silently("calcPars", "writeSum")
     given.without(
         userMask=_MASK,
-        thresADU="pixels below it would count as 0; use `region` with `threshold`, whose sum it is",
-        thresRms="thresholds are in calibrated units; use `region` with `threshold`",
+        thresRms="thresholds are in calibrated units; use `threshold`",
     )
     area = True if given.get("writeArea") is True else None
     if where is not None:
         yield Made(name, "roi", _set(**where, area=area))
+        yield from _above(given, name, where)
     for key in ("proj_ax", "pj"):
         found = given.get(key)
         for one in found if isinstance(found, list) else [] if found is None else [found]:
@@ -64,6 +64,18 @@ def roi(given: Given) -> Iterator[Made]:
             for made in projection(below, where or {}):
                 yield made._replace(name=f"{name}_{made.name}")
             below.end()
+
+
+def _above(given: Given, name: str, where: Mapping[str, Any]) -> Iterator[Made]:
+    """What a region with a threshold sums, as a reducer beside it."""
+    levels = given.get("thresADU")
+    ends = [levels] if isinstance(levels, int | float) else levels
+    if not isinstance(ends, list | tuple) or not 1 <= len(ends) <= 2:
+        return
+    given.check(f"{name}_sum is of all pixels, {name}_above_sum of those that pass thresADU")
+    params = dict(zip(("low", "high"), map(float, ends), strict=False))
+    segment = {} if where.get("segment") is not None or not where else {"segment": 0}
+    yield Made(f"{name}_above", "threshold", {**params, **segment, **where})
 
 
 def projection(given: Given, where: Mapping[str, Any] | None = None) -> Iterator[Made]:
@@ -188,16 +200,20 @@ def pyfai(given: Given) -> Iterator[Made]:
     yield Made("pyfai", "azimuthal", params)
 
 
-def _seeds(given: Given) -> dict[str, Any] | None:
-    """Thresholds of droplets, where they are in the units of the data."""
+def _seeds(given: Given) -> dict[str, Any]:
+    """What makes a droplet; thresholds are in units of the noise unless it says otherwise."""
     threshold, low = given.number("threshold", 5.0), given.number("thresholdLow")
-    if given.get("useRms", True) is not False:
-        given.lose("threshold", "is in units of the noise; give it in calibrated units")
-        return None
+    noise = True if given.get("useRms", True) is not False else None
     given.silently("relabel", "name")
     given.without(mask=_MASK)
     smallest, largest = given.number("thresADU"), given.number("pixmax")
-    return _set(threshold=threshold, threshold_low=low, min_sum=smallest, pixel_max=largest)
+    return _set(
+        threshold=threshold,
+        threshold_low=low,
+        min_sum=smallest,
+        pixel_max=largest,
+        in_noise=noise,
+    )
 
 
 def _capacity(given: Given) -> dict[str, Any]:
@@ -207,9 +223,7 @@ def _capacity(given: Given) -> dict[str, Any]:
 
 def droplet(given: Given) -> Iterator[Made]:
     """Droplets."""
-    more, seeds = _capacity(given), _seeds(given)
-    if seeds is not None:
-        yield Made("droplet", "droplets", {**seeds, **more})
+    yield Made("droplet", "droplets", {**_seeds(given), **_capacity(given)})
 
 
 def photons(given: Given) -> Iterator[Made]:
@@ -229,9 +243,9 @@ def photons(given: Given) -> Iterator[Made]:
     below[1].silently("cputime", "one_photon_info", "name")
     for one in below:
         one.end()
-    if seeds is not None and energy is not None:
+    if energy is not None:
         yield Made("droplet2phot", "photons", {"energy": energy, **seeds, **more})
-    elif energy is None:
+    else:
         below[1].lose("aduspphot", "is needed; the reducer is left out")
 
 

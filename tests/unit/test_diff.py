@@ -11,6 +11,7 @@ from ffb import blocks, cli, compare
 from ffb.align import Pairs
 from ffb.compare import Limits, Result, elements
 from ffb.sides import Item
+from tests.unit import test_ragged
 from tests.unit.booked import Told, write_segments
 from tests.unit.small_data_truth import begun, books, make_batch, written
 from tests.unit.smalldata_files import part, value, write_file, write_master
@@ -200,6 +201,25 @@ def test_a_growing_file_is_compared_up_to_its_last_commit(ours, tmp_path, diff):
     assert "60 committed rows, growing or cut off" in out
     assert "60 in both, 30 only in A, 0 only in B" in out
     assert "≠" not in out
+
+
+def test_lists_of_a_growing_and_of_a_finished_file_and_theirs(tmp_path, diff):
+    """Vectors with room, and entries end to end under the names that analysts know."""
+    pieces = test_ragged.kinds("mixed")
+    schema = test_ragged.schema_of("")
+    finished = test_ragged.write(tmp_path / "a", schema, pieces)
+    growing = test_ragged.write(tmp_path / "b", schema, pieces, ended=False)
+    status, out, _ = diff(growing, finished)
+    assert status == 0, out
+    assert line(out, "jf/var_drops/sum")[2:6] == ["1,536", "0", "0", "1,536"]
+    with h5py.File(finished) as file:
+        kept = ("timestamp", "jf/var_drops/sum", "jf/var_drops_len", "pulse_id")
+        contents = {name: file[name][()] for name in kept}
+    contents["timing/pulseId"] = contents.pop("pulse_id").astype(np.int64)
+    contents["jf/var_drops/sum"][17] += 1
+    out = diff(finished, write_file(tmp_path / "c.h5", contents), "--common")[1]
+    assert line(out, "jf/var_drops/sum")[2:6] == ["1,536", "0", "0", "1,535"]
+    assert line(out, "timing/pulseId")[5] == "1,536"
 
 
 def test_segments_and_epochs(tmp_path, diff):

@@ -96,6 +96,18 @@ def one(function: str, **kwargs: object) -> str:
             "photons",
             {"energy": 162.0, "threshold": 30.0, "capacity": 300},
         ),
+        (
+            one("getDropletParams", thresholdLow=2),
+            "droplet",
+            "droplets",
+            {"threshold": 5.0, "threshold_low": 2.0, "in_noise": True},
+        ),
+        (
+            "def getROIs(run):\n    return {'det': [{'ROI': [[0, 4], [2, 9]], 'thresADU': 3}]}",
+            "ROI_0_above",
+            "threshold",
+            {"low": 3.0, "segment": 0, "rows": [0, 4], "cols": [2, 9]},
+        ),
         (one("getPhotonParams"), "photon", "photon_counting", {"energy": 154.0, "fraction": 0.9}),
         (
             one("getPhotonParams", ADU_per_photon=160, thresADU=3, thr_fraction=0.8),
@@ -172,7 +184,6 @@ def test_every_function_becomes_a_reducer(imported, text, name, use, params):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (one("getDropletParams", threshold=5), "threshold: is in units of the noise"),
         (one("get_azav", center=[1, 2], theshold=3), "theshold: no such parameter, it never had"),
         (one("get_azav", center=[1, 2], thresRM=3), "did you mean 'thresRms'"),
         (one("get_azav", center=[1, 2], qbin=0.01), "qbin: bins of 0.01"),
@@ -263,7 +274,7 @@ def test_nothing_is_ever_run(tmp_path, imported):
     status, data, _, err = imported(HOSTILE.format(path=str(path)), *EXP)
     assert not path.exists()
     assert status == 1
-    assert [*data["reducers"]] == ["cam/ROI_0"], "what is written out is read all the same"
+    assert [*data["reducers"]] == ["cam/ROI_0", "cam/droplet"], "what is written out is read"
     assert "would have to be run" in err
 
 
