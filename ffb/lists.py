@@ -40,15 +40,16 @@ def group_of(column: Column) -> str:
 
     It is ``<detector>/var_<function>`` for a reducer ``<detector>/<function>``, and for another
     reducer ``<reducer>/var_<reducer>``; the name of a count that is not ``n`` follows. A list that
-    is an input stands in ``var_<input>``.
+    came as it is, such as ``feespec/peaks``, stands in ``feespec/var_peaks``.
     """
-    owner = column.reducer or column.length.rpartition("/")[0]
-    count = column.length[len(owner) + 1 :] if owner else column.length
-    base, slash, function = owner.rpartition("/")
+    if not column.reducer:
+        place, slash, count = column.length.removesuffix(length_of("")).rpartition("/")
+        return f"{place}{slash}var_{count}"
+    count = column.length[len(column.reducer) + 1 :]
+    detector, slash, function = column.reducer.rpartition("/")
     words = [function] if slash or count == "n" else []
-    words += [count.removesuffix(length_of(""))] if count != "n" else []
-    place = base if slash else owner
-    return f"{place}/var_{'_'.join(words)}".lstrip("/")
+    words += [count] if count != "n" else []
+    return f"{detector if slash else function}/var_{'_'.join(words)}"
 
 
 def masked(rows: NDArray[Any], lengths: NDArray[np.int64]) -> NDArray[Any]:

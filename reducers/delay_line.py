@@ -45,11 +45,11 @@ class Hits(NamedTuple):
 
     n: Annotated[int, Feature("1", "hits with a pair in both layers, also beyond the capacity")]
     incomplete: Annotated[int, Feature("1", "times of the MCP without a pair in both layers")]
-    x: Annotated[Vector, Feature("mm", "position along x", ("hit",), "<f8")]
-    y: Annotated[Vector, Feature("mm", "position along y", ("hit",), "<f8")]
-    time: Annotated[Vector, Feature("ns", "time of the MCP", ("hit",), "<f8")]
-    sum_x: Annotated[Vector, Feature("ns", "time sum of the layer x", ("hit",), "<f8")]
-    sum_y: Annotated[Vector, Feature("ns", "time sum of the layer y", ("hit",), "<f8")]
+    x: Annotated[Vector, Feature("mm", "position along x", ("hit",), "<f8", length="n")]
+    y: Annotated[Vector, Feature("mm", "position along y", ("hit",), "<f8", length="n")]
+    time: Annotated[Vector, Feature("ns", "time of the MCP", ("hit",), "<f8", length="n")]
+    sum_x: Annotated[Vector, Feature("ns", "time sum of the layer x", ("hit",), "<f8", length="n")]
+    sum_y: Annotated[Vector, Feature("ns", "time sum of the layer y", ("hit",), "<f8", length="n")]
     overflow: Annotated[bool, Feature("1", "whether there were more hits than the capacity")]
 
 

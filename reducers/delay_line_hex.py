@@ -54,17 +54,23 @@ class Hits(NamedTuple):
 
     n: Annotated[int, Feature("1", "hits with pairs in two layers, also beyond the capacity")]
     incomplete: Annotated[int, Feature("1", "times of the MCP without pairs in two layers")]
-    x: Annotated[Vector, Feature("mm", "position along x, which is u", ("hit",), "<f8")]
-    y: Annotated[Vector, Feature("mm", "position along y", ("hit",), "<f8")]
-    time: Annotated[Vector, Feature("ns", "time of the MCP", ("hit",), "<f8")]
+    x: Annotated[Vector, Feature("mm", "position along x, which is u", ("hit",), "<f8", length="n")]
+    y: Annotated[Vector, Feature("mm", "position along y", ("hit",), "<f8", length="n")]
+    time: Annotated[Vector, Feature("ns", "time of the MCP", ("hit",), "<f8", length="n")]
     residual: Annotated[
-        Vector, Feature("mm", "u - v - w of hits in all layers, NaN of others", ("hit",), "<f8")
+        Vector,
+        Feature(
+            "mm", "u - v - w of hits in all layers, NaN of others", ("hit",), "<f8", length="n"
+        ),
     ]
-    sum_u: Annotated[Vector, Feature("ns", "time sum of the layer u", ("hit",), "<f8")]
-    sum_v: Annotated[Vector, Feature("ns", "time sum of the layer v", ("hit",), "<f8")]
-    sum_w: Annotated[Vector, Feature("ns", "time sum of the layer w", ("hit",), "<f8")]
+    sum_u: Annotated[Vector, Feature("ns", "time sum of the layer u", ("hit",), "<f8", length="n")]
+    sum_v: Annotated[Vector, Feature("ns", "time sum of the layer v", ("hit",), "<f8", length="n")]
+    sum_w: Annotated[Vector, Feature("ns", "time sum of the layer w", ("hit",), "<f8", length="n")]
     layers: Annotated[
-        Vector, Feature("1", "layers it is from: 1 for u, 2 for v, 4 for w, added", ("hit",), "<i4")
+        Vector,
+        Feature(
+            "1", "layers it is from: 1 for u, 2 for v, 4 for w, added", ("hit",), "<i4", length="n"
+        ),
     ]
     overflow: Annotated[bool, Feature("1", "whether there were more hits than the capacity")]
 

@@ -101,14 +101,23 @@ class Peaks(NamedTuple):
     found: A[int, Feature("1", "peaks found, also those beyond the capacity")]
     overflow: A[bool, Feature("1", "whether there were more than the capacity")]
     hit: A[bool, Feature("1", "whether there were peaks enough for a hit")]
-    row: A[Vector, Feature("pixel", "centroid along the segment's rows", ("peak",), "<f8")]
-    col: A[Vector, Feature("pixel", "centroid along its columns", ("peak",), "<f8")]
-    intensity: A[Vector, Feature("@", "sum above the local background", ("peak",), "<f8")]
-    max: A[Vector, Feature("@", "largest pixel above the local background", ("peak",), "<f8")]
-    snr: A[Vector, Feature("1", "intensity over the spread around it", ("peak",), "<f8")]
-    q: A[Vector, Feature("1/angstrom", "q of the brightest pixel", ("peak",), "<f8")]
-    segment: A[Vector, Feature("1", "segment", ("peak",), "<i8")]
-    npix: A[Vector, Feature("1", "lit pixels", ("peak",), "<i8")]
+    row: A[
+        Vector, Feature("pixel", "centroid along the segment's rows", ("peak",), "<f8", length="n")
+    ]
+    col: A[Vector, Feature("pixel", "centroid along its columns", ("peak",), "<f8", length="n")]
+    intensity: A[
+        Vector, Feature("@", "sum above the local background", ("peak",), "<f8", length="n")
+    ]
+    max: A[
+        Vector,
+        Feature("@", "largest pixel above the local background", ("peak",), "<f8", length="n"),
+    ]
+    snr: A[
+        Vector, Feature("1", "intensity over the spread around it", ("peak",), "<f8", length="n")
+    ]
+    q: A[Vector, Feature("1/angstrom", "q of the brightest pixel", ("peak",), "<f8", length="n")]
+    segment: A[Vector, Feature("1", "segment", ("peak",), "<i8", length="n")]
+    npix: A[Vector, Feature("1", "lit pixels", ("peak",), "<i8", length="n")]
 
 
 @kernel

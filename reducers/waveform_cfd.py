@@ -46,12 +46,13 @@ class Hits(NamedTuple):
     """Hits in the order of time; places beyond the last are 0 samples and NaN."""
 
     n: Annotated[int, Feature("1", "hits found, also those beyond the capacity")]
-    sample: Annotated[Vector, Feature("1", "sample before each hit", ("hit",), "<i8")]
+    sample: Annotated[Vector, Feature("1", "sample before each hit", ("hit",), "<i8", length="n")]
     time: Annotated[
-        Vector, Feature("ns", "time of each hit from the first sample", ("hit",), "<f8")
+        Vector, Feature("ns", "time of each hit from the first sample", ("hit",), "<f8", length="n")
     ]
     amplitude: Annotated[
-        Vector, Feature("@", "largest sample of each hit, above the baseline", ("hit",), "<f8")
+        Vector,
+        Feature("@", "largest sample of each hit, above the baseline", ("hit",), "<f8", length="n"),
     ]
     overflow: Annotated[bool, Feature("1", "whether there were more hits than the capacity")]
     baseline: Annotated[float, Feature("@", "median of the waveform; NaN if a sample is")]

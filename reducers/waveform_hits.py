@@ -72,14 +72,20 @@ class Hits(NamedTuple):
     n: Annotated[int, Feature("1", "hits found, also those beyond the capacity")]
     rejected: Annotated[int, Feature("1", "hits that went over the maximum")]
     time: Annotated[
-        Vector, Feature("ns", "when each rises over the threshold, from sample 0", ("hit",), "<f8")
+        Vector,
+        Feature(
+            "ns", "when each rises over the threshold, from sample 0", ("hit",), "<f8", length="n"
+        ),
     ]
-    width: Annotated[Vector, Feature("ns", "time of each above the threshold", ("hit",), "<f8")]
+    width: Annotated[
+        Vector, Feature("ns", "time of each above the threshold", ("hit",), "<f8", length="n")
+    ]
     peak: Annotated[
-        Vector, Feature("@", "largest sample of each, above the baseline", ("hit",), "<f8")
+        Vector,
+        Feature("@", "largest sample of each, above the baseline", ("hit",), "<f8", length="n"),
     ]
     area: Annotated[
-        Vector, Feature("@ ns", "sum of the samples of each, times dt", ("hit",), "<f8")
+        Vector, Feature("@ ns", "sum of the samples of each, times dt", ("hit",), "<f8", length="n")
     ]
     overflow: Annotated[bool, Feature("1", "whether there were more hits than the capacity")]
     baseline: Annotated[float, Feature("@", "mean of the baseline gate, 0 without one")]

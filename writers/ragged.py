@@ -48,7 +48,7 @@ def lists_of(shown: Mapping[str, Shown], joined: Mapping[str, Joined]) -> list[L
         c = s.column
         if c.length in joined and c.shape:
             together.setdefault((c.length, s.epochs, c.shape[0]), []).append(c)
-    out, taken = [], set[str]()
+    out, taken = [], {name.removesuffix("_len") for name in shown}
     for (count, epochs, room), columns in together.items():
         group = group_of(columns[0])
         while group in taken:

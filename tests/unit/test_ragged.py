@@ -206,6 +206,7 @@ def test_the_file_says_what_its_lists_are(both):
         ("", "feespec/peaks", "feespec/var_peaks"),
         ("", "feespec/peakPos_len", "feespec/var_peakPos"),
         ("", "start_len", "var_start"),
+        ("", "a/b/trace_len", "a/b/var_trace"),
     ],
 )
 def test_names_of_groups(reducer, count, group):
