@@ -7,7 +7,7 @@ are not in the file, and ``damage/<detector>`` says missing for all shots.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from ffb.conditions import DerivedConfig
@@ -81,6 +81,18 @@ class Defaults(NamedTuple):
             return None
         aged = self.config.inputs[name].field.startswith(f"{_AGE}.")
         return "" if aged else f"{self.sources[name]}: {name} is not recorded: {why}"
+
+    def given_way(self, name: str, taken: Collection[str]) -> str | None:
+        """Why a default column cannot stand beside the experiment's, ``taken``.
+
+        ``None`` where it can, ``""`` where it is replaced by one of its own name.
+        """
+        parts = name.split("/")
+        above = {"/".join(parts[:k]) for k in range(1, len(parts) + 1)}
+        other = next((t for t in taken if t in above or t.startswith(f"{name}/")), None)
+        if other is None or other == name:
+            return None if other is None else ""
+        return f"{name} is not recorded: the experiment has a column {other}"
 
     @property
     def listed(self) -> list[str]:

@@ -6,7 +6,7 @@ import platform
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib import metadata
@@ -61,17 +61,22 @@ class Plan:
         self._notes, self._run, self._bound = list(bound.notes), run, bound
         #: What the run lacks of the default detectors, which is no error.
         self.warnings = list(bound.warnings)
-        stored = (n for n, i in config.inputs.items() if i.record and n in bound.inputs)
+        reduced = [c for m in bound.members for c in m.all_columns]
+        taken = {c.name for c in reduced} | config.derived.keys() | config.filters.keys()
+        stored = [n for n, i in config.inputs.items() if i.record and n in bound.inputs]
+        default = defaults.sources
+        taken |= {*stored} - default.keys()
+        free = [n for n in stored if n not in default or self._free(defaults, n, taken)]
         self.recorded = [
-            r for n in stored for r in with_count(n, bound.inputs, config.inputs[n].unpack)
+            r for n in free for r in with_count(n, bound.inputs, config.inputs[n].unpack)
         ]
         self.motors = {motor_column(m).name: m for m in run.motors}
         self.block = FrameBlock(bound.inputs, self.capacity)
-        reduced = (c for m in bound.members for c in m.all_columns)
         own = self._own_columns(defaults.listed)
         columns = self._compressed((*CORE, *own, *reduced))
         unrecorded = config.inputs.keys() - {r.name for r in self.recorded}
-        computed = self._computed(defaults.computed, columns)
+        wanted = {n: d for n, d in defaults.computed.items() if self._free(defaults, n, taken)}
+        computed = self._computed(wanted, columns)
         self.combined = Combined(computed | config.derived, config.filters, columns, unrecorded)
         columns = (*columns, *self.combined.columns)
         if problems := [
@@ -134,14 +139,18 @@ class Plan:
         out += [c for r in self.recorded for c in r.columns]
         return out + damage_columns(detectors)
 
+    def _free(self, defaults: Defaults, name: str, taken: Collection[str]) -> bool:
+        """Whether a default column can be there; where it cannot, the experiment's is."""
+        why = defaults.given_way(name, taken)
+        self.warnings += [why] if why else []
+        return why is None
+
     def _computed(
         self, wanted: Mapping[str, DerivedConfig], columns: Sequence[Column]
     ) -> dict[str, DerivedConfig]:
         """Those of the numbers wanted of default detectors that ``columns`` allow for."""
         kept = {}
         for name, derived in wanted.items():
-            if name in self.config.derived:
-                continue
             if problems := Combined({name: derived}, {}, columns).problems:
                 why = problems[0].partition(".expr: ")[2]
                 self.warnings.append(f"{name} is not computed: {why}")

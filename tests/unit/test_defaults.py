@@ -208,6 +208,34 @@ def test_an_input_of_the_same_name_is_the_experiments():
     assert plan.schema.by_name["gmd/energy"].unit == "uJ"
 
 
+def test_default_columns_give_way_to_those_of_the_experiment():
+    """Whatever a hutch comes to list, the file of an experiment goes on to work."""
+    config = {
+        "detectors": {
+            "ai": {"computed": {"diode": {"expr": "self.ch03", "unit": "V"}}},
+            "gmd": {"kind": "gmd"},
+            "xgmd": {"kind": "gmd"},
+        },
+        "inputs": {
+            "gmd": {"detector": "gmd", "field": "energy", "record": True},
+            "ai/diode": {"detector": "xgmd", "field": "energy", "record": True},
+            "xgmd/label/x": {"detector": "xgmd", "field": "count", "record": True},
+        },
+        "derived": {"ai/ch03": {"expr": "gmd + 1", "unit": "mJ"}},
+    }
+    of = [[ai(0.5), monitor(2, 1.0), monitor(5, 3.0)]] * 8
+    plan, rows = rows_of(config, *shots(*of))
+    assert rows["gmd"].tolist() == [1.0] * 8
+    assert rows["ai/diode"].tolist() == [3.0] * 8
+    assert rows["ai/ch03"].tolist() == [2.0] * 8
+    assert rows["xgmd/energy"].tolist() == [3.0] * 8
+    assert plan.warnings == [
+        *(f"gmd/{n} is not recorded: the experiment has a column gmd"
+          for n in ("energy", "variance", "count", "label")),
+        "xgmd/label is not recorded: the experiment has a column xgmd/label/x",
+    ]  # fmt: skip
+
+
 def test_the_timing_system_has_the_names_and_values_of_psana():
     _, rows = rows_of(
         {"detectors": {"timing": {"kind": "timing"}}},
