@@ -60,11 +60,14 @@ class Gather:
         self, wanted: Mapping[str, Wanted], streams: int = 1, clock: Segment | None = None
     ) -> None:
         self._walk = walk.compiled()
+        some = any(w.digitized for w in wanted.values())
+        self._digitize = walk.digitizing() if some else None
         self._wanted, self._streams, self._clock = dict(wanted), streams, clock
         self._block: FrameBlock | None = None
         self._counts: defaultdict[str, Counts] = defaultdict(Counts)
         self._corrupted = 0
         self._arrays: tuple[NDArray[Any], ...] = ()
+        self._decoding: tuple[NDArray[Any], ...] = ()
         self._prepare([])
 
     def __call__(self, dgrams: Dgrams, block: FrameBlock, row: int) -> None:
@@ -75,14 +78,19 @@ class Gather:
         """
         if block is not self._block:
             self._attach(block)
-        for dgram, (lookup, ops, wish, step) in zip(dgrams, self._tables, strict=True):
-            here = _NOTHING if dgram is None else dgram
-            error = self._walk(here, lookup, ops, wish, row, step, *self._arrays)
+        for dgram, (lookup, ops, step) in zip(dgrams, self._tables, strict=True):
+            error = self._walk(
+                _NOTHING if dgram is None else dgram, lookup, ops, row, step, *self._arrays
+            )
             if error:
                 self._offsets[:] = ABSENT
                 if error == walk.BAD_ROW:
                     raise IndexError(f"row {row} of a block of {block.capacity} rows")
                 raise Xtc2Error("a malformed xtc", -1 - error)
+        if self._digitize is not None:
+            for dgram, (wish, step) in zip(dgrams, self._wishes, strict=True):
+                here = _NOTHING if dgram is None else dgram
+                self._digitize(here, wish, row, step, *self._decoding)
 
     def segments(self, dgrams: Dgrams, name: str) -> list[NDArray[Any]] | None:
         """Views of an area's segments in the shot of the last call, ``None`` if one is missing.
@@ -128,6 +136,10 @@ class Gather:
             block.timed, block.present, block.damage, self._slots, self._offsets, self._tally,
             self._stack,
         )  # fmt: skip
+        self._decoding = (
+            block.base, block.stride, block.buffer, block.present, block.damage, self._slots,
+            self._offsets, self._tally, self._stack,
+        )  # fmt: skip
 
     def _prepare(self, names: list[str]) -> None:
         """Make the tables for inputs called ``names``; every segment of an input is a slot."""
@@ -168,13 +180,14 @@ class Gather:
             plan(self._clock, _Task("pulseId", walk.PULSE))
             if FieldType("sequenceValues", 1, 1) in self._clock.names.fields:
                 plan(self._clock, _Task("sequenceValues", walk.CODES))
+        last = self._streams - 1
+        walks, decodes = (0, walk.LAST) if results else (walk.LAST, 0)
         self._tables = [
-            (
-                *_tables(p),
-                np.array(wish, np.int64).reshape(-1, hsd.WIDTH),
-                walk.FIRST * (k == 0) | walk.LAST * (k == self._streams - 1),
-            )
-            for k, (p, wish) in enumerate(zip(plans, wishes, strict=True))
+            (*_tables(p), walk.FIRST * (k == 0) | walks * (k == last)) for k, p in enumerate(plans)
+        ]
+        self._wishes = [
+            (np.array(wish, np.int64).reshape(-1, hsd.WIDTH), decodes * (k == last))
+            for k, wish in enumerate(wishes)
         ]
         self._offsets = np.full(slot, ABSENT, np.int64)
         self._tally = np.zeros(3 * len(names) + 1, np.int64)

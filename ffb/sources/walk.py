@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from inspect import signature
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numba import types
@@ -209,14 +209,14 @@ def _finish(row: Int, present: Bools, slots: Ints, offsets: Ints, tally: Ints) -
 
 @jit
 def _walk(
-    dgram: Bytes, lookup: NDArray[np.int32], ops: Ints, wish: Ints, row: Int, step: Int,
+    dgram: Bytes, lookup: NDArray[np.int32], ops: Ints, row: Int, step: Int,
     base: Ints, stride: Ints, buffer: Bytes, stamp: Bytes, pulse: Bytes, codes: Bytes, timed: Bools,
     present: Bools, damage: Words, slots: Ints, offsets: Ints, tally: Ints, work: Ints,
 ) -> Int:  # fmt: skip
     """Go through ``dgram`` (empty: a stream that missed the shot); 0, or the error.
 
-    ``wish`` is the table of :mod:`ffb.sources.hsd`. ``tally`` counts by input: misfits, then shots
-    that lack it, then damaged blocks of it; and at its end parents that were marked corrupted.
+    ``tally`` counts by input: misfits, then shots that lack it, then damaged blocks of it; and at
+    its end parents that were marked corrupted.
     """
     if row < 0 or row >= timed.size:
         return BAD_ROW
@@ -263,10 +263,28 @@ def _walk(
                 if error != 0:
                     return error
             at += extent
-        digitize(dgram, wish, row, base, stride, buffer, damage, offsets, work)
     if step & LAST:
         _finish(row, present, slots, offsets, tally)
     return 0
+
+
+@jit
+def _digitized(
+    dgram: Bytes, wish: Ints, row: Int, step: Int, base: Ints, stride: Ints, buffer: Bytes,
+    present: Bools, damage: Words, slots: Ints, offsets: Ints, tally: Ints, work: Ints,
+) -> None:  # fmt: skip
+    """Decode what ``wish``, a table of :mod:`ffb.sources.hsd`, wants of a datagram walked through.
+
+    The walks have not said what is present, since that is known only now.
+    """
+    digitize(dgram, wish, row, base, stride, buffer, damage, offsets, work)
+    if step & LAST:
+        _finish(row, present, slots, offsets, tally)
+
+
+_DGRAM = types.Array(types.uint8, 1, "C", readonly=True, aligned=False)
+_INTS, _TABLE, _OCTETS = types.int64[::1], types.int64[:, ::1], types.uint8[::1]
+_FLAGS, _WORDS = types.boolean[:, ::1], types.uint16[:, ::1]
 
 
 @cache
@@ -275,13 +293,24 @@ def compiled() -> Callable[..., int]:
 
     The datagram may be read-only, and lie anywhere. The lock of Python is not held meanwhile.
     """
-    dgram = types.Array(types.uint8, 1, "C", readonly=True, aligned=False)
-    ints, octets, bools = types.int64[::1], types.uint8[::1], types.boolean[::1]
     arguments = (
-        dgram, types.int32[::1], types.int64[:, ::1], types.int64[:, ::1], types.int64, types.int64,
-        ints, ints, octets, octets, octets, octets, bools, types.boolean[:, ::1],
-        types.uint16[:, ::1], ints, ints, ints, ints,
+        _DGRAM, types.int32[::1], _TABLE, types.int64, types.int64, _INTS, _INTS, _OCTETS, _OCTETS,
+        _OCTETS, _OCTETS, types.boolean[::1], _FLAGS, _WORDS, _INTS, _INTS, _INTS, _INTS,
     )  # fmt: skip
-    names = ", ".join(signature(getattr(_walk, "py_func", _walk)).parameters)
-    source = f"def walk({names}):\n    return go({names})\n"
-    return cast(Callable[..., int], build(source, {"go": _walk}, arguments))
+    return cast(Callable[..., int], _built("walk", _walk, arguments))
+
+
+@cache
+def digitizing() -> Callable[..., None]:
+    """Compile what follows the walks of a shot where a run has digitizers, once."""
+    arguments = (
+        _DGRAM, _TABLE, types.int64, types.int64, _INTS, _INTS, _OCTETS, _FLAGS, _WORDS, _INTS,
+        _INTS, _INTS, _INTS,
+    )  # fmt: skip
+    return cast(Callable[..., None], _built("digitized", _digitized, arguments))
+
+
+def _built(name: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    names = ", ".join(signature(getattr(function, "py_func", function)).parameters)
+    source = f"def {name}({names}):\n    return go({names})\n"
+    return build(source, {"go": function}, arguments)
