@@ -11,20 +11,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from ffb import reader
 from ffb.evidence import Evidence, gather, losses
+from ffb.frame_sums import told
 from ffb.reader import RunFile
 from ffb.recount import CHECKS, Problem, limited
 from ffb.sink import Counts
 from ffb.source import RunInfo
+from ffb.sums import COUNTS
 from ffb.terminal import console, table
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an audit found; ``evidence`` is ``None`` where rows could not be read."""
+    """What an audit found; ``evidence`` is ``None`` where rows could not be read.
+
+    ``sums`` says of each sum of frames how many of the run's shots are in it.
+    """
 
     path: str
     info: RunInfo
@@ -32,6 +38,7 @@ class Report:
     counts: Counts
     evidence: Evidence | None
     problems: list[Problem]
+    sums: tuple[tuple[str, str], ...] = ()
 
     @property
     def balanced(self) -> bool:
@@ -56,7 +63,9 @@ def audit(path: str | os.PathLike[str]) -> Report:
             for check in CHECKS:
                 problems += limited(check(evidence))
             problems += [*limited(_spoilt(evidence)), *limited(_unreadable(run))]
-        return Report(str(path), run.info, run.complete, counts, evidence, problems)
+            problems += limited(_sums(run, evidence))
+        sums = _told(run)
+        return Report(str(path), run.info, run.complete, counts, evidence, problems, sums)
 
 
 def _attributes(attrs: Mapping[str, Any], complete: bool, counts: Counts) -> Iterator[Problem]:
@@ -98,6 +107,37 @@ def _unreadable(run: RunFile) -> Iterator[Problem]:
                 spans.append((begin, end))
         for begin, end in spans:
             yield Problem("unreadable", column.name, f"rows {begin:,} to {end - 1:,}")
+
+
+def _sums(run: RunFile, e: Evidence) -> Iterator[Problem]:
+    """No sum has more shots than rows were sent, and no pixel more values than shots.
+
+    Rows that we lost after they were sent may be in a sum, for both travel on their own.
+    """
+    sent = sum(sum(a.get("refused", {}).values()) for a in e.accounts.values())
+    if not e.complete:
+        sent += sum(int(a["read"]) - int(a["written"]) for a in e.accounts.values())
+    try:
+        for name, s in run.sums.items():
+            if s.what.of != COUNTS:
+                continue
+            over = np.max(s.shots + s.missing - s.rows, initial=0)
+            if over > sent:
+                yield Problem("sums", name, f"tells of {over:,} shots that have no row")
+            most = s[...].reshape(max(1, np.size(s.shots)), -1).max(axis=1, initial=0)
+            if (most > s.shots).any():
+                yield Problem("sums", name, "a pixel has more values than there are shots")
+    except OSError as error:
+        yield Problem("sums", "", str(error))
+
+
+def _told(run: RunFile) -> tuple[tuple[str, str], ...]:
+    try:
+        whole = [s for s in run.sums.values() if s.what.of == COUNTS]
+    except OSError:  # told as a problem
+        return ()
+    mine = [s for s in whole if not s.light and s.steps is None]
+    return tuple((s.name.removesuffix(f"_{COUNTS}"), told(s)) for s in mine)
 
 
 def audit_command(path: str) -> int:
@@ -162,4 +202,5 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("shed", f"{shed:,} rows were taken while shots around them were shed"),
         ("counted", f"{e.rows:,} rows, {len(e.commits):,} commits, {len(e.ledger):,} entries"),
         ("epochs", f"{len(e.epochs):,}"),
+        *((f"sum {name}", said) for name, said in report.sums),
     ]

@@ -25,6 +25,8 @@ from ffb.reduce import Area, Reducer, Tile, TileReducer, located
 from ffb.schema import Column, column_name
 from ffb.shot import Input, length_of
 from ffb.source import Run
+from ffb.sum_binding import bind_sums
+from ffb.summing import Summing
 from ffb.wiring import FILLED, as_input, in_order, motor_column, no_column, owner_of
 
 AREA_RANK = 3
@@ -41,7 +43,7 @@ class Bound(NamedTuple):
     """What :class:`Binder` made of a configuration and a run.
 
     ``parameters`` and ``coords`` are those of each reducer, ``members`` in the order of the
-    configuration.
+    configuration; ``sums`` are those over the frames of each input.
     """
 
     inputs: dict[str, Input]
@@ -49,6 +51,7 @@ class Bound(NamedTuple):
     members: tuple[Member, ...]
     parameters: dict[str, Any]
     coords: dict[str, Coords]
+    sums: dict[str, list[Summing]]
     notes: list[str]
     warnings: list[str]
 
@@ -91,6 +94,7 @@ class Binder:
                 continue
             arguments[name] = self._arguments(name, found[name])
             wanted |= {self._lists.get(a, a): None for a in arguments[name].values()}
+        wanted |= {s.input or n: None for n, s in self.config.sums.items()}
         order, circle = in_order(arguments, self.config.inputs)
         self.problems += [f"reducers: {circle}"] if circle else []
         wanted |= {n: None for n in named_by(self.config.light) if n in self.config.inputs}
@@ -99,12 +103,12 @@ class Binder:
             self._check_record(n)
         self.warnings += unreadable(self.config.light, self.inputs)
         members = [self._member(name, found[name], arguments[name], folder) for name in order]
+        sums = bind_sums(self.config, self.inputs, self._detector, self.problems, self.notes)
         if self.problems:
             raise ConfigError(self.problems)
         kept = tuple(m for m in members if m is not None)
-        return Bound(
-            self.inputs, self.detectors, kept, self.used, self.coords, self.notes, self.warnings
-        )
+        kinds, notes = (self.inputs, self.detectors), (self.notes, self.warnings)
+        return Bound(*kinds, kept, self.used, self.coords, sums, *notes)
 
     def _arguments(self, name: str, r: Reducer[Any, Any] | TileReducer) -> dict[str, str]:
         """Input of every argument of a reducer."""

@@ -37,6 +37,8 @@ from ffb.settings import (
     WriterConfig,
 )
 from ffb.sites import scratch_of
+from ffb.sum_piece import NAME
+from ffb.sum_settings import SumConfig
 from ffb.untrusted import MAX_CHUNK
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "PsanaConfig",
     "ReducerConfig",
     "ReplayConfig",
+    "SumConfig",
     "SyntheticConfig",
     "load",
     "parameters",
@@ -90,6 +93,8 @@ class Config(Table):
     """Slow-control values recorded with every shot, by the name of their column."""
     damage: bool = False
     """Whether to record of every detector whether it was there, and undamaged."""
+    sums: dict[str, SumConfig] = Field(default_factory=dict)
+    """Frames added up over shots, by the name that begins their datasets in `Sums/`."""
     batch: BatchConfig = BatchConfig()
     """When a producer sends what it has."""
     aggregate: AggregationConfig = AggregationConfig()
@@ -205,6 +210,7 @@ def _parse(stack: Sequence[layers.Layer], path: Path | None, overrides: tuple[st
         Problem(("detectors", group, "kind"), f"no kind {kind!r}; {nearest(kind, [*kinds()])}")
         for group, kind in misnamed(merged)
     ]
+    wrong += _check_sums(merged)
     config = None
     try:
         config = Config.model_validate(merged)
@@ -256,6 +262,25 @@ def _check_compression(data: Mapping[str, Any]) -> Iterator[Problem]:
             f'with writer.compression = "{codec}" a power of two up to {MAX_CHUNK} is needed,'
             f" got {shots}",
         )
+
+
+def _check_sums(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Sums have inputs, and names of which no two make equal names in the file."""
+    inputs, sums = data.get("inputs"), data.get("sums")
+    known = list(inputs) if isinstance(inputs, Mapping) else []
+    names = list(sums) if isinstance(sums, Mapping) else []
+    for name in names:
+        table = sums[name] if isinstance(sums, Mapping) else {}
+        given = table.get("input", "") if isinstance(table, Mapping) else ""
+        if not NAME.fullmatch(name):
+            yield Problem(("sums", name), "a name has up to 64 letters, digits and _")
+        if isinstance(given, str) and (given or name) not in known:
+            at = ("sums", name, "input") if given else ("sums", name)
+            yield Problem(at, f"no input {given or name!r}; {nearest(given or name, known)}")
+        for other in names:
+            if name.startswith(f"{other}_"):
+                text = f"begins like the datasets of the sum {other!r}: choose another name"
+                yield Problem(("sums", name), text)
 
 
 def _check_reducers(data: Mapping[str, Any], folder: Path) -> Iterator[Problem]:

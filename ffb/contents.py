@@ -40,6 +40,9 @@ LISTS = "ffb/lists"
 #: Group of integrating detectors, in a plain file only: see :mod:`ffb.integrated`.
 INTEGRATED = "intg"
 
+#: The group of sums of frames over shots, see :mod:`ffb.sum_datasets`; in a merged file only.
+SUMS = "Sums"
+
 #: One line a commit.
 COMMITS = "ffb/commits"
 #: What became of every shot: :class:`ffb.sink.Entry`, with the commit that brought it.

@@ -139,18 +139,22 @@ def lines(plan: Plan, shots: Shots) -> list[Line]:
 def _area(stage: AreaStage, frames: Sequence[Segments], batch: Batch) -> list[Line]:
     """The fused pass over one area detector: whole, without any reducer, and without each."""
 
-    def of(active: Switches) -> Callable[[], float]:
+    def of(active: Switches, sums: bool = True) -> Callable[[], float]:
         def run() -> None:
             for raw in frames:
+                if sums:
+                    stage.again()
                 stage.call(raw, 0, batch.buffer, active)
 
         return _timer(run, len(frames))
 
     whole = of(_switches(stage.names, RUN))
     without = [(n, of(_switches(stage.names, RUN, n))) for n in stage.names]
+    without += [("sums", of(_switches(stage.names, RUN), sums=False))] if stage.summed else []
+    bare = of(_switches(stage.names, LEAVE), sums=False)
     return [
         Line(stage.name, "the fused pass", whole, True),
-        Line("  calibration", "the pass without reducers", of(_switches(stage.names, LEAVE))),
+        Line("  calibration", "the pass without reducers", bare),
         *(
             Line(f"  {n}", "the pass, less the pass without it", _less(whole, w))
             for n, w in without

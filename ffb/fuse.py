@@ -4,7 +4,8 @@ Two kinds of function come from here. ``shots`` runs all whole-shot reducers ove
 block, one dispatch a batch; ``area`` calibrates an area detector tile by tile and feeds each tile,
 while it is in the cache, to all its tile reducers, one dispatch a shot. Both write into the
 batch's buffer, whose layout they receive as one table of integers (:mod:`ffb.places`), so that
-neither new parameters nor new shapes compile anything.
+neither new parameters nor new shapes compile anything. ``area`` adds each tile to the sums over
+shots, too.
 
 Every reducer has a switch in the argument ``active``: :data:`RUN`, :data:`LEAVE` its columns as
 they are, or write them as :data:`ABSENT`. With it the same function also runs reducers singly,
@@ -25,6 +26,8 @@ from ffb.places import Places
 from ffb.reduce import Calibration, Reducer, Tile, TileReducer
 from ffb.schema import Column, Schema, present_of
 from ffb.shot import FrameBlock
+from ffb.sum_kernels import count_missed, kernel_of
+from ffb.sums import What
 
 ABSENT, RUN, LEAVE = 0, 1, 2
 
@@ -180,10 +183,10 @@ def _shots(
 #: Rows are calibrated one by one, or the rows of a block together before any is reduced.
 _ROW_BY_ROW = """\
 for r in range(rows):
-    row = segment[r * columns : (r + 1) * columns]
+    words = segment[r * columns : (r + 1) * columns]
     number = s * rows + r
     first = number * columns
-    bad = calibrate(row, first, planes, lines)
+    bad = calibrate(words, first, planes, lines)
     tile = Tile(lines, good[first : first + columns], bad, number, first)
 """
 _BLOCK_BY_BLOCK = """\
@@ -195,14 +198,41 @@ for r in range(rows):
         block = segment[r * columns : (r + bads.size) * columns]
         calibrate(block, first, planes, lines, bads)
     line = lines[at * columns : (at + 1) * columns]
+    words = segment[r * columns : (r + 1) * columns]
     tile = Tile(line, good[first : first + columns], bads[at], number, first)
 """
+
+
+def _sums(added: Sequence[tuple[What, ...]], scope: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Lines before the loop over tiles, and for each tile, that add it to sums.
+
+    ``sums`` has for each sum the arrays of what is ``added``, its missed pixels and its levels.
+    ``done`` counts the tiles that are added: a pass that runs again after an exception adds none
+    twice.
+    """
+    if not added:
+        return [], []
+    before, each = [], list[str]()
+    for n, whats in enumerate(added):
+        before.append(f"levels{n} = borrowed(sums[{n}][{len(whats) + 1}])")
+        for k, what in enumerate(whats):
+            scope[f"add_{n}_{k}"] = kernel(kernel_of(what))
+            before.append(f"t{n}_{k} = borrowed(sums[{n}][{k}])")
+            row = "words" if what.of == "raw" else "tile.values"
+            into = f"t{n}_{k}[first : first + columns]"
+            each.append(f"    add_{n}_{k}({row}, levels{n}[{k}], {into})")
+        before.append(f"missed{n} = borrowed(sums[{n}][{len(whats)}])")
+        into = f"missed{n}[first : first + columns]"
+        each += ["    if tile.bad:", f"        count_missed(tile.values, {into})"]
+    scope["count_missed"] = kernel(count_missed)
+    return before, ["if number >= done[0]:", *each, "    done[0] = number + 1"]
 
 
 def _area(
     members: Sequence[Member],
     calibration: Calibration,
     states: Sequence[Any],
+    added: Sequence[tuple[What, ...]],
     places: Places,
     scope: dict[str, Any],
 ) -> str:
@@ -221,12 +251,15 @@ def _area(
         ]
     for w in writers:
         body += [f"if active[{w.tag}] == {RUN}:", f"    start_{w.tag}(k{w.tag}, s{w.tag})"]
+    before, each = _sums(added, scope)
     body += [
+        *before,
         "columns = values.size // max(spoilt.size, 1)",
         "for s in range(len(raw)):",
-        "    segment = borrowed(raw[s])",
-        "    if segment.size != rows * columns:",
+        "    if raw[s].size != rows * columns:",
         "        raise ValueError('a segment has not the size the run declared')",
+        "for s in range(len(raw)):",
+        "    segment = borrowed(raw[s])",
         *_indent((_BLOCK_BY_BLOCK if calibration.height else _ROW_BY_ROW).splitlines(), 1),
     ]
     for w in writers:
@@ -234,6 +267,7 @@ def _area(
             f"        if active[{w.tag}] == {RUN}:",
             f"            accumulate_{w.tag}(tile, k{w.tag}, s{w.tag})",
         ]
+    body += _indent(each, 2)
     for w in writers:
         body += [
             f"if active[{w.tag}] == {RUN}:",
@@ -243,8 +277,8 @@ def _area(
             *_indent(w.absent(), 1),
         ]
     head = (
-        "def area(raw, rows, calibration, valid, values, spoilt, active, constants, states, j,"
-        " buffer, table):"
+        "def area(raw, rows, calibration, valid, values, spoilt, active, constants, states, sums,"
+        " done, j, buffer, table):"
     )
     return "\n".join([head, *_indent(body, 1), ""])
 
@@ -273,6 +307,7 @@ def compile_shots(
 def compile_area(
     members: Sequence[Member],
     states: Sequence[Any],
+    added: Sequence[tuple[What, ...]],
     calibration: Calibration,
     segments: int,
     places: Places,
@@ -292,7 +327,7 @@ def compile_area(
             scope[f"{f}_{tag}"] = kernel(m.reducer.functions[f])
     pixel = numba.from_dtype(np.dtype(calibration.dtype))
     raw = numba.types.Array(pixel, 1, "C", readonly=True, aligned=False)
-    source = _area(members, calibration, states, places, scope)
+    source = _area(members, calibration, states, added, places, scope)
     rest = (numba.typeof(a) for a in (*example, places.table))
     return build(source, scope, (numba.types.UniTuple(raw, segments), *rest)), places.table
 

@@ -12,7 +12,7 @@ import numpy as np
 from ffb.untrusted import MAX_COLUMNS, MAX_INT, MAX_STAMP, MAX_TEXT, WireError, limit, typed
 
 VERSION = 2
-KINDS = ("begin_run", "shots", "step", "end_run", "status")
+KINDS = ("begin_run", "shots", "step", "sum", "end_run", "status")
 
 #: A column in ``Header.encoded``: its bytes in the payload and their CRC-32; zeros for rows.
 CHUNK = np.dtype([("size", "<u4"), ("sum", "<u4")])

@@ -106,6 +106,11 @@ class Link(End):
         return len(self._window)
 
     @property
+    def acked(self) -> int:
+        """Number up to which all messages are known to be committed."""
+        return self._window.acked
+
+    @property
     def in_flight_bytes(self) -> int:
         """Bytes sent and not yet known to be committed."""
         return self._window.bytes
@@ -153,6 +158,15 @@ class Link(End):
                 f"batches of {size / 1e6:.0f} MB do not fit into a ring of {most / 1e6:.0f} MB: set"
                 " transport.window_mb higher or batch.shots lower"
             )
+
+    def takes(self, size: int) -> bool:
+        """Whether a message of ``size`` bytes can be sent, so that there is room for batches, too.
+
+        One larger than the window goes when nothing else is under way.
+        """
+        fits = self._ring is None or self._ring.fits(size)
+        alone = not self._window or self.in_flight_bytes + size < self._window.most
+        return self.room and fits and alone
 
     def send(self, header: Header, schema: Schema | None, body: Body, place: int = 0) -> int:
         """Number a message, keep it and send it; returns its number.

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.contents import FOLDER, GROUP, LOG, ORDER_DTYPE, TABLES, stored
+from ffb.contents import FOLDER, GROUP, LOG, ORDER_DTYPE, SUMS, TABLES, stored
 from ffb.lists import Flat, entries, padded
 from ffb.schema import Column
 from ffb.source import RunInfo
@@ -198,6 +198,17 @@ class Part:
         if name in self.after:
             lines = self._tables[name] = lines[: self.after[name] - self.before.get(name, 0)]
         return lines
+
+    @property
+    def sums(self) -> dict[str, tuple[tuple[int, ...], dict[str, Any]]]:
+        """Shape and attributes of each sum over shots, in a merged file."""
+        with _named(self.path):
+            return {k: (d.shape, dict(d.attrs)) for k, d in self.file.get(SUMS, {}).items()}
+
+    def sum(self, name: str, key: Any) -> NDArray[Any]:
+        """A sum over shots, or the part of it that ``key`` selects."""
+        with _named(self.path):
+            return np.asarray(self.file[SUMS][name][key])
 
     def faults(self, columns: Mapping[str, Column], rows: int, info: RunInfo) -> list[str]:
         """What is wrong with the file as such, in words, if it should have ``rows`` rows.

@@ -33,6 +33,8 @@ from ffb.shot import BeginStep, FrameBlock, Shot
 from ffb.sink import Provenance
 from ffb.source import Run
 from ffb.stages import AreaStage, ShotStage
+from ffb.sum_piece import SumPiece
+from ffb.summing import Summed, Sums
 from ffb.wiring import motor_column
 
 #: Compressed are columns of arrays with at least so many bytes a row, when a whole batch of them,
@@ -96,17 +98,19 @@ class Plan:
         self._batch: Batch | None = None
         self._kept: NDArray[np.float32] = np.ones(0, np.float32)
         self._n = self._stepped = 0
-        guard = self._guard
         self._stamp = Stamp(config.light, self.schema, self.block)
         by_detector: dict[str, list[str]] = {d: [] for d in defaults.listed}
         for name in (n for n in config.inputs if n in bound.inputs):
             by_detector.get(config.inputs[name].detector, []).append(name)
         self._recorder = Recorder(self.schema, self.block, self.recorded, by_detector)
+        summed = {n: Summed(s, bound.detectors[n].area) for n, s in bound.sums.items()}
+        self.sums = Sums([*summed.values()])
+        where = (self.schema, self.block, self._guard)
         self.areas = [
-            AreaStage(d.input, bound.of(d), d.calibration, d.area, self.schema, self.block, guard)
+            AreaStage(d.input, bound.of(d), d.calibration, d.area, *where, summed.get(d.input))
             for d in bound.detectors.values()
         ]
-        self.shots = ShotStage(bound.of(None), self.schema, self.block, guard)
+        self.shots = ShotStage(bound.of(None), *where)
         self.combined.compile(self.schema, self.block)
 
     @property
@@ -187,8 +191,12 @@ class Plan:
         row = self._n
         self._batch.read[row] = read
         self._kept[row] = kept
-        for area in self.areas:
-            area.take(shot, row, self._batch)
+        # All frames first: a shot that cannot be read must not have been added to any sum.
+        frames = [shot.segments(area.name) for area in self.areas]
+        light = self.light if self.sums.by_light else (-1, -1)
+        for area, found in zip(self.areas, frames, strict=True):
+            area.take(found, row, self._batch, light)
+        self.sums.shots += 1
         self._n = row + 1
         return self._n == self.capacity
 
@@ -197,6 +205,13 @@ class Plan:
         self._fill_steps()
         self.step_number = step.step
         self.step_values = {m: step.values.get(m, np.nan) for m in self.motors.values()}
+
+    def close_sums(self) -> list[SumPiece]:
+        """Take away what was added to sums since the last time; after :meth:`close` alone.
+
+        So every shot in a delta has its row in a message before.
+        """
+        return self.sums.close(self.step_number)
 
     def _fill_steps(self) -> None:
         """Write the step of all shots since the last one began."""

@@ -17,6 +17,7 @@ from ffb import conditions, settings
 from ffb.calibration_settings import CalibrationConfig, CommonModeConfig
 from ffb.detector_settings import DetectorConfig, EpicsConfig, FieldConfig
 from ffb.integrating_settings import IntegratingConfig
+from ffb.sum_settings import SumConfig
 
 Path = tuple[int | str, ...]
 
@@ -49,6 +50,7 @@ _ENTRIES: dict[str, type[settings.Table]] = {
     "integrating": IntegratingConfig,
     "detectors": DetectorConfig,
     "epics": EpicsConfig,
+    "sums": SumConfig,
 }
 
 

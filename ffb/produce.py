@@ -12,11 +12,13 @@ from ffb.batch import Batch, compressed
 from ffb.config import Config, ConfigError
 from ffb.health import SECOND, Rate
 from ffb.losses import Losses
+from ffb.outbox import Outbox
 from ffb.plan import Plan, origin
 from ffb.schema import CORE, Schema
 from ffb.shed import Shedder, Stratum
 from ffb.shot import BeginStep, Idle, Item, Shot
 from ffb.source import Taking
+from ffb.summing import DELTA_SHOTS
 from ffb.wire import EndRun, Header
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ PUMP_NS = 2_000_000
 
 #: Bytes that a message of a full batch may have beside its rows: schema, header, losses.
 BESIDE = 1 << 20
+
+
+#: A producer that is told to stop has so many seconds to send what it added to sums.
+STOP_SUMS_S = 2.0
 
 
 class Producer:
@@ -52,7 +58,8 @@ class Producer:
         self.stopping = False
         self._sent: dict[str, Any] = {}  # the books as of the last message
         self._hand = 0  # timestamp of a shot that is neither in a batch nor lost yet
-        self._opened = self._pumped = self._told = 0
+        self._opened = self._pumped = self._told = self._summed = 0
+        self._outbox = Outbox(link)
         self._refused = False  # whether the run passes by
         self._before: tuple[int, Mapping[str, Mapping[str, str]]] = (0, {})  # a run, its constants
         self._rates = Rate(), Rate()
@@ -110,6 +117,7 @@ class Producer:
             if self._hand:
                 self._lose("producer failed")
             self._flush(plan, head)
+            self._end_sums(plan, head)
             self._send_end(head, ended or "producer failed")
             log.info(
                 "run %d ends (%s): read %d lost %s",
@@ -143,9 +151,12 @@ class Producer:
 
     def _shots(self, items: Iterable[Item], plan: Plan, head: Header) -> None:
         age = self.config.batch.age_ms * 1_000_000
+        self._summed = time.time_ns()
         for item in items:
             now, full = time.time_ns(), False
             if isinstance(item, BeginStep):
+                if plan.sums.per_step:
+                    self._delta(plan, head, now)
                 plan.step(item)
                 self._admitted()
                 self.link.send(head._replace(kind="step", counts=self._sent), None, item)
@@ -154,6 +165,8 @@ class Producer:
                 full = self._shot(item, plan, now)
             if full or (self._opened and now - self._opened > age):
                 self._flush(plan, head)
+            if plan.sums.shots and self._delta_due(plan, now):
+                self._delta(plan, head, now)
             if isinstance(item, Idle) or now - self._pumped > PUMP_NS:
                 self._pump(now, plan)
 
@@ -191,13 +204,46 @@ class Producer:
     def _kept(self, plan: Plan) -> float:
         """Fraction of shots kept if the one in hand is; 0 where it has to be given up."""
         if not self.source.live:
-            while not (self.link.room or self.stopping):
-                self.link.pump(0.05)
-            return float(self.link.room)
-        if not self.link.room:
-            self.link.pump()
+            while not (self._room or self.stopping):
+                self._make_room(0.05)
+            return float(self._room)
+        if not self._room:
+            self._make_room()
         stratum = Stratum(*plan.light, plan.step_number)
-        return self.shed.keep(self._hand, stratum, self.link.fill, self.link.room)
+        return self.shed.keep(self._hand, stratum, self.link.fill, self._room)
+
+    @property
+    def _room(self) -> bool:
+        return self.link.room and self._outbox.room
+
+    def _make_room(self, timeout_s: float = 0.0) -> None:
+        self.link.pump(timeout_s)
+        self._outbox.send(self._sent)
+
+    def _delta_due(self, plan: Plan, now: int) -> bool:
+        """Whether it is time to say what was added to sums; never while a delta is being sent."""
+        late = now - self._summed > self.config.batch.sums_s * SECOND
+        return (late or plan.sums.shots >= DELTA_SHOTS) and not self._outbox
+
+    def _delta(self, plan: Plan, head: Header, now: int) -> None:
+        """Take away what was added to sums; its rows go first."""
+        self._flush(plan, head)
+        self._summed = now
+        self._outbox.put(head, plan.close_sums())
+
+    def _end_sums(self, plan: Plan, head: Header) -> None:
+        """Send all that was added, as long as the aggregator takes it."""
+        self._outbox.put(head, plan.close_sums())
+        moved, before = time.monotonic(), -1
+        while self._outbox:
+            if before != (before := self.link.acked):
+                moved = time.monotonic()
+            patience = STOP_SUMS_S if self.stopping else self.config.aggregate.end_timeout_s
+            if time.monotonic() - moved > patience:
+                log.warning("%d bytes of sums are not taken, and given up", self._outbox.bytes)
+                break
+            self._make_room(0.0 if self.link.room else 0.05)
+        self._outbox = Outbox(self.link)
 
     def _admitted(self) -> None:
         """Wait while so much is under way that even a word would be too much."""
@@ -229,7 +275,7 @@ class Producer:
 
     def _pump(self, now: int, plan: Plan) -> None:
         self._pumped = now
-        self.link.pump()
+        self._make_room()
         if now - self._told >= SECOND:
             self._told = now
             self.link.status(self._numbers(now, plan))

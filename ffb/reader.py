@@ -7,6 +7,7 @@
         run["spot/sum"][good]           # of shots that pass; see ffb.shots
         for rows in run.follow():       # every new slice of rows, while the file grows
             run["spot/sum"][rows]
+        run.sums["jungfrau_calib"].mean()  # frames summed over shots
 
 Exports :func:`open`, :class:`RunFile`, :class:`Step`, :class:`Epoch` and :class:`Producer`. A run
 in the making is a master over file segments, a finished one is one plain file; names in either are
@@ -32,6 +33,7 @@ from ffb import contents
 from ffb.columns import FileColumn
 from ffb.cuts import Cut, Truth
 from ffb.expression import NO, UNKNOWN, YES
+from ffb.frame_sums import FrameSums
 from ffb.parts import patiently
 from ffb.problems import nearest
 from ffb.schema import VALID, Column, Schema
@@ -359,6 +361,11 @@ class RunFile(Shots):
 
     def _read(self, name: str, rows: slice) -> NDArray[Any]:
         return np.asarray(self[name][rows])
+
+    @property
+    def sums(self) -> FrameSums:
+        """Sums of frames over shots by name, as they are now, not as of the commit shown."""
+        return self._segments.sums(lambda name: self[name][:])
 
     def close(self) -> None:
         """Give the files back; columns cannot be read after it."""

@@ -48,7 +48,7 @@ _INDEX_AT = _STAMPS_AT + STAMPS
 _LINE = 16
 DATA_AT = 8 * (_INDEX_AT + LINES * _LINE)
 _PROMISE = "promise"
-_KINDS = ("begin_run", "shots", "step", "end_run", _PROMISE)
+_KINDS = ("begin_run", "shots", "step", "end_run", _PROMISE, "sum")
 
 
 class Kept(NamedTuple):

@@ -22,9 +22,10 @@ from ffb.ledger import Ledger
 from ffb.merge import END, Merge
 from ffb.schema import LATE, PULSE_ID, STEP, TIMESTAMP
 from ffb.shot import BeginStep
-from ffb.sink import Counts, Sink
+from ffb.sink import Adder, Counts, Sink
 from ffb.source import RunInfo
 from ffb.steps import Item, Steps
+from ffb.sum_piece import Parcel
 from ffb.unseen import Unseen
 from ffb.window import Arrivals, Name
 from ffb.wire import EndRun, Message
@@ -88,7 +89,7 @@ class Run:
         self.counts = Counts()
         self._todo: deque[Callable[[], None]] = deque()
         self._waiting: list[Callable[[], None]] = []  # messages, until the sinks have begun
-        self._words: list[tuple[Name, int]] = []  # end_runs not yet in a commit
+        self._words: list[tuple[Name, int]] = []  # ends and sums not yet in a commit
         self._covered: dict[Name, int] = {}  # what a sink has already: messages,
         self._partial: dict[Name, dict[int, int]] = {}  # and the oldest rows of later ones
         self._resumed: set[Name] = set()  # those in the books found, until their first new word
@@ -258,6 +259,11 @@ class Run:
             self._rows(name, header.seq, body, now, fresh)
         elif isinstance(body, BeginStep):
             self.steps.take(name, header.seq, body, now)
+        elif isinstance(body, Parcel):
+            self._todo.extend(
+                partial(s.add, name, header.seq, body) for s in self.sinks if isinstance(s, Adder)
+            )
+            self._words.append((name, header.seq))
         elif isinstance(body, EndRun):
             self.ledger.end(name, body.ended, header.seq)
             self._words.append((name, header.seq))

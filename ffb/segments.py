@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from ffb import contents, lists
 from ffb.contents import COMMITTED, COMPLETE, GROUP, LAYOUT, LISTS, LOG, Shown
+from ffb.frame_sums import FrameSums, of_file, of_folder
 from ffb.parts import BrokenFileError, Part, identity, open_h5, patiently
 from ffb.schema import Column, Schema
 from ffb.source import RunInfo
+from ffb.sum_log import Folder
 
 if TYPE_CHECKING:
     import h5py
@@ -300,6 +302,19 @@ class Segments:
             return self.parts[i].log(begin, size)
 
         return self._steadily(action)
+
+    def sums(self, column: Callable[[str], NDArray[Any]]) -> FrameSums:
+        """Sums over shots as they are now; ``column`` reads all rows of a column."""
+        return self._steadily(lambda: self._sums(column))
+
+    def _sums(self, column: Callable[[str], NDArray[Any]]) -> FrameSums:
+        if not self.listed:
+            return of_file(self.parts[0])
+        place = self.path.resolve()
+        folder = place.with_name(f"{place.stem}{contents.FOLDER}")
+        if not folder.is_dir():  # merged, and cleared away
+            raise BrokenFileError(f"{folder} is gone, and its sums with it")
+        return of_folder(Folder(folder), column)
 
     def damage(self) -> list[tuple[str, str]]:
         """What is wrong with the files as such: name of a file, and what it is."""

@@ -272,6 +272,9 @@ class BatchConfig(Table):
     """Shots of a full batch."""
     age_ms: Annotated[float, Field(gt=0)] = 50.0
     """Milliseconds after which a batch goes although it is not full."""
+    sums_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds between two deltas of sums; shots of one that a killed producer had not sent are
+    missing in the sums, which say so."""
 
 
 class AggregationConfig(Table):

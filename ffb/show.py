@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from ffb import contents, layers, problems, resolve
+from ffb.contents import SUMS
+from ffb.frame_sums import FrameSums, told
+from ffb.sums import COUNTS
 from ffb.terminal import console, table
 
 if TYPE_CHECKING:
@@ -132,12 +135,33 @@ def small_data(path: str, follow: bool) -> int:
         out.print(f"{run.info.exp} run {run.info.run}", style="bold")
         out.print(columns(run.schema.columns))
         out.print()
+        if run.sums:
+            out.print(sums(run.sums))
+            out.print()
         _state(out, run)
         if follow and not run.complete:
             for rows in run.follow(poll=FOLLOW_S, start=run.committed):
                 out.print(f"rows {rows.start:,} to {rows.stop:,}")
             _state(out, run)
     return 0
+
+
+def sums(of: FrameSums) -> Table:
+    """Sums of frames as people read them; counts and steps go with the sum they are of."""
+    heads = ("sum", "dtype", "shape", "unit", "what is in it", "steps")
+    shown = [s for s in of.values() if s.steps is None and s.what.of != COUNTS]
+    rows = [
+        (
+            f"{SUMS}/{s.name}",
+            s.dtype.str[1:],
+            "×".join(map(str, s.shape)),
+            s.unit,
+            told(s),
+            f"{s.name}_steps" if f"{s.name}_steps" in of else "-",
+        )
+        for s in shown
+    ]
+    return table(heads, rows)
 
 
 def _state(out: Console, run: RunFile) -> None:

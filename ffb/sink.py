@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from ffb.batch import Batch
 from ffb.schema import Schema
 from ffb.source import RunInfo
+
+if TYPE_CHECKING:
+    from ffb.sum_piece import Parcel
 
 
 @dataclass(frozen=True)
@@ -110,4 +113,16 @@ class Sink(Protocol):
 
     def end_run(self, counts: Counts) -> None:
         """Close the run; nothing follows."""
+        ...
+
+
+@runtime_checkable
+class Adder(Protocol):
+    """A sink that keeps sums over shots, too."""
+
+    def add(self, producer: tuple[str, int], seq: int, parcel: Parcel) -> None:
+        """Take message ``seq`` of a producer's process, of what it added to its sums.
+
+        It counts with the next commit, and may come again after a restart.
+        """
         ...

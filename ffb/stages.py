@@ -17,14 +17,19 @@ from ffb.places import Places
 from ffb.problems import ConfigError
 from ffb.reduce import Area, Calibration, Reducer, TileReducer
 from ffb.schema import Schema
-from ffb.shot import FrameBlock, Shot
+from ffb.shot import FrameBlock
+from ffb.summing import Summed
 
 Switches = NDArray[np.uint8]
 Guards = Callable[[Sequence[str]], Guard]
+Lights = tuple[int, int]
 
 
 class AreaPass:
-    """One compiled pass over an area detector's raw pixels, with all it needs beside them."""
+    """One compiled pass over an area detector's raw pixels, with all it needs beside them.
+
+    With ``summed`` it adds every shot to the arrays ``into``, those of tiles from ``done[0]`` on.
+    """
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class AreaPass:
         area: Area,
         schema: Schema,
         capacity: int,
+        summed: Summed | None = None,
     ) -> None:
         segments, rows, columns = area.shape
         mask = np.ascontiguousarray(area.mask, np.uint8).ravel()
@@ -43,13 +49,16 @@ class AreaPass:
         self._members = (plain(tuple(m.constants for m in members)), plain(states))
         buffer = np.zeros(schema.offsets(capacity)[-1], np.uint8)
         active: Switches = np.zeros(len(members), np.uint8)
+        self.done: NDArray[np.int64] = np.zeros(1, np.int64)
+        self.into = summed.example if summed else ()
         example = self._arguments(active, 0, buffer)
         places = Places(schema, capacity)
-        made = compile_area(members, states, calibration, segments, places, example)
+        added = summed.whats if summed else ()
+        made = compile_area(members, states, added, calibration, segments, places, example)
         self._call, self._table = made
 
     def _arguments(self, active: Switches, row: int, buffer: NDArray[np.uint8]) -> tuple[Any, ...]:
-        return (*self._first, active, *self._members, row, buffer)
+        return (*self._first, active, *self._members, self.into, self.done, row, buffer)
 
     def __call__(
         self, raw: tuple[NDArray[Any], ...], row: int, buffer: NDArray[np.uint8], active: Switches
@@ -79,7 +88,7 @@ def _passing(members: Sequence[Member], *given: Any) -> AreaPass:
         wrong = []
         for m in members:
             try:
-                AreaPass((m,), *given)
+                AreaPass((m,), *given[:4])
             except Exception as e:  # the compiler's, or that of a function it calls
                 wrong.append(f"reducers.{m.name}: {in_short(e)}")
         if wrong:
@@ -99,40 +108,55 @@ class AreaStage:
         schema: Schema,
         block: FrameBlock,
         guards: Guards,
+        summed: Summed | None = None,
     ) -> None:
         self.name, self._shape, self._dtype = name, area.shape, np.dtype(calibration.dtype)
+        self.summed = summed
         self._present, self._index = block.present, block.index[name]
         self._guard = guards([m.name for m in members])
         self._columns = [(c.name, c.missing) for m in members for c in m.all_columns]
-        self.call: Callable[..., None] = _passing(
-            members, calibration, area, schema, block.capacity
-        )
+        self._pass = _passing(members, calibration, area, schema, block.capacity, summed)
+        self.call: Callable[..., None] = self._pass
 
     @property
     def names(self) -> tuple[str, ...]:
         """Its reducers, in the order of their switches."""
         return self._guard.names
 
-    def take(self, shot: Shot, row: int, batch: Batch) -> None:
-        """Reduce the detector's frame of ``shot`` into ``row``, or mark it missing."""
-        found = shot.segments(self.name)
+    def again(self) -> None:
+        """Let the next ``call`` add to sums once more, which others do not: to time it."""
+        self._pass.done[0] = 0
+
+    def take(
+        self, found: Sequence[NDArray[Any]] | None, row: int, batch: Batch, light: Lights = (-1, -1)
+    ) -> None:
+        """Reduce the segments ``found`` in a shot into ``row``, or mark its frame missing.
+
+        ``light`` is the state of x-ray and laser, which sums may tell apart.
+        """
         if found is None:
-            self._miss(row, batch)
+            self._miss(row, batch, light)
             return
         raw = tuple(found)
         self._present[row, self._index] = True
+        if self.summed:
+            self._pass.into, self._pass.done[0] = self.summed.into(light), 0
         try:
             self.call(raw, row, batch.buffer, self._guard.active)
         except Exception:  # told below: the frame's fault, or found out by the guard
             if wrong := self._misfit(raw):
                 self._guard.errors[f"{self.name}: {wrong}"] += 1
-                self._miss(row, batch)
-            else:
-                self._guard.singly(partial(self.call, raw, row, batch.buffer))
+                self._miss(row, batch, light)
+                return
+            self._guard.singly(partial(self.call, raw, row, batch.buffer))
         else:
             self._guard.passed()
+        if self.summed:
+            self.summed.count(light)
 
-    def _miss(self, row: int, batch: Batch) -> None:
+    def _miss(self, row: int, batch: Batch, light: Lights) -> None:
+        if self.summed:
+            self.summed.miss(light)
         self._present[row, self._index] = False
         for name, missing in self._columns:
             batch.columns[name][row] = missing

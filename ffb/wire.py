@@ -1,9 +1,10 @@
 """The one envelope between processes, and the one frame of a snapshot: a codec without sockets.
 
 An envelope is three frames: a header (msgpack map), the schema (msgpack, parsed once per id; empty
-for messages without rows) and a body. The body of ``shots`` is the buffer of a batch as it is, the
-bodies of the other kinds are msgpack maps. Nothing that arrives is trusted: whatever is malformed,
-foreign or too large raises :class:`WireError`, and nothing else.
+for messages without rows) and a body. The body of ``shots`` is the buffer of a batch as it is, that
+of ``sum`` is made like the frame of a snapshot, those of the other kinds are msgpack maps. Nothing
+that arrives is trusted: whatever is malformed, foreign or too large raises :class:`WireError`, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ffb.header import CHUNK, KINDS, VERSION, Header, parse
 from ffb.schema import ALIGN, Schema
 from ffb.shot import BeginStep
 from ffb.sink import Provenance
+from ffb.sum_piece import Parcel, parcel_of
 from ffb.untrusted import (
     DTYPES,
     MAX_COLUMNS,
@@ -71,13 +73,13 @@ class EndRun(NamedTuple):
     ended: str = "end of run"
 
 
-Body: TypeAlias = Batch | Provenance | BeginStep | EndRun | Mapping[str, Any]
+Body: TypeAlias = Batch | Provenance | BeginStep | Parcel | EndRun | Mapping[str, Any]
 
 
 class Message(NamedTuple):
     """A decoded envelope. ``body`` is a :class:`Batch` for ``shots``, a :class:`Provenance` for
-    ``begin_run``, a :class:`BeginStep`, an :class:`EndRun`, or a map of plain data for
-    ``status``.
+    ``begin_run``, a :class:`BeginStep`, a :class:`Parcel`, an :class:`EndRun`, or a map of plain
+    data for ``status``.
     """  # noqa: D205 - one sentence
 
     header: Header
@@ -100,6 +102,8 @@ def encode(header: Header, schema: Schema | None, body: Body) -> list[Frame]:
         frame: Frame = memoryview(cast("Any", body.buffer))
         limit("rows", body.n, MAX_ROWS)
         limit("bytes of payload", len(frame), MAX_PAYLOAD)
+    elif isinstance(body, Parcel):
+        frame = pack(*body.plain)
     else:
         frame = packed(_plain_body(body))
         limit("bytes of body", len(frame), MAX_SCHEMA)
@@ -143,6 +147,8 @@ class Decoder:
         if header.kind != "shots":
             if header.n or header.read or header.encoded:
                 raise WireError(f"{header.kind} carries no rows, yet n = {header.n}")
+            if header.kind == "sum":
+                return Message(header, schema, parcel_of(*unpack(body)))
             items = MAX_VALUES if header.kind == "begin_run" else MAX_COLUMNS
             most = MAX_STATUS if header.kind == "status" else MAX_SCHEMA
             plain = _BODIES[header.kind](unpacked("body", body, most, items))

@@ -1,7 +1,8 @@
 """Make one plain file of a run that has ended, of its master and file segments.
 
 Rows come in the order of their timestamps, those with equal ones in the order of their commits;
-``ffb/order`` says where they stood. Everything has the name that the master gives it. The new file
+``ffb/order`` says where they stood. Everything has the name that the master gives it; sums of
+frames, which stand beside the segments, come into the group ``Sums``. The new file
 is compared with the segments and synced before it takes the master's name, and the segments go only
 after that: whoever is killed meanwhile leaves a run that reads as before, and merges again.
 """
@@ -31,12 +32,14 @@ from ffb.parts import open_h5
 from ffb.schema import EPOCH, STEP, TIMESTAMP, Column, Schema
 from ffb.sink import Provenance
 from ffb.source import RunInfo
+from ffb.sum_datasets import TELLING
 from ffb.writers import integrated, layout, ragged, slow_series, user_data
 from ffb.writers.describe import document
 from ffb.writers.gather import Files, Form, Joined, Piece, Tally
 from ffb.writers.journal import read, sync_folder
 from ffb.writers.lease import Lease
 from ffb.writers.master import folder_of
+from ffb.writers.merge_sums import compare_sums, write_sums
 
 log = logging.getLogger(__name__)
 
@@ -259,6 +262,13 @@ class _Merge:
             plain = ((n, joined) for n, joined in self.joined.items() if n not in self.flat)
             tallies = [joined.write(file[name], self._room) for name, joined in plain]
             tallies += [ragged.write(file, lists, self._room) for lists in self.lists]
+            telling = {name: self.joined[name] for name in TELLING.values()}
+            self.sums = write_sums(
+                file,
+                folder_of(self.path),
+                lambda: {name: j.all() for name, j in telling.items()},
+                self._room,
+            )
             for name, lines in self.tables.items():
                 if name in file:
                     file[name].resize(lines.shape)
@@ -301,6 +311,7 @@ class _Merge:
                 ragged.compare(file, lists)
             user_data.compare(file, self.user_data)
             integrated.compare(file, self.exposures)
+            compare_sums(file, self.sums)
             for name, lines in self.tables.items():
                 if file[name][...].tobytes() != lines.tobytes():
                     raise OSError(f"{self.temporary}: {name} reads otherwise than written")

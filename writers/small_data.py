@@ -22,11 +22,13 @@ from ffb.batch import Batch
 from ffb.schema import Schema
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
+from ffb.sum_piece import Parcel
 from ffb.writers import consolidate, journal
 from ffb.writers.chain import Begun, Chain, RefusedError, Rolling
 from ffb.writers.lease import Lease
 from ffb.writers.master import folder_of
 from ffb.writers.recover import Healed, NeverBegunError, begun_of, heal
+from ffb.writers.sums import SumFiles
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class SmallData:
         self.directory, self.name, self.rolling, self.merge = Path(directory), name, rolling, merge
         self.path: Path | None = None
         self._chain: Chain | None = None
+        self._sums: SumFiles | None = None
         self._open = self._ended = False
 
     @property
@@ -113,6 +116,7 @@ class SmallData:
                 log.warning("file=%s %s", path, sentence)
             about = replace(about, notes=(*about.notes, *there.notes, *there.lost))
         try:
+            self._sums = SumFiles(folder_of(path), self.rolling.sync_s)
             self._chain = Chain(path, info, schema, about, self.rolling, begun)
         except (PermissionError, NotADirectoryError):
             raise
@@ -161,13 +165,26 @@ class SmallData:
         """Note the values of a step; written with its first row, whichever comes first."""
         self._opened().step(step, values, docstring)
 
+    def add(self, producer: tuple[str, int], seq: int, parcel: Parcel) -> None:
+        """Keep pieces of a delta, before the commit that covers message ``seq``.
+
+        Raises ``OSError`` with a sentence; repeat it when the cause is gone.
+        """
+        self._opened()
+        assert self._sums is not None
+        with self._refusing():
+            for piece in parcel.pieces:
+                self._sums.add(producer, seq, piece)
+
     def commit(self, counts: Counts) -> None:
         """Write all rows appended so far and let readers see them.
 
         Raises ``OSError`` with a sentence; repeat it when the cause is gone.
         """
         chain = self._opened()
+        assert self._sums is not None
         with self._refusing():
+            self._sums.sync()
             chain.commit(counts)
 
     def end_run(self, counts: Counts) -> None:
@@ -179,7 +196,9 @@ class SmallData:
         if self._ended:  # and repeated, because something else failed
             return
         chain = self._opened()
+        assert self._sums is not None
         with self._refusing():
+            self._sums.sync(now=True)
             chain.end(counts)
         self._open, self._ended = False, True
         self._lease.release()

@@ -25,7 +25,12 @@ from ffb.sources.synthetic import Synthetic, SyntheticRun, SyntheticSource
 KILLS = int(os.environ.get("FFB_KILLS", "5"))
 
 SPEC = Synthetic(
-    exp="tstx00001", shots=100_000 + 20_000 * KILLS, steps=200, rate=500.0, samples=(64,)
+    exp="tstx00001",
+    shots=100_000 + 20_000 * KILLS,
+    steps=200,
+    rate=500.0,
+    samples=(64,),
+    shape=(1, 16, 32),
 )
 
 CONFIG = """
@@ -36,6 +41,7 @@ exp = "tstx00001"
 [inputs]
 wave = { detector = "digitizer", field = "wave" }
 energy = { detector = "gasdet", field = "energy", record = true }
+jf = { detector = "area", field = "raw" }
 
 [light]
 xray = { off = [162] }
@@ -46,9 +52,15 @@ use = "waveform_integral"
 inputs = "wave"
 params = { gate = [4, 60], dt = 0.5 }
 
+[sums.jf]
+what = ["calib", "raw"]
+light = ["laser"]
+per = "step"
+
 [batch]
 shots = 32
 age_ms = 40
+sums_s = 0.1
 
 [aggregate]
 horizon_ms = 500

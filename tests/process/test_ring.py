@@ -18,6 +18,7 @@ import pytest
 
 import ffb
 from ffb import config
+from ffb.audit import audit
 from ffb.plan import Plan
 from ffb.sources.plain import Stop
 from ffb.sources.synthetic import SyntheticRun
@@ -153,6 +154,28 @@ def check_rows(columns):
             np.testing.assert_array_equal(columns[name][rows], column, name)
 
 
+def check_sums(folder):
+    """Every sum is of as many shots as it says, to the last digit, and of no more than there are.
+
+    The bad pixel of row 1 reads the same in every frame; what is added of it tells by itself how
+    often a frame was added. What is missing is what killed producers had not sent.
+    """
+    (path,) = (folder / "hdf5" / "smalldata").glob("*.h5")
+    with ffb.open(path) as run:
+        assert np.sum(run.sums["jf_raw"].shots) > 0
+        for name, s in run.sums.items():
+            if s.what.of == "raw":
+                np.testing.assert_array_equal(s[..., 0, 1, 2], 0x3FFF * s.shots, name)
+                np.testing.assert_array_equal(s[..., 0, 0, 0] > 0, s.shots > 0, name)
+            elif s.what.of == "counts":
+                np.testing.assert_array_equal(s[..., 0, 1, 2], 0 * s.shots, name)
+                np.testing.assert_array_equal(s[..., 0, 0, 0], s.shots, name)
+            assert np.all(s.shots + s.missing <= s.rows), name
+            assert np.all(s.missing == 0), name
+        assert sum(run.sums["jf_raw_laser_on_steps"].shots) == run.sums["jf_raw_laser_on"].shots
+    assert audit(path).balanced
+
+
 def check_books(counts, kills):
     """Read = written + lost for every process, and nothing is unknown of any."""
     assert counts.read == counts.written + sum(counts.lost.values())
@@ -171,6 +194,7 @@ def test_shots_that_cannot_wait_are_written_or_lost_with_their_producer(tmp_path
     columns, counts, ledger = read(tmp_path)
     check_rows(columns)
     check_books(counts, KILLS)
+    check_sums(tmp_path)
     lost = ledger[ledger["state"] == "producer died"]
     assert (lost["shots"] == 1).all()
     known = np.concatenate([columns["timestamp"], lost["first"]])
@@ -193,6 +217,7 @@ def test_shots_that_can_wait_are_all_written_once(tmp_path, service):
     columns, counts, _ = read(tmp_path)
     check_rows(columns)
     check_books(counts, KILLS)
+    check_sums(tmp_path)
     assert sum(counts.lost.values()) == 0
     offered = np.unique(np.concatenate([s for k in range(2) for s in it.seen(k)]))
     np.testing.assert_array_equal(np.sort(columns["timestamp"]), offered)
