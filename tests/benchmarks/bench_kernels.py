@@ -5,11 +5,12 @@ All on one thread and 4 Mpx, in time of that thread. ``python -m tests.benchmark
 
 import argparse
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import thread_time
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from ffb import Area
@@ -18,12 +19,18 @@ from ffb.fuse import RUN
 from ffb.reducers.azimuthal import Params as Azimuthal
 from ffb.reducers.azimuthal import azimuthal
 from ffb.reducers.calibration import calibration_of
+from ffb.reducers.histogram import Params as Histogram
+from ffb.reducers.histogram import histogram
+from ffb.reducers.region import Params as Region
+from ffb.reducers.region import region
 from ffb.reducers.roi import Params as Roi
 from ffb.reducers.roi import roi
 from ffb.schema import Schema
 from ffb.source import Constants
 from ffb.sources.standins import import_psana
 from ffb.stages import AreaPass
+from ffb.summing import Summed, Summing
+from ffb.sums import what_of
 from tests.benchmarks.harness import Table, compare, machine, over, read
 from tests.unit.passes import member
 
@@ -161,6 +168,64 @@ def fused(c: Constants, rounds: int) -> list[Table]:
     return tables
 
 
+@njit(fastmath=True)
+def add_one(array: NDArray[np.float64]) -> None:
+    """Read and write an array once: the floor of a sum over shots."""
+    for i in range(array.size):
+        array[i] += 1.0
+
+
+def sums(c: Constants, rounds: int) -> list[Table]:
+    """Frames added up in the pass, alone and with reducers, against the bytes that have to move."""
+    k = calibration_of(c)
+    area = Area(c.detector, SHAPE, k.mask, c.xyz, "keV")
+    corner = member("roi", roi, Roi((100, 228), (400, 656), 2), area)
+    above = member("above", region, Region(threshold=4.0), area)
+    rings = member("azimuthal", azimuthal, SETTINGS, area)
+    values = member("values", histogram, Histogram(-5.0, 45.0, 500), area)
+    frames, total = raw_frames(c, 0.0), np.zeros(k.mask.size)
+    planes, bins = k.constants[:2], rings.constants[:3]
+
+    def passing(members: Sequence[Any], *whats: str) -> Callable[[], Any]:
+        made = Summing("sum", tuple(map(what_of, whats)), (), False, "", "keV")
+        schema = Schema(tuple(column for m in members for column in m.all_columns))
+        buffer, active = Batch(schema, 1).buffer, np.full(len(members), RUN, np.uint8)
+        run = AreaPass(members, k, area, schema, 1, Summed([made], area) if whats else None)
+
+        def one(raw: NDArray[Any]) -> None:
+            run.done[0] = 0
+            run(flat(raw), 0, buffer, active)
+
+        return over(frames, one)
+
+    def floor(*arrays: NDArray[Any]) -> Callable[[], Any]:
+        return over(frames, lambda f: (read((f, *arrays)), add_one(total)))
+
+    few, all_ = "read raw, pedestals, factors; read and write a sum", "the same, and bins"
+    alone = {
+        few: floor(*planes),
+        "calibration + sum": passing([], "calib"),
+        "calibration": passing([]),
+        "calibration + sum, squares": passing([], "calib", "calib_square"),
+        "calibration + sum, squares, max, hits": passing(
+            [], "calib", "calib_square", "calib_max", "calib_thresADU4_nhits"
+        ),
+        "calibration + raw sum": passing([], "raw"),
+    }
+    together = {
+        all_: floor(*planes, *bins),
+        "calibration + ROI + I(q) + histogram + sum": passing([corner, rings, values], "calib"),
+        "the same without the sum": passing([corner, rings, values]),
+        "calibration + ROI + thresholds + I(q) + histogram + sum": passing(
+            [corner, above, rings, values], "calib"
+        ),
+    }
+    return [
+        compare(alone, few, rounds, "sums over shots in the pass, 4 Mpx", clock=thread_time),
+        compare(together, all_, rounds, "a fused pass with a sum, 4 Mpx", clock=thread_time),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
@@ -168,7 +233,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     print(machine("psana"), "\n")
     c = constants()
-    for table in (*calibrations(c, rounds), *fused(c, rounds)):
+    for table in (*calibrations(c, rounds), *fused(c, rounds), *sums(c, rounds)):
         print(table)
 
 
