@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.expression import CALLS, NO, UNKNOWN, YES, names_in, read
+from ffb.frame import flag_of
 from ffb.schema import VALID, Column, Schema
 
 if TYPE_CHECKING:
@@ -189,6 +190,8 @@ class _Judge:
     def _take_codes(self, n: int, rows: slice) -> None:
         given = np.asarray(self._run[CODES][rows])
         self._block.timed[:n] = (given >= 0).all(axis=1)
+        if flag := flag_of(self._run, self._run.schema.by_name[CODES]):
+            self._block.timed[:n] &= self._run[flag][rows]
         there = np.zeros((n, self._block.codes[0].size * 16), np.bool_)
         there[:, : given.shape[1]] = given > 0
         words = np.packbits(there, axis=1, bitorder="little").view("<u2")

@@ -150,9 +150,10 @@ def _compare(
         result.notes.append(" and ".join(kinds))
     if a.table is None and b.table is None:
         return compare.wholes(result, (a, b), options.limits)
-    if a.table != b.table or a.table is None:
+    if a.table is None or b.table is None or bool(a.table) != bool(b.table):
         return result.refuse("not of the same shots in A and B")
-    m = matched[a.table]
+    m = matched.get(a.table) if a.table == b.table else None
+    m = m or _match(one.stamps[a.table], two.stamps[b.table])
     result.only = (0, 0) if options.common else m.alone
     return compare.shots(result, (a, b), m.pairs, m.stamps, options.limits)
 

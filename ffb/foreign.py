@@ -4,7 +4,7 @@ Exports :class:`ForeignFile` and :class:`ForeignColumn`. Such a file has no sche
 datasets are follows from their names and lengths.
 
 - Shots are told by ``timestamp`` (psana's stamp), of LCLS-I by ``event_time``, which counts from
-  1970. ``intg/`` has shots of its own, by ``intg/timestamp``. They are in no order.
+  1970. ``intg/`` has exposures instead, by a ``timestamp`` below it. They are in no order.
 - A dataset as long as that holds a value a shot; ``var_NAME/FIELD`` holds lists, end to end, whose
   lengths are in ``var_NAME_len``; all others hold something of the whole run.
 - A missing integer is -99999, a missing float NaN; a field that was first seen in the middle of a
@@ -36,9 +36,11 @@ MISSING = -99999
 #: Groups in which no dataset holds shots.
 WHOLE = ("UserDataCfg", "Sums", "epicsOnce", "epics_archiver")
 
-#: Tables of shots in a file: prefix of their names, and the datasets that may be their key.
-TABLES = {"": ("timestamp", "event_time"), "intg/": ("intg/timestamp",)}
+#: Datasets that may be the key of the shots of the run.
+KEYS = ("timestamp", "event_time")
 
+#: Keys of exposures, and what the names begin with that belong to them.
+_EXPOSED = re.compile(r"(?P<prefix>intg/(?:[^/]+/)?)timestamp")
 _LISTS = re.compile(r"(?P<group>(?:.*/)?var_[^/]+)/[^/]+")
 
 
@@ -115,10 +117,10 @@ class _Whether:
 class ForeignFile(Shots):
     """A small-data file of somebody else; indexed and cut as one of our own.
 
-    ``tables`` has the timestamps of each table of shots, by the prefix of its names (see
-    ``TABLES``), ``columns`` the names that have a value a shot of the run, ``wholes`` everything
-    else. ``notes`` tells what is odd. Raises ``ValueError`` where there is no key of shots, and
-    ``OSError`` where a part of the file is missing.
+    ``tables`` has the timestamps of each table of shots or exposures, by the prefix of its names
+    (``""``, ``"intg/"``), ``columns`` the names that have a value a shot of the run, ``wholes``
+    everything else. ``notes`` tells what is odd. Raises ``ValueError`` where there is no key of
+    shots, and ``OSError`` where a part of the file is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -140,11 +142,11 @@ class ForeignFile(Shots):
                 " back, without it HDF5 gives fill values and no error"
             )
         self.tables: dict[str, NDArray[np.uint64]] = {}
-        self._keys: dict[str, str] = {}
-        for prefix, names in TABLES.items():
-            key = next((n for n in names if n in found and found[n].ndim == 1), None)
-            if key is not None:
-                self._keys[prefix] = key
+        keys = {m["prefix"]: m[0] for m in map(_EXPOSED.fullmatch, found) if m}
+        if key := next((k for k in KEYS if k in found), ""):
+            keys[""] = key
+        for prefix, key in keys.items():
+            if found[key].ndim == 1:
                 self.tables[prefix] = self._stamps(key, found.pop(key))
         if "" not in self.tables:
             raise ValueError(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ffb import layers, problems, resolve
 from ffb.given import Given, Made, Remark
-from ffb.runs import RunRange
+from ffb.runs import RunRange, overlaps
 from ffb.static import Module, Reading
 from ffb.static_values import Table, Unread
 from ffb.translations import RULES, Rule
@@ -81,6 +81,7 @@ class Imported:
     reducers: dict[str, Draft] = field(default_factory=dict)
     epics: dict[str, dict[str, Any]] = field(default_factory=dict)
     derived: dict[str, dict[str, Any]] = field(default_factory=dict)
+    integrating: dict[str, dict[str, Any]] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
 
     @property
@@ -111,8 +112,10 @@ def translate(text: str, name: str, exp: str = "") -> Imported:
     for function, rule in RULES.items():
         if function in module.functions:
             _function(module, function, rule, out)
+    if "get_intg" in module.functions:
+        _integrating(module, out)
     for function, node in module.functions.items():
-        if re.match("get[_A-Z]", function) and function not in RULES:
+        if re.match("get[_A-Z]", function) and function not in (*RULES, "get_intg"):
             near = problems.nearest(function, list(RULES))
             near = f"; {near}" if near.startswith("did") else ""
             out.remarks.append(Remark(node.lineno, f"{function} is not known{near}"))
@@ -174,7 +177,10 @@ def _entry(
         given.end()
         for remark in remarks:
             _remark(out, remark)
+        named = given.table.get("name")
         for m in made:
+            if isinstance(named, str) and not rule.many:
+                m = m._replace(name=named)
             _add(out, detector, m, RunRange(reading.first, reading.last), line, where)
 
 
@@ -189,7 +195,31 @@ def _add(out: Imported, detector: str, made: Made, runs: RunRange, line: int, wh
     if draft.use != made.use:
         _remark(out, Remark(line, f"{where}: was {draft.use} for other runs; write it by itself"))
         return
+    if any(overlaps([runs, *(row.runs for row in draft.rows)])):
+        _remark(out, Remark(line, f"{where}: {name} is there already; give it a `name` of its own"))
+        return
     draft.add(Row(runs, made.params, line))
+
+
+def _integrating(module: Module, out: Imported) -> None:
+    """The slow camera and its companions; the same for all runs."""
+    first, *others = module.of_runs("get_intg")
+    line, found = module.functions["get_intg"].lineno, first.value
+    names = [*_names(found)]
+    if others:
+        _remark(out, Remark(line, f"get_intg: runs from {others[0].first} on have others"))
+    if found is not None and not names:
+        why = found.why if isinstance(found, Unread) else f"no names of detectors: {found!r}"
+        _remark(out, Remark(line, f"get_intg: {why}"))
+    out.integrating = {name: {} for name in names}
+
+
+def _names(found: Any) -> Iterator[str]:
+    """Texts in a list of lists."""
+    if isinstance(found, str):
+        yield found
+    for item in _listed(found):
+        yield from _names(item)
 
 
 def _lists(module: Module, out: Imported) -> None:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from ffb import contents, foreign, reader
 from ffb.frame import flag_of
 from ffb.lists import flat_of, group_of
-from ffb.parts import open_h5, patiently
 from ffb.schema import LASER, TIMESTAMP, VALID, XRAY
 
 #: Flags of unknown light are below 0.
@@ -101,13 +100,23 @@ def _own(path: Path, handles: contextlib.ExitStack) -> Side:
         side.growing = True
         side.notes.append("what holds of the whole run is compared once it has ended")
     else:
-        file = handles.enter_context(patiently(lambda: open_h5(path)))
+        rest = handles.enter_context(foreign.ForeignFile(path))
+        side.stamps |= {table: stamps for table, stamps in rest.tables.items() if table}
         known = {*run.columns, *flat, *side.items}
-        for name, data in foreign.walk(file):
-            ours = name.startswith(f"{contents.GROUP}/") or name.endswith(VALID)
-            if not ours and name not in known:
+        for name, table in rest.table_of.items():
+            if table:
+                side.items[name] = Item(rest[name], table, rest[name].lists)
+            elif not _known(name, known):
+                side.items[name] = Item(rest[name].data, None)  # an axis, of equal length by chance
+        for name, data in rest.wholes.items():
+            if not _known(name, known):
                 side.items[name] = Item(data, None)
     return side
+
+
+def _known(name: str, known: set[str]) -> bool:
+    """Whether a dataset of ours is one of shots, says which are there, or is bookkeeping."""
+    return name in known or name.endswith(VALID) or name.startswith(f"{contents.GROUP}/")
 
 
 def _foreign(path: Path, handles: contextlib.ExitStack) -> Side:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 #: Entries of a container or characters of a text, digits of a number.
 LONGEST, DIGITS = 10_000, 60
@@ -24,7 +26,8 @@ class UnreadError(Exception):
         self.line, self.why = line, why
 
 
-class Unread(NamedTuple):
+@dataclass(frozen=True)
+class Unread:
     """Stands for a value that is not known, and why."""
 
     line: int
@@ -45,6 +48,9 @@ class Run:
 
 RUN = Run()
 
+
+#: A plain field of a format: a name, and at most two digits of width.
+_FIELD = re.compile(r"\{\w*(?::[0-9]{0,2}(?:\.[0-9]{1,2})?[a-z]?)?\}|\{\{")
 
 #: Operators by their node.
 OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
@@ -135,12 +141,22 @@ METHODS: Mapping[tuple[type, str], Callable[..., Any]] = {
     (Table, "keys"): _listed,
     (Table, "values"): lambda t: list(t.values()),
     (Table, "items"): lambda t: [tuple(i) for i in t.items()],
+    (str, "format"): lambda text, *given, **named: _filled(text, given, named),
     (str, "lower"): str.lower,
     (str, "upper"): str.upper,
     (str, "strip"): str.strip,
     (str, "startswith"): str.startswith,
     (str, "endswith"): str.endswith,
 }
+
+
+def _filled(text: str, given: Any, named: Any) -> str:
+    """``text.format(...)`` with numbers and texts, of plain fields."""
+    if not all(isinstance(v, str | int | float) for v in (*given, *named.values())):
+        raise ValueError("only numbers and texts are filled in")
+    if _FIELD.sub("", text).count("{"):
+        raise ValueError("the format is not read")
+    return text.format(*given, **named)
 
 
 def _copied(table: Table) -> Table:

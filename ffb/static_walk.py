@@ -133,7 +133,7 @@ class Walker:
                 pass
             case ast.Expr(value=value):
                 if isinstance(found := self.value(value), Unread):
-                    raise UnreadError(*found)
+                    raise UnreadError(found.line, found.why)
             case _:
                 what = type(node).__name__.lower()
                 raise UnreadError(node.lineno, f"a {what} statement is not read")
@@ -166,7 +166,7 @@ class Walker:
     def _items(self, over: ast.expr) -> list[Any]:
         found = self.value(over)
         if isinstance(found, Unread):
-            raise UnreadError(*found)
+            raise UnreadError(found.line, found.why)
         if not isinstance(found, list | tuple | Table | str):
             raise UnreadError(over.lineno, f"cannot go through {ast.unparse(over)}")
         return list(found)
@@ -245,7 +245,7 @@ class Walker:
         """A value that is known; the run itself is not."""
         found = self.value(node)
         if isinstance(found, Unread):
-            raise UnreadError(*found)
+            raise UnreadError(found.line, found.why)
         if found is RUN:
             raise UnreadError(node.lineno, "it is computed from the number of the run")
         return found
@@ -298,7 +298,7 @@ class Walker:
         for op, a, b in zip(node.ops, sides, sides[1:], strict=False):
             for x in (a, b):
                 if isinstance(x, Unread):
-                    raise UnreadError(*x)
+                    raise UnreadError(x.line, x.why)
             if RUN in (a, b) if not isinstance(b, list | tuple) else a is RUN:
                 self._learn(node, b if a is RUN else a)
             x, y = (self._run if v is RUN else v for v in (a, b))
@@ -357,7 +357,7 @@ class Walker:
             return self.call(self._functions[name], given)
         for x in (*given, *named.values()):
             if isinstance(x, Unread) and not name.endswith(".append"):
-                raise UnreadError(*x)
+                raise UnreadError(x.line, x.why)
         named.pop("dtype", None)
         if typed and given == [RUN]:
             return "int" in ast.unparse(node.args[1])

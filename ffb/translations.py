@@ -337,6 +337,5 @@ RULES: Mapping[str, Rule] = {
         ("getDetSums", "get_sum_algos"), Rule(None, instead="write what to sum under [sums]")
     ),
     "getDetImages": Rule(None, instead="it never had an effect"),
-    "get_intg": Rule(None, instead="integrating detectors are configured by themselves"),
     "get_psplot_configs": Rule(None, instead="every column has its plot on the page"),
 }

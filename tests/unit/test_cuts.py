@@ -275,6 +275,18 @@ def test_event_codes_of_a_file(tmp_path):
         assert np.flatnonzero(cut.unknown).tolist() == [5]
 
 
+def test_event_codes_that_were_not_there(tmp_path):
+    """Where the timing is missing a flag says so: the codes are no zeros then."""
+    codes = np.zeros((3, 288), np.uint8)
+    codes[0, 40] = 1
+    contents = {"timestamp": columns(0, 3)["timestamp"], "timing/eventcodes": codes}
+    contents["timing/eventcodes_valid"] = [True, True, False]
+    with ffb.open(write_file(tmp_path / "x.h5", contents)) as run:
+        cut = run.cut("not code(40)")
+        assert cut.rows.tolist() == [1]
+        assert np.flatnonzero(cut.unknown).tolist() == [2]
+
+
 # -- tables --------------------------------------------------------------------------------------
 
 

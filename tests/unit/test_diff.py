@@ -259,6 +259,21 @@ def test_a_file_on_which_the_library_dies_is_bad_input(ours, diff, monkeypatch):
     assert "x.h5 is damaged: it died when it was read" in err
 
 
+def test_exposures_in_our_file_and_in_theirs(ours, tmp_path, diff):
+    """Ours have a key for each detector, theirs one for all."""
+    slow, n = value("timestamp", np.arange(2, N, 3)), len(range(2, N, 3))
+    mine = shutil.copy(ours, tmp_path / "mine.h5")
+    with h5py.File(mine, "a") as file:
+        file["intg/timestamp"] = file["intg/andor/timestamp"] = slow.astype(np.int64)
+        file["intg/andor/gas_sum_x"] = np.arange(float(n))
+    fast = value("timestamp", np.arange(N))
+    theirs = {"timestamp": fast, "intg/timestamp": slow[::-1]}
+    theirs["intg/andor/gas_sum_x"] = np.arange(float(n))[::-1] + (np.arange(n) == 4)
+    out = diff(mine, write_file(tmp_path / "theirs.h5", theirs), "--common")[1]
+    assert line(out, "intg/andor/gas_sum_x")[2:6] == [str(n), "0", "0", str(n - 1)]
+    assert diff(mine, shutil.copy(mine, tmp_path / "copy.h5"))[0] == 0
+
+
 def test_bad_input_is_told_at_once(tmp_path, ours, diff):
     text = tmp_path / "x.h5"
     text.write_text("no HDF5")

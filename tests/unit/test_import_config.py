@@ -223,6 +223,23 @@ def test_what_is_left_out_is_told(imported, text, said):
     assert "# Left out, by lines of prod_config_mfx.py:" in toml
 
 
+def test_several_of_one_function_have_names_of_their_own(imported):
+    text = "def getAzIntParams(run):\n    return {'d': [{'name': 'a'}, {}, {'tx': 1}]}"
+    status, data, _, err = imported(text, *EXP)
+    assert [*data["reducers"]] == ["d/a", "d/azav"]
+    assert status == 1
+    assert "getAzIntParams of d[2]: d/azav is there already; give it a `name` of its own" in err
+
+
+def test_integrating_detectors(imported):
+    text = "def get_intg(run):\n    return ('andor_vls', ['andor_dir'])"
+    status, data, _, _ = imported(text, *EXP)
+    assert (status, data["integrating"]) == (0, {"andor_vls": {}, "andor_dir": {}})
+    status, _, _, err = imported("def get_intg(run):\n    return find(run)", *EXP)
+    assert status == 1
+    assert "get_intg: find(...) would have to be run" in err
+
+
 def test_slow_values_and_time_tool(imported):
     text = (
         "epicsArchFilePV = ['lxt', ('MFX:X.RBV', 'x')]\nepicsOncePV = ['A:B']\nttCalib = [1, 2e-3]"

@@ -95,7 +95,11 @@ def test_conditions_hold_for_the_runs_they_hold_for(text):
         ("f'{5:>999999999}'", "format is not read"),
         ("str([0])", "only a number"),
         ("'a'.__class__", "is not read"),
-        ("'{0.__class__}'.format(1)", "would have to be run"),
+        ("'{0.__class__}'.format(1)", "format is not read"),
+        ("'{:>999999999}'.format(1)", "format is not read"),
+        ("'{0[0]}'.format('a')", "format is not read"),
+        ("'{}'.format([1])", "only numbers and texts"),
+        ("open('x').format(1)", "would have to be run"),
     ],
 )
 def test_what_is_not_read_says_why(text, why):
@@ -133,6 +137,15 @@ def test_what_grows_without_end_is_given_up(body):
     (found,) = Module(f"def f(run):\n    {body}").of_runs("f")
     assert isinstance(found.value, Unread) or found.unread
     assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["'epix_{}'.format(1)", "'{0}{1:02d}{x}'.format('a', 3, x=2.5)", "'{:.2f}'.format(1 / 3)"],
+)
+def test_plain_formats_are_filled_in(text):
+    (found,) = Module(f"def f(run):\n    return {text}").of_runs("f")
+    assert found.value == eval(text)
 
 
 def test_conditions_without_end_have_an_end():
