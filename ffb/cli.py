@@ -199,7 +199,8 @@ def _reduce_files(args: Args) -> int:
         raise ConfigError(["one file of the experiment is enough: leave out --config"])
     rank, file = rank_of(os.environ), args.config or args.file or ""
     config = afterwards.configuration(exp, int(run), file, args.overrides, args.dir, args.out)
-    log(args, exp=exp, run=run, rank=rank.number)
+    # all ranks find the same; what is wrong with one of them alone is an error
+    log(args, "error" if rank.number else "warning", exp=exp, run=run, rank=rank.number)
     return afterwards.make(config, rank, lambda line: print(line, flush=True))
 
 

@@ -264,7 +264,7 @@ def run(
     ``first`` gives children to start before all others, such as the stream of the demo. Returns 0
     when every process ended well, which for the aggregator includes balanced books.
     """
-    logs = Path(tempfile.mkdtemp(prefix="ffb-logs-"))
+    logs = _logs(config)
     page = page and config.run.dashboard
     supervisor = Supervisor([*first(logs), *children(config, logs, page=page, once=once)])
     stopped: list[bool] = []
@@ -280,6 +280,16 @@ def run(
             clean = _stop(supervisor)
     gave_up = [c.name for c in supervisor.children if c.gave_up]
     return 0 if clean and not gave_up else 1
+
+
+def _logs(config: Config) -> Path:
+    """A new folder for the logs of the processes: where it is configured, or a temporary one."""
+    if not config.run.logs:
+        return Path(tempfile.mkdtemp(prefix="ffb-logs-"))
+    name = f"{config.exp or 'ffb'}_{time.strftime('%Y%m%dT%H%M%S')}-"
+    folder = config.locate(config.run.logs)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=name, dir=folder))
 
 
 def _finish(supervisor: Supervisor, console: Console, stopped: Sequence[object]) -> None:

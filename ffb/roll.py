@@ -130,9 +130,13 @@ class RankService(Service):
         return lost
 
     def _line(self, now: int) -> str:
-        counts = [*self.aggregator.open.values()]
+        """How far we are."""
+        done = [c.counts for c in self.aggregator.closed]
+        counts = [*self.aggregator.open.values()] or done
+        if not counts:
+            return "preparing"
         written = sum(c.written for c in counts)
-        share, rate = 100 * self._read(), self._written_hz(written, time.time_ns())
+        share, rate = 100 * self._read(), self._written_hz(written, now)
         held = f"  |  held up: {self.aggregator.fault}" if self.aggregator.fault else ""
         return f"{written:,} shots written  |  {rate:,.0f}/s  |  {share:.0f} % read{held}"
 

@@ -356,3 +356,6 @@ class RunConfig(Table):
     """Producers on this machine."""
     dashboard: bool = True
     """Whether to serve the page."""
+    logs: str = ""
+    """Folder in which each start makes one for the logs of its processes; without it they go to a
+    temporary one."""
