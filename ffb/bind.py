@@ -128,7 +128,7 @@ class Binder:
         fields = {n: f for n, f in self.config.fields.items() if n in wanted}
         shapes = {n: s for n, s in self.config.shapes.items() if n in wanted}
         rooms = {n: r for n, r in self.config.rooms.items() if n in wanted}
-        found, missing = self.run.bind(fields, shapes, rooms)
+        found, missing = self.run.bind(fields, shapes, rooms, self.defaults.sources)
         known = self.config.inputs  # others count the entries of these
         self.inputs = {n: self._described(n, i) if n in known else i for n, i in found.items()}
         for sentence in missing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -73,6 +73,7 @@ class Run(Protocol):
         fields: Mapping[str, Field],
         shapes: Mapping[str, tuple[int, ...]],
         rooms: Mapping[str, int] | None = None,
+        spare: Collection[str] = (),
     ) -> tuple[dict[str, Input], list[str]]:
         """Declare the inputs wanted, by short name; to be called once, before iterating.
 
@@ -81,7 +82,8 @@ class Run(Protocol):
         that counts them. Returns the inputs that the run
         can deliver, and for each other one a sentence that says why not, with the nearest name.
         Shapes that the configuration of the detector does not tell are learnt from the first
-        shots, which are delivered all the same.
+        shots, which are delivered all the same. Those of ``spare`` inputs, that one can do without,
+        only where the very first shots agree: so will all producers of the run.
         """
         ...
 

@@ -172,6 +172,7 @@ class DgramRun:
         fields: Mapping[str, Field],
         shapes: Mapping[str, tuple[int, ...]],
         rooms: Mapping[str, int] | None = None,
+        spare: Collection[str] = (),
     ) -> tuple[dict[str, Input], list[str]]:
         """See :meth:`ffb.source.Run.bind`; it waits for shots where it must learn a shape.
 
@@ -188,7 +189,8 @@ class DgramRun:
             except LookupError as e:
                 problems.append(f"input {name}: {e}")
         unknown = {name: fw for name, fw in self._bound.items() if -1 in fw[1].dims}
-        shapes, why = self._ahead.learn(unknown, self._catalogue.slow) if unknown else ({}, {})
+        learn = self._ahead.learn
+        shapes, why = learn(unknown, self._catalogue.slow, spare) if unknown else ({}, {})
         for name, shape in shapes.items():
             field, w = unknown[name]
             learnt = w._replace(dims=shape)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -212,9 +212,10 @@ class FileRun(DgramRun):
         fields: Mapping[str, Field],
         shapes: Mapping[str, tuple[int, ...]],
         rooms: Mapping[str, int] | None = None,
+        spare: Collection[str] = (),
     ) -> tuple[dict[str, Input], list[str]]:
         """See :meth:`ffb.source.Run.bind`."""
-        bound = super().bind(fields, shapes, rooms)
+        bound = super().bind(fields, shapes, rooms, spare)
         self._merge.only(self.streams)
         self._reader.share()
         return bound

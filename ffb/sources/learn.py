@@ -46,13 +46,19 @@ class Ahead:
             self.ended = yield from self._stream
 
     def learn(
-        self, unknown: Mapping[str, tuple[Field, Wanted]], slow: Collection[str]
+        self,
+        unknown: Mapping[str, tuple[Field, Wanted]],
+        slow: Collection[str],
+        spare: Collection[str] = (),
     ) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
         """Learn shapes; gives them, and for each other name why it has none.
 
         ``slow`` are detectors whose values come with SlowUpdates. An empty array tells nothing.
+        A ``spare`` one is waited for no longer than to confirm it, and learnt if it was in every
+        shot until then: producers that see different shots of a run have the same columns.
         """
         seen: dict[str, dict[tuple[int, ...], None]] = {name: {} for name in unknown}
+        spared = {n: 0 for n in unknown if n in spare and unknown[n][0].detector not in slow}
         patient = any(f.detector in slow for f, _ in unknown.values())
         flat = {n for n, (f, w) in unknown.items() if f.name in PICTURES and w.type.rank > 1}
         confirm = CONFIRM if seen.keys() - flat else 1
@@ -62,12 +68,20 @@ class Ahead:
                 shape = self._shape(self._taken[-1].dgrams, w)
                 if shape is not None and 0 not in shape:
                     seen[name][shape] = None
-            if all(seen.values()) and shots >= confirm:
+                    if name in spared and shots <= CONFIRM:
+                        spared[name] += 1
+            if all(s for n, s in seen.items() if n not in spared) and shots >= confirm:
                 break
         shapes = {name: next(iter(s)) for name, s in seen.items() if len(s) == 1}
-        return shapes, {
-            name: _why(*unknown[name], s, shots) for name, s in seen.items() if len(s) != 1
-        }
+        why = {name: _why(*unknown[name], s, shots) for name, s in seen.items() if len(s) != 1}
+        for name, times in spared.items():
+            if name in shapes and times < (first := min(shots, CONFIRM)):
+                del shapes[name]
+                why[name] = (
+                    f"{unknown[name][0]} was in {times} of the first {first} shots, too few to"
+                    f" learn its shape; state shape = [...], {unknown[name][1].type.rank} numbers"
+                )
+        return shapes, why
 
     def _look(self, seconds: float, patient: bool) -> Iterator[int]:
         """Take moment after moment within the bounds; gives the number of shots so far."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -81,6 +81,7 @@ class Binding:
         fields: Mapping[str, Field],
         shapes: Mapping[str, tuple[int, ...]],
         rooms: Mapping[str, int] | None = None,
+        spare: Collection[str] = (),
     ) -> tuple[dict[str, Input], list[str]]:
         """See :meth:`ffb.source.Run.bind`."""
         inputs, problems = {}, []

@@ -9,7 +9,7 @@ as the columns ``lightStatus/...``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ class ReplayRun:
         fields: Mapping[str, Field],
         shapes: Mapping[str, tuple[int, ...]],
         rooms: Mapping[str, int] | None = None,
+        spare: Collection[str] = (),
     ) -> tuple[dict[str, Input], list[str]]:
         """See :meth:`ffb.source.Run.bind`; a configuration calls the detector ``"capture"``."""
         named = {name: _column(f) for name, f in fields.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,7 @@ class ListedRun:
         fields: Mapping[str, Field],
         shapes: Mapping[str, tuple[int, ...]],
         rooms: Mapping[str, int] | None = None,
+        spare: Collection[str] = (),
     ) -> tuple[dict[str, Input], list[str]]:
         """Give those of the inputs that there are."""
         missing = [

@@ -270,7 +270,10 @@ def test_light_is_told_by_where_the_beam_goes():
 
 def test_light_by_an_element_of_a_detector_and_codes_together():
     config = {
-        "detectors": {"ai": {}, "timing": {"kind": "timing"}},
+        "detectors": {
+            "ai": {"fields": {"samples": {"shape": [2]}}},
+            "timing": {"kind": "timing"},
+        },
         "light": {
             "laser": {"on": "ai.samples[1] > 1 and code(40)", "off": "not code(40)"},
             "xray": {"on": "ai.samples[2] > 1"},
@@ -347,3 +350,24 @@ def test_what_is_no_array_of_words_is_not_unpacked():
         rows_of({"inputs": inputs}, *shots(*[[monitor(2, 1.0), ai(1.0)]] * 8))
     why = "only arrays of whole numbers are unpacked"
     assert e.value.problems == (f"inputs.a.record: {why}", f"inputs.b.record: {why}")
+
+
+def test_arrays_that_only_some_producers_would_learn_are_left_out():
+    """Else two producers would have columns of different kinds, each in turn."""
+    config = {"detectors": {"ai": {"kind": "analog"}, "gmd": {"kind": "gmd"}}}
+    early = [[ai(1.0)]] * 3 + [[monitor(2, 1.0)]] * 30
+    late = [[monitor(2, 1.0)]] * 3 + [[ai(1.0)]] * 30
+    plans = [rows_of(config, *shots(*of))[0] for of in (early, late, early[::-1])]
+    assert [p.schema.id for p in plans] == [plans[0].schema.id] * 3
+    said = [w for p in plans for w in p.warnings]
+    assert said[0] == (
+        "detectors.ai: ai/samples is not recorded: ai.raw.samples was in 3 of the first 8 shots,"
+        " too few to learn its shape; state shape = [...], 1 numbers"
+    )
+    always, _ = rows_of(config, *shots(*[[ai(1.0)]] * 33))
+    assert always.schema.by_name["ai/samples"].shape == (2,)
+    told = {"detectors": {"ai": {"fields": {"samples": {"shape": [2], "unit": "V"}}}}}
+    plan, rows = rows_of(told, *shots(*late))
+    assert np.isnan(rows["ai/samples"][:3]).all()
+    assert rows["ai/samples"][3:].tolist() == [[1.0, 2.0]] * 30
+    assert plan.warnings == []
