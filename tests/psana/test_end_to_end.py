@@ -73,6 +73,19 @@ def compare(f, n, expected):
             np.testing.assert_array_equal(got, want, err_msg=name)
 
 
+def assert_described(f):
+    """Everything in the file has a unit and says what it is; whole numbers say where they hold."""
+    found = []
+    f.visititems(lambda k, d: found.append((k, d)) if isinstance(d, h5py.Dataset) else None)
+    assert [k for k, d in found if not (d.attrs.get("unit") and d.attrs.get("doc"))] == []
+    whole = [k for k, d in found if d.dtype.kind in "iu" and "dims" in d.attrs]
+    unflagged = {k for k in whole if f"{k}_valid" not in f}
+    assert {k for k in unflagged if not k.startswith(("damage/", "ffb/", "lightStatus/"))} == {
+        "timestamp",
+        "step",
+    }
+
+
 def test_the_file_equals_a_serial_psana_loop_while_it_grows_and_after(
     service, shmem_server, run_file, run_spec, expected
 ):
@@ -93,3 +106,12 @@ def test_the_file_equals_a_serial_psana_loop_while_it_grows_and_after(
         assert (f["epicsSeries/lxt_vitara/time"][:] == np.array(firsts) - 1_000_000).all()
         assert f["epicsOnce/sample_name"][()] == run_spec.sample(0).encode()
         assert "no detector 'xgmd' in this run" in f["ffb/notes"].asstr()[()]
+        assert_described(f)
+        sources = {n: f[n].attrs["source"] for n in ("spot/sum", "gasdet/f11ENRC", "diode/area")}
+        assert sources == {
+            "spot/sum": "jungfrau.raw.raw",
+            "gasdet/f11ENRC": "gasdet.raw.f11ENRC",
+            "diode/area": "w8.raw.raw_0",
+        }
+        assert f["UserDataCfg/jungfrau/x"].shape == f["UserDataCfg/jungfrau/mask"].shape
+        assert f["UserDataCfg/spot/rows"][:].tolist() == [200, 312]
