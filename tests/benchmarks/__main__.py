@@ -12,6 +12,7 @@ ALL = (
     "reducers",
     "framework",
     "detectors",
+    "digitizers",
     "shmem",
     "stream",
     "wire",
