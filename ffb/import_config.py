@@ -62,7 +62,7 @@ def toml(found: Imported, name: str) -> str:
     lines += ["[source]", 'kind = "psana"', f"exp = {layers.value(found.exp)}"]
     lines += ['shmem = "psana0"', ""]
     lines += _tables("inputs", found.inputs) + _tables("epics", found.epics)
-    lines += _tables("integrating", found.integrating)
+    lines += _tables("sums", found.sums) + _tables("integrating", found.integrating)
     for title, table in found.derived.items():
         lines += [f"[derived.{layers.key(title)}]", *_items(table), ""]
     for title, draft in found.reducers.items():

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ffb import layers, problems, resolve
 from ffb.given import Given, Made, Remark
+from ffb.prod_sums import FUNCTIONS, summed
 from ffb.runs import RunRange, overlaps
 from ffb.static import Module, Reading
 from ffb.static_values import Table, Unread
@@ -82,6 +83,7 @@ class Imported:
     epics: dict[str, dict[str, Any]] = field(default_factory=dict)
     derived: dict[str, dict[str, Any]] = field(default_factory=dict)
     integrating: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sums: dict[str, dict[str, Any]] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
 
     @property
@@ -91,8 +93,8 @@ class Imported:
 
     @property
     def inputs(self) -> dict[str, dict[str, Any]]:
-        """Detectors that reducers ask for."""
-        names = dict.fromkeys(d.detector for d in self.reducers.values())
+        """Detectors that reducers and sums ask for."""
+        names = dict.fromkeys([*(d.detector for d in self.reducers.values()), *self.sums])
         return {name: {"detector": name, "field": "raw"} for name in names}
 
 
@@ -102,8 +104,8 @@ def translate(text: str, name: str, exp: str = "") -> Imported:
         raise ValueError(f"has {len(text):,} characters; a configuration has at most {LONGEST:,}")
     module = Module(text)
     hutch = exp[:3] if exp else re.sub(r"^prod_config_|\.py$", "", name)
-    known = {p.stem for p in layers.HUTCHES.glob("*.toml")}
-    out = Imported(hutch if hutch in known else "", exp or f"{hutch}00000")
+    hutches = {p.stem for p in layers.HUTCHES.glob("*.toml")}
+    out = Imported(hutch if hutch in hutches else "", exp or f"{hutch}00000")
     if not exp:
         out.remarks.append(Remark(0, "which experiment: set source.exp, or give --exp"))
     for unread in module.unread:
@@ -114,9 +116,14 @@ def translate(text: str, name: str, exp: str = "") -> Imported:
             _function(module, function, rule, out)
     if "get_intg" in module.functions:
         _integrating(module, out)
+    for function in (f for f in FUNCTIONS if f in module.functions):
+        named = [d for d in _names(module.constants.get("detectors")) if d in out.inputs]
+        out.sums, remarks = summed(module, function, named or [*out.inputs])
+        out.remarks += remarks
     for function, node in module.functions.items():
-        if re.match("get[_A-Z]", function) and function not in (*RULES, "get_intg"):
-            near = problems.nearest(function, list(RULES))
+        known = (*RULES, *FUNCTIONS, "get_intg")
+        if re.match("get[_A-Z]", function) and function not in known:
+            near = problems.nearest(function, known)
             near = f"; {near}" if near.startswith("did") else ""
             out.remarks.append(Remark(node.lineno, f"{function} is not known{near}"))
     _finish(out)

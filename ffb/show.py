@@ -128,10 +128,14 @@ def _sample(hint: Any) -> Any:
 
 def small_data(path: str, follow: bool) -> int:
     """Say what a file holds; with ``follow`` go on with every commit until the run is over."""
-    from ffb import reader
+    from ffb import opening
+    from ffb.foreign import ForeignFile
 
     out = console()
-    with reader.open(path) as run:
+    with opening.open(path) as run:
+        if isinstance(run, ForeignFile):
+            out.print(run)
+            return 0
         out.print(f"{run.info.exp} run {run.info.run}", style="bold")
         out.print(columns(run.schema.columns))
         out.print()

@@ -333,9 +333,6 @@ RULES: Mapping[str, Rule] = {
     ),
     "get_mectt": Rule(None, instead="write `projection` and `time_tool_edge`"),
     "get_pressio_compression": Rule(None, instead="a study of compression; see writer.compression"),
-    **dict.fromkeys(
-        ("getDetSums", "get_sum_algos"), Rule(None, instead="write what to sum under [sums]")
-    ),
     "getDetImages": Rule(None, instead="it never had an effect"),
     "get_psplot_configs": Rule(None, instead="every column has its plot on the page"),
 }

@@ -139,6 +139,7 @@ LAYERS = (
         "static",
         "given",
         "translations",
+        "prod_sums",
         "prod_config",
         "import_config",
     },

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
+from ffb import cli
 from ffb.foreign import ForeignFile
 from ffb.shot import timestamp_of
 from tests.unit.smalldata_files import PARTS, part, value, write_file, write_master
@@ -114,3 +115,10 @@ def test_links_in_circles_and_to_nowhere(tmp_path):
         file["away"] = h5py.ExternalLink("gone.h5", "/x")
     with pytest.raises(OSError, match="away leads nowhere"):
         ForeignFile(path)
+
+
+def test_ffb_open_tells_what_is_in_it(master, capsys):
+    assert cli.main(["open", str(master)]) == 0
+    out = capsys.readouterr().out
+    assert f"not written by ffb, {N} rows, 5 columns" in out
+    assert "(timestamp is not in order of time)" in out
