@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from ffb import layers
 from ffb.conditions import DerivedConfig
 from ffb.settings import Count, List, Table
 
@@ -55,6 +56,8 @@ class KindConfig(Table):
 
     doc: str
     """What they are, in a few words."""
+    like: str = ""
+    """A kind further up, all of which holds for this one too unless it says otherwise."""
     algs: List[str] = ("raw",)
     """Interfaces of psana whose fields are recorded. With several, those of each but the first
     must be told apart by the names that `fields` gives them."""
@@ -120,7 +123,9 @@ SlowValues = dict[str, EpicsConfig]
 @cache
 def kinds() -> Mapping[str, KindConfig]:
     """Kinds of detectors by name."""
-    tables = tomllib.loads(KINDS.read_text("utf-8"))
+    tables: dict[str, Any] = {}
+    for name, table in tomllib.loads(KINDS.read_text("utf-8")).items():
+        tables[name] = layers.merge(tables.get(table.get("like", ""), {}), table)
     return {name: KindConfig.model_validate(table) for name, table in tables.items()}
 
 
