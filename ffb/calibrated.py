@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
-from ffb.arrays import RunArray
+from ffb.arrays import LARGE, RunArray
 from ffb.calibration_settings import CalibrationConfig
 from ffb.config import Config
 from ffb.reduce import Area, Calibration
@@ -15,35 +16,49 @@ from ffb.source import Constants, Run
 
 
 class Detector(NamedTuple):
-    """An area detector under its input's name; ``ids`` name its constants, ``known`` are they."""
+    """An area detector under its input's name; ``ids`` name its constants.
+
+    ``small`` are those of its constants that are small enough for the file, ``large`` the names
+    that the others would have there.
+    """
 
     input: str
     calibration: Calibration
     area: Area
     ids: Mapping[str, str]
-    known: Constants | None = None
+    small: tuple[RunArray, ...] = ()
+    large: tuple[str, ...] = ()
 
     @property
     def arrays(self) -> list[RunArray]:
         """What a file should hold of it, the most wanted first: mask, positions, constants."""
-        d, known = self.area.detector, self.known
+        d = self.area.detector
         made = [RunArray(f"{d}/mask", self.area.mask, "1", f"1 for good pixels of {d}")]
         if self.area.xyz is not None:
             axes = zip("xyz", self.area.xyz, strict=True)
             made += [RunArray(f"{d}/{k}", v, "um", f"{k} of the pixels of {d}") for k, v in axes]
-        if known is None:
-            return made
-        constants = (
-            ("ped", known.pedestals, "ADU", "pedestals"),
-            ("gain", known.gain, "ADU/keV", "gain"),
-            ("offset", known.offset, "ADU", "offset"),
-            ("status", known.status, "1", "state of pixels, 0 is good,"),
-        )
-        return made + [
-            RunArray(f"{d}/{k}", values, unit, f"{doc} by gain range of {d}")
-            for k, values, unit, doc in constants
-            if values is not None
-        ]
+        return [*made, *self.small]
+
+
+def _sorted_out(known: Constants | None) -> tuple[tuple[RunArray, ...], tuple[str, ...]]:
+    """Constants for ``Detector.small`` and ``large``; the large ones need not be kept."""
+    if known is None:
+        return (), ()
+    d = known.detector
+    every = (
+        ("ped", known.pedestals, "ADU", "pedestals"),
+        ("rms", known.rms, "ADU", "rms of the dark"),
+        ("gain", known.gain, "ADU/keV", "gain"),
+        ("offset", known.offset, "ADU", "offset"),
+        ("status", known.status, "1", "state of pixels, 0 is good,"),
+    )
+    there = [
+        RunArray(f"{d}/{k}", values, unit, f"{doc} by gain range of {d}")
+        for k, values, unit, doc in every
+        if values is not None
+    ]
+    large = tuple(a.name for a in there if a.values.nbytes > LARGE)
+    return tuple(a for a in there if a.name not in large), large
 
 
 def calibrated(config: Config, run: Run, name: str, given: Input) -> tuple[Detector, list[str]]:
@@ -66,7 +81,9 @@ def calibrated(config: Config, run: Run, name: str, given: Input) -> tuple[Detec
     known = (constants.xyz, made.unit, constants.corner, made.noise)
     area = Area(source, shape, made.mask, *known)
     ids = {"origin": made.origin, **made.ids}
-    return Detector(name, made, area, ids, constants), list(made.notes)
+    small, large = _sorted_out(made.known)
+    made = replace(made, known=None)  # whose memory would stay for the run
+    return Detector(name, made, area, ids, small, large), list(made.notes)
 
 
 def _uncalibrated(

@@ -34,6 +34,8 @@ COMPLETE = "ffb/complete"
 #: JSON text, in a master only: the segments in order, each a map of ``SEGMENT_KEYS``.
 SEGMENTS = "ffb/segments"
 
+#: Parameters, masks and positions, each under its detector or reducer.
+USER_DATA = "UserDataCfg"
 #: JSON text, in a plain file with lists: :class:`ffb.lists.Flat` by column.
 LISTS = "ffb/lists"
 

@@ -286,7 +286,9 @@ class Plan:
     @cached_property
     def _arrays(self) -> tuple[dict[str, Any], ...]:
         """Masks, positions and constants of area detectors, as far as they are small."""
-        made, left = packed(a for d in self._bound.detectors.values() for a in d.arrays)
+        detectors = self._bound.detectors.values()
+        made, left = packed(a for d in detectors for a in d.arrays)
+        left = [*left, *(name for d in detectors for name in d.large)]
         if left:
             said = ", ".join(left)
             self._notes.append(f"too large for UserDataCfg: {said}; ffb/constants has their ids")

@@ -255,6 +255,13 @@ class RunFile(Shots):
         """What is wrong with the files as such: name of a file, and what it is."""
         return self._segments.damage()
 
+    def user_data(self, name: str) -> Any:
+        """A mask, an array of positions or a parameter: ``"jungfrau/mask"``, ``"spot/rows"``.
+
+        They stand in the group ``UserDataCfg``; ``KeyError`` says what there is instead.
+        """
+        return self._segments.user_data(name)
+
     def table(self, name: str) -> NDArray[Any]:
         """One of ffb's tables as it is now, lines of an unfinished commit included."""
         return self._segments.table(name)

@@ -316,6 +316,17 @@ class Segments:
             raise BrokenFileError(f"{folder} is gone, and its sums with it")
         return of_folder(Folder(folder), column)
 
+    def user_data(self, name: str) -> Any:
+        """Content of a dataset of ``UserDataCfg``; ``KeyError`` says what there is instead."""
+        with open_h5(self.path) as file:
+            group = file.get(contents.USER_DATA, {})
+            if name not in group or not hasattr(group[name], "dtype"):
+                above = name if name in group else name.rpartition("/")[0]
+                there = ", ".join(group.get(above, group) if above else group) or "nothing"
+                raise KeyError(f"no {name!r} in {contents.USER_DATA} of {self.path.name}: {there}")
+            value = group[name][()]
+        return value.decode() if isinstance(value, bytes) else value
+
     def damage(self) -> list[tuple[str, str]]:
         """What is wrong with the files as such: name of a file, and what it is."""
         out = []

@@ -51,7 +51,8 @@ class Calibration:
     ``tile`` keeps what :class:`ffb.reduce.Tile` promises, row by row or ``height`` rows at a time;
     ``mask`` (segments, rows, columns) is true for good pixels; ``noise`` of the same shape is the
     rms of the dark in ``unit``, in the first gain range, ``None`` if it is not known. ``ids`` and
-    ``origin`` name where the constants come from; ``notes`` are for log and file.
+    ``origin`` name where the constants come from, ``known`` are they; ``notes`` are for log and
+    file.
     """
 
     constants: Planes | Corrected
@@ -64,6 +65,7 @@ class Calibration:
     ids: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
     notes: tuple[str, ...] = ()
+    known: Constants | None = None
 
     def calibrate(self, segments: Sequence[Any], out: F32) -> int:
         """Calibrate a whole frame into ``out`` (segments, rows, columns) float32.
@@ -204,6 +206,7 @@ def calibration_of(
         ids=dict(c.ids),
         origin=c.origin,
         notes=tuple(f"{c.detector}: {n}" for n in notes),
+        known=constants,
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ffb import contents
 from ffb.arrays import unpacked
 from ffb.schema import column_name
 from ffb.sink import Provenance
@@ -26,7 +27,7 @@ from ffb.writers.journal import sync_folder
 
 log = logging.getLogger(__name__)
 
-GROUP = "UserDataCfg"
+GROUP = contents.USER_DATA
 
 #: Beginning of the names of these files in the folder of the segments.
 PREFIX = "cfg"

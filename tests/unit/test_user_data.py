@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from ffb import reader
 from ffb.arrays import LARGE, RunArray, check, packed, unpacked
 from ffb.sink import Provenance
 from ffb.source import Constants
@@ -153,6 +154,21 @@ def begun(folder, **more):
     return sink
 
 
+def test_the_reader_gives_them_and_says_what_there_is(tmp_path):
+    sink = begun(tmp_path)
+    sink.close()
+    with reader.open(sink.path) as run:
+        assert run.user_data("jf/mask").shape == SEGMENTS
+        assert run.user_data("jf/ROI_0__ROI_0_note") == "a"
+        assert run.user_data("azav/bins") == 4
+        for name in ("jf/musk", "jf"):
+            with pytest.raises(KeyError, match=f"no '{name}' in UserDataCfg of .*: .*mask, "):
+                run.user_data(name)
+        for name in ("epix/mask", "epix"):
+            with pytest.raises(KeyError, match="azav, jf"):
+                run.user_data(name)
+
+
 def test_they_are_there_from_the_first_row_on_and_in_the_plain_file(tmp_path):
     sink = begun(tmp_path)
     with h5py.File(sink.path, "r", locking=False) as file:
@@ -228,6 +244,16 @@ def test_a_plan_tells_mask_positions_and_constants_of_its_detectors():
     assert made["jf/mask"].values.shape == SHAPE
     np.testing.assert_allclose(made["jf/x"].values, xyz[0])
     np.testing.assert_array_equal(made["jf/ped"].values, ped)
+
+
+def test_large_constants_are_named_and_not_kept(monkeypatch):
+    monkeypatch.setattr("ffb.calibrated.LARGE", 100)
+    known = Constants("jf", "opal", SHAPE, pedestals=np.ones((1, *SHAPE), "f4"))
+    p = plan({"jf/ROI": SPOT}, constants=known)
+    about = p.provenance()
+    assert {a["name"] for a in about.arrays} == {"jf/mask"}
+    assert "too large for UserDataCfg: jf/ped; ffb/constants has their ids" in about.notes
+    assert p.provenance().notes == about.notes
 
 
 def test_books_and_journal_carry_no_arrays(tmp_path):
