@@ -104,15 +104,49 @@ def _crossing(
     waveform: NDArray[Any], level: float, sign: float, c: Discriminator, first: int, last: int
 ) -> Any:
     """Last sample before the discriminator rises through 0, -1 if not once, and how far behind."""
-    at, rest, rises, falls, before = -1, 0.0, 0, 0, 0.0
+    at, rest, rises, before = -1, 0.0, 0, 0.0
     for i in range(first, last):
         now = sign * _respond(waveform, level, c, i)
         if i > first and before < 0.0 and now >= 0.0:
             rises += 1
             at, rest = i - 1, before / (before - now)
-        falls += i > first and before >= 0.0 and now < 0.0
+        if i > first and before >= 0.0 and now < 0.0:
+            return -1, rest
         before = now
-    return at if rises == 1 and falls == 0 else -1, rest
+    return at if rises == 1 else -1, rest
+
+
+@kernel
+def _regions(waveform: NDArray[Any], level: float, sign: float, limit: float, edges: Any) -> Any:
+    """List where regions above ``limit`` begin and end, by turns; returns how many are listed.
+
+    Without a branch for each sample: every place is written, few stay.
+    """
+    number, before = 0, False
+    for at in range(0, waveform.size, BLOCK):
+        block, above = waveform[at : at + BLOCK], np.int32(0)
+        for k in range(block.size):
+            above = np.int32(above + np.int32(sign * (np.float64(block[k]) - level) > limit))
+        if above == (block.size if before else 0):
+            continue
+        for k in range(block.size):
+            now = bool(sign * (np.float64(block[k]) - level) > limit)
+            edges[number] = at + k
+            number += now != before
+            before = now
+    if before:
+        edges[number] = waveform.size
+        number += 1
+    return number
+
+
+@kernel
+def _height(region: NDArray[Any], level: float, sign: float) -> Any:
+    """Largest sample above the level."""
+    height = sign * (np.float64(region[0]) - level)
+    for x in region:
+        height = max(height, sign * (np.float64(x) - level))
+    return height
 
 
 @kernel
@@ -147,34 +181,17 @@ def find(
         lo, hi = extremes(waveform)
         sign = -1.0 if level - np.float64(lo) > np.float64(hi) - level else 1.0
     limit = c.threshold * noise if c.relative else c.threshold
-    i, seen = 0, 0
-    while i < n:
-        if i >= seen:
-            seen = i + BLOCK
-            above = 0
-            block = waveform[i:seen]
-            for k in range(block.size):
-                above += sign * (np.float64(block[k]) - level) > limit
-            if above == 0:
-                i = seen
-                continue
-        height = sign * (np.float64(waveform[i]) - level)
-        if not height > limit:
-            i += 1
-            continue
-        start = i
-        while i < n:
-            x = sign * (np.float64(waveform[i]) - level)
-            if not x > limit:
-                break
-            height = max(height, x)
-            i += 1
-        first, last = max(start - c.shift, 0), min(i - c.shift, n)
+    edges = np.empty(n + 1, np.int32)
+    for e in range(0, _regions(waveform, level, sign, limit, edges), 2):
+        start, end = edges[e], edges[e + 1]
+        first, last = max(start - c.shift, 0), min(end - c.shift, n)
+        if last - first < 2:
+            continue  # nothing rises within a sample
         at, rest = _crossing(waveform, level, sign, c, first, last)
         if at >= 0:
             if number < samples.size:
                 samples[number] = at + c.shift
                 times[number] = at + c.shift + rest
-                heights[number] = height
+                heights[number] = _height(waveform[start:end], level, sign)
             number += 1
     return Found(number, level, noise)

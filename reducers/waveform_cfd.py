@@ -72,7 +72,8 @@ def waveform_cfd(waveform: Waveform, constants: Constants) -> Hits:
     """
     c = constants
     samples = np.zeros(c.capacity, np.int64)
-    times, heights = np.full(c.capacity, np.nan), np.full(c.capacity, np.nan)
+    room = np.full((2, c.capacity), np.nan)
+    times, heights = room[0], room[1]
     found = find(waveform, c.discriminator, samples, times, heights)
     return Hits(
         found.n, samples, times * c.dt, heights, found.n > c.capacity, found.level, found.noise

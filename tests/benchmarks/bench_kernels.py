@@ -148,7 +148,8 @@ def fused(c: Constants, rounds: int) -> list[Table]:
     batch = Batch(schema, 1)
     run = AreaPass(members, k, area, schema, 1)
     active = np.full(len(members), RUN, np.uint8)
-    always = (*k.constants[:2], *members[0].constants[:3])
+    bins = members[0].constants
+    always = (*k.constants[:2], bins.runs, bins.bounds)
     tables = []
     for switched in (0.0, 0.05):
         frames = raw_frames(c, switched)

@@ -150,7 +150,7 @@ def against_pyfai(
     competitors = {
         best: over(images, theirs[best]),
         "ours": over(frames, run),
-        "read frame and bins": over(frames, lambda f: read((f, *made[:3]))),
+        "read frame and bins": over(frames, lambda f: read((f, made.runs, made.bounds))),
     }
     return compare(competitors, best, rounds, title, clock=thread_time)
 

@@ -183,7 +183,7 @@ def plan(use: str, params: dict[str, Any], shots: int) -> Plan:
     )
     p = Plan.make(made, ListedRun({"wave": Input("value", "<u2", (SHORT,))}))
     p.block.present[:], p.block.timed[:] = True, True
-    p.block.frames["wave"][:] = [trace(SHORT, k % 3, k) for k in range(shots)]
+    p.block.frames["wave"][:] = [trace(SHORT, (k + 1) % 3, k) for k in range(shots)]  # 1 each
     return p
 
 
