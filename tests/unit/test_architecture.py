@@ -261,5 +261,6 @@ def test_the_wheel_holds_every_module_and_nothing_else(tmp_path):
         where = str(path.relative_to(ROOT))
         wanted.add(where if where.startswith("ffb/") else f"ffb/{where}")
     assert {n for n in held if n.endswith(".py")} == wanted
-    assert "ffb/py.typed" in held
+    hutches = {f"ffb/hutches/{p.name}" for p in (ROOT / "deploy" / "hutches").glob("*.toml")}
+    assert {"ffb/py.typed", "ffb/kinds.toml", *hutches} <= held
     assert not {n for n in held if not n.startswith("ffb/")}
