@@ -170,7 +170,7 @@ def _lists(one: Blocks, two: Blocks, block: slice, limits: Limits) -> tuple[Mask
     alike = a.lengths == b.lengths
     taken = [r.values[np.repeat(alike, r.lengths)].reshape(-1, *r.values.shape[1:]) for r in (a, b)]
     found = elements(taken[0], taken[1], limits)
-    wrong = found.differ.reshape(len(found.differ), -1).any(axis=1)
+    wrong = found.differ.any(axis=tuple(range(1, found.differ.ndim)))
     shot = np.repeat(np.flatnonzero(alike), a.lengths[alike])
     return ~alike | (np.bincount(shot[wrong], minlength=len(alike)) > 0), found
 

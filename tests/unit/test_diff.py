@@ -222,6 +222,13 @@ def test_lists_of_a_growing_and_of_a_finished_file_and_theirs(tmp_path, diff):
     assert line(out, "timing/pulseId")[5] == "1,536"
 
 
+def test_lists_of_which_no_shot_has_an_entry(tmp_path, diff):
+    path = test_ragged.write(tmp_path, test_ragged.schema_of(""), test_ragged.kinds("empty")[:2])
+    status, out, _ = diff(path, path)
+    assert status == 0, out
+    assert line(out, "jf/var_drops/box")[2:6] == ["128", "0", "0", "128"]
+
+
 def test_segments_and_epochs(tmp_path, diff):
     told = Told(ended=False)
     path = write_segments(tmp_path, told, live=True)
