@@ -138,13 +138,16 @@ def lines(plan: Plan, shots: Shots) -> list[Line]:
 
 def _area(stage: AreaStage, frames: Sequence[Segments], batch: Batch) -> list[Line]:
     """The fused pass over one area detector: whole, without any reducer, and without each."""
+    at = range(0, len(frames), stage.together)
+    groups = [frames[k : k + stage.together] for k in at]
+    calls = [(tuple(s for raw in g for s in raw), np.arange(len(g))) for g in groups]
 
     def of(active: Switches, sums: bool = True) -> Callable[[], float]:
         def run() -> None:
-            for raw in frames:
+            for raw, rows in calls:
                 if sums:
                     stage.again()
-                stage.call(raw, 0, batch.buffer, active)
+                stage.call(raw, rows, batch.buffer, active)
 
         return _timer(run, len(frames))
 

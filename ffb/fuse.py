@@ -2,10 +2,10 @@
 
 Two kinds of function come from here. ``shots`` runs all whole-shot reducers over the shots of a
 block, one dispatch a batch; ``area`` calibrates an area detector tile by tile and feeds each tile,
-while it is in the cache, to all its tile reducers, one dispatch a shot. Both write into the
-batch's buffer, whose layout they receive as one table of integers (:mod:`ffb.places`), so that
-neither new parameters nor new shapes compile anything. ``area`` adds each tile to the sums over
-shots, too.
+while it is in the cache, to all its tile reducers and to the sums over shots, one dispatch for a
+shot or for a few: each row is then done for all of them, so that constants and sums cross memory
+once. Both write into the batch's buffer, whose layout they receive as one table of integers
+(:mod:`ffb.places`), so that neither new parameters nor new shapes compile anything.
 
 Every reducer has a switch in the argument ``active``: :data:`RUN`, :data:`LEAVE` its columns as
 they are, or write them as :data:`ABSENT`. With it the same function also runs reducers singly,
@@ -183,32 +183,35 @@ def _shots(
 #: Rows are calibrated one by one, or the rows of a block together before any is reduced.
 _ROW_BY_ROW = """\
 for r in range(rows):
-    words = segment[r * columns : (r + 1) * columns]
     number = s * rows + r
     first = number * columns
+    {shot}
+    words = segment[r * columns : (r + 1) * columns]
     bad = calibrate(words, first, planes, lines)
     tile = Tile(lines, good[first : first + columns], bad, number, first)
 """
 _BLOCK_BY_BLOCK = """\
-for r in range(rows):
-    number = s * rows + r
-    first = number * columns
-    at = r % bads.size
-    if at == 0:
-        block = segment[r * columns : (r + bads.size) * columns]
-        calibrate(block, first, planes, lines, bads)
-    line = lines[at * columns : (at + 1) * columns]
-    words = segment[r * columns : (r + 1) * columns]
-    tile = Tile(line, good[first : first + columns], bads[at], number, first)
+for r in range(0, rows, bads.size):
+    {shot}
+    block = segment[r * columns : (r + bads.size) * columns]
+    calibrate(block, (s * rows + r) * columns, planes, lines, bads)
+    for at in range(bads.size):
+        number = s * rows + r + at
+        first = number * columns
+        line = lines[at * columns : (at + 1) * columns]
+        words = block[at * columns : (at + 1) * columns]
+        tile = Tile(line, good[first : first + columns], bads[at], number, first)
 """
 
 
-def _sums(added: Sequence[tuple[What, ...]], scope: dict[str, Any]) -> tuple[list[str], list[str]]:
+def _sums(
+    added: Sequence[tuple[What, ...]], shot: str, scope: dict[str, Any]
+) -> tuple[list[str], list[str]]:
     """Lines before the loop over tiles, and for each tile, that add it to sums.
 
     ``sums`` has for each sum the arrays of what is ``added``, its missed pixels and its levels.
-    ``done`` counts the tiles that are added: a pass that runs again after an exception adds none
-    twice.
+    ``done`` counts the tiles of each ``shot`` that are added: a pass that runs again after an
+    exception adds none twice.
     """
     if not added:
         return [], []
@@ -225,7 +228,7 @@ def _sums(added: Sequence[tuple[What, ...]], scope: dict[str, Any]) -> tuple[lis
         into = f"missed{n}[first : first + columns]"
         each += ["    if tile.bad:", f"        count_missed(tile.values, {into})"]
     scope["count_missed"] = kernel(count_missed)
-    return before, ["if number >= done[0]:", *each, "    done[0] = number + 1"]
+    return before, [f"if number >= done[{shot}]:", *each, f"    done[{shot}] = number + 1"]
 
 
 def _area(
@@ -233,54 +236,96 @@ def _area(
     calibration: Calibration,
     states: Sequence[Any],
     added: Sequence[tuple[What, ...]],
+    together: int,
     places: Places,
     scope: dict[str, Any],
 ) -> str:
-    """Text of the pass over one shot's raw pixels."""
+    """Text of the pass over the raw pixels of up to ``together`` shots.
+
+    With more than one, arrays of states have a first axis for them.
+    """
     writers = [_Writer(m, tag, places) for tag, m in enumerate(members)]
     body = [
         *places.lines,
         f"planes = {_rebuilt(calibration.constants, 'calibration', 'Planes', scope)}",
         "good, lines, bads = borrowed(valid), borrowed(values), borrowed(spoilt)",
+        "columns = values.size // max(spoilt.size, 1)",
+        f"segments = len(raw) // {together}",
     ]
+    own = []
     for w in writers:
-        k, s = w.member.constants, states[w.tag]
-        body += [
-            f"k{w.tag} = {_rebuilt(k, f'constants[{w.tag}]', f'K{w.tag}', scope)}",
-            f"s{w.tag} = {_rebuilt(s, f'states[{w.tag}]', f'S{w.tag}', scope)}",
-        ]
+        k, s, name = w.member.constants, states[w.tag], f"S{w.tag}"
+        body += [f"k{w.tag} = {_rebuilt(k, f'constants[{w.tag}]', f'K{w.tag}', scope)}"]
+        made = _rebuilt(s, f"states[{w.tag}]", name, scope)
+        if together > 1:
+            body += [f"t{w.tag} = {_rebuilt(plain(s), f'states[{w.tag}]', name, scope)}"]
+            made = _of_shot(s, f"t{w.tag}", name)
+        own.append(f"s{w.tag} = {made}")
+    each = ["for k in range(shots):", *_indent(own, 1)] if together > 1 else own
+    inner = int(together > 1)
+    body += each
     for w in writers:
-        body += [f"if active[{w.tag}] == {RUN}:", f"    start_{w.tag}(k{w.tag}, s{w.tag})"]
-    before, each = _sums(added, scope)
+        begin = [f"if active[{w.tag}] == {RUN}:", f"    start_{w.tag}(k{w.tag}, s{w.tag})"]
+        body += _indent(begin, inner)
+    before, sums = _sums(added, "k" if together > 1 else "0", scope)
     body += [
         *before,
-        "columns = values.size // max(spoilt.size, 1)",
-        "for s in range(len(raw)):",
-        "    if raw[s].size != rows * columns:",
-        "        raise ValueError('a segment has not the size the run declared')",
-        "for s in range(len(raw)):",
-        "    segment = borrowed(raw[s])",
-        *_indent((_BLOCK_BY_BLOCK if calibration.height else _ROW_BY_ROW).splitlines(), 1),
+        "for k in range(shots):",
+        "    for s in range(segments):",
+        "        if raw[k * segments + s].size != rows * columns:",
+        "            raise ValueError('a segment has not the size the run declared')",
+        "for s in range(segments):",
     ]
+    loops = (_BLOCK_BY_BLOCK if calibration.height else _ROW_BY_ROW).splitlines()
+    at = next(i for i, line in enumerate(loops) if line.endswith("{shot}"))
+    level = 2 + (calibration.height > 0) + inner
+    if together > 1:
+        shot = [*each, "    segment = borrowed(raw[k * segments + s])"]
+        loops = [*loops[:at], *_indent(shot, 1), *_indent(loops[at + 1 :], 1)]
+    else:
+        loops = ["segment = borrowed(raw[s])", *loops[:at], *loops[at + 1 :]]
+    body += _indent(loops, 1)
     for w in writers:
-        body += [
-            f"        if active[{w.tag}] == {RUN}:",
-            f"            accumulate_{w.tag}(tile, k{w.tag}, s{w.tag})",
-        ]
-    body += _indent(each, 2)
+        call = f"    accumulate_{w.tag}(tile, k{w.tag}, s{w.tag})"
+        body += _indent([f"if active[{w.tag}] == {RUN}:", call], level)
+    body += _indent(sums, level)
+    body += [*each, "    j = where[k]"] if together > 1 else ["j = where[0]"]
     for w in writers:
-        body += [
+        end = [
             f"if active[{w.tag}] == {RUN}:",
             f"    r{w.tag} = finish_{w.tag}(k{w.tag}, s{w.tag})",
             *_indent(w.store(f"r{w.tag}"), 1),
             f"elif active[{w.tag}] == {ABSENT}:",
             *_indent(w.absent(), 1),
         ]
+        body += _indent(end, inner)
     head = (
         "def area(raw, rows, calibration, valid, values, spoilt, active, constants, states, sums,"
-        " done, j, buffer, table):"
+        " done, shots, where, buffer, table):"
     )
     return "\n".join([head, *_indent(body, 1), ""])
+
+
+def _of_shot(value: Any, text: str, name: str) -> str:
+    """Write an expression for shot ``k`` of ``value``, whose arrays have an axis for shots."""
+    if not isinstance(value, tuple):
+        return f"{text}[k]" if isinstance(value, np.ndarray) else text
+    parts = [_of_shot(v, f"{text}[{i}]", f"{name}_{i}") for i, v in enumerate(value)]
+    made = "".join(f"{p}, " for p in parts)
+    return f"{name}({made})" if hasattr(value, "_fields") else f"({made})"
+
+
+def several(value: Any, shots: int) -> Any:
+    """State for several shots: arrays with a first axis for them; memory is touched as for one."""
+    if isinstance(value, tuple):
+        parts = [several(v, shots) for v in value]
+        return value._make(parts) if hasattr(value, "_make") else tuple(parts)
+    if not isinstance(value, np.ndarray):
+        return value
+    out = np.zeros((shots, *value.shape), value.dtype)
+    if value.any():
+        out[:] = value
+    return out
 
 
 def compile_shots(
@@ -310,10 +355,14 @@ def compile_area(
     added: Sequence[tuple[What, ...]],
     calibration: Calibration,
     segments: int,
+    together: int,
     places: Places,
     example: tuple[Any, ...],
 ) -> tuple[Any, NDArray[np.int64]]:
     """Compile the pass over an area detector, and make its argument ``table``.
+
+    It takes the segments of ``together`` shots, one shot after the other; with more than one the
+    ``states`` are those of :func:`several`.
 
     ``example`` are the arguments between ``raw`` and the table, which stands in ``places``.
     Raw segments are declared read-only and unaligned, as a source may hand them over, so that no
@@ -327,9 +376,11 @@ def compile_area(
             scope[f"{f}_{tag}"] = kernel(m.reducer.functions[f])
     pixel = numba.from_dtype(np.dtype(calibration.dtype))
     raw = numba.types.Array(pixel, 1, "C", readonly=True, aligned=False)
-    source = _area(members, calibration, states, added, places, scope)
+    source = _area(members, calibration, states, added, together, places, scope)
     rest = (numba.typeof(a) for a in (*example, places.table))
-    return build(source, scope, (numba.types.UniTuple(raw, segments), *rest)), places.table
+    return build(
+        source, scope, (numba.types.UniTuple(raw, segments * together), *rest)
+    ), places.table
 
 
 def compile_one(member: Member, frames: tuple[Any, ...]) -> Any:

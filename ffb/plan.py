@@ -107,7 +107,15 @@ class Plan:
         self.sums = Sums([*summed.values()])
         where = (self.schema, self.block, self._guard)
         self.areas = [
-            AreaStage(d.input, bound.of(d), d.calibration, d.area, *where, summed.get(d.input))
+            AreaStage(
+                d.input,
+                bound.of(d),
+                d.calibration,
+                d.area,
+                *where,
+                summed.get(d.input),
+                min(config.batch.together, self.capacity),
+            )
             for d in bound.detectors.values()
         ]
         self.shots = ShotStage(bound.of(None), *where)
@@ -227,6 +235,8 @@ class Plan:
         batch, n = self._batch, self._n
         if batch is None or n == 0:
             return None
+        for area in self.areas:
+            area.flush(batch)
         self._fill_steps()
         self._stamp.rows(n, batch.buffer)
         np.not_equal(self.block.pulse_id[:n], 0, out=self._column(batch, PULSE_KNOWN.name)[:n])

@@ -60,6 +60,8 @@ def plan(
     inputs=INPUTS,
     codec="none",
     integrating=None,
+    together=1,
+    sums=None,
 ):
     tables = {n: {**t, "record": n in record} for n, t in TABLES.items()}
     made = config.parse(
@@ -67,11 +69,12 @@ def plan(
             "source": {"kind": "synthetic"},
             "inputs": tables,
             "calibration": {"jf": "none"} if constants is None else {},
-            "batch": {"shots": shots},
+            "batch": {"shots": shots, "together": together},
             "writer": {"compression": codec},
             "light": light or {},
             "integrating": integrating or {},
             "reducers": reducers,
+            "sums": sums or {},
         }
     )
     known = {"jf": constants} if constants else {}

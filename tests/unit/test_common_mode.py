@@ -139,6 +139,11 @@ def test_the_fused_pass_sees_what_a_whole_frame_sees():
             for s in range(2):
                 image = np.where(k.mask[s], out[s], np.nan)
                 np.testing.assert_array_equal(batch.columns[f"s{s}/area"][row], image)
+        both, flat = Batch(schema, 2), tuple(s.ravel() for raw in raws for s in raw)
+        run = AreaPass(members, k, area, schema, 2, together=2)
+        run(flat, np.array([1, 0]), both.buffer, np.full(2, RUN, np.uint8))
+        for name, column in batch.columns.items():
+            np.testing.assert_array_equal(both.columns[name], column[::-1], err_msg=name)
 
 
 def of(values, threshold=np.inf, guess=0.0):
