@@ -5,6 +5,7 @@ import sys
 
 ALL = (
     "kernels",
+    "fused",
     "calibration",
     "waveforms",
     "droplets",
