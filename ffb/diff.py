@@ -78,7 +78,10 @@ def diff_command(a: str, b: str, options: Options) -> int:
         if wrong := [*_unmapped(one, two, options.names)]:
             raise ConfigError(wrong)
         one.rename(options.names)
-        return _report(one, two, options)
+        try:
+            return _report(one, two, options)
+        except OSError as e:  # a segment that is gone, a damaged chunk: that is no difference
+            raise ConfigError([f"{a} or {b} cannot be read to its end: {e}"]) from e
 
 
 def _unmapped(one: Side, two: Side, names: Mapping[str, str]) -> list[str]:

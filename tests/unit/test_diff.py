@@ -281,6 +281,16 @@ def test_exposures_in_our_file_and_in_theirs(ours, tmp_path, diff):
     assert diff(mine, shutil.copy(mine, tmp_path / "copy.h5"))[0] == 0
 
 
+def test_a_file_that_breaks_off_is_no_difference(ours, diff, monkeypatch):
+    def broken(self, values):
+        raise OSError("a chunk is damaged")
+
+    monkeypatch.setattr(blocks.Blocks, "values", broken)
+    status, _, err = diff(ours, ours)
+    assert status == 2
+    assert "a chunk is damaged" in err
+
+
 def test_bad_input_is_told_at_once(tmp_path, ours, diff):
     text = tmp_path / "x.h5"
     text.write_text("no HDF5")
