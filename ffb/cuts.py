@@ -131,8 +131,7 @@ def of_mask(run: Shots, mask: Any) -> Cut:
 def condition(run: Shots, text: str, named: Mapping[str, Cut]) -> Cut:
     """The cut that ``text`` says, over columns and ``named`` cuts.
 
-    A column is written ``tt.ampl``, ``'tt/ampl'``, or ``tt/ampl`` where that is not a division of
-    one column by another. Raises ``ValueError`` with everything that is wrong.
+    A column is written ``tt.ampl``, ``'tt/ampl'`` or ``tt/ampl``. Raises ``ValueError`` with everything that is wrong.
     """
     from ffb.combine import Combined  # it compiles, which who only reads need not wait for
     from ffb.conditions import FilterConfig
@@ -216,7 +215,7 @@ def _calls(text: str) -> Iterator[Any]:
 def _paths(text: str, columns: Mapping[str, Column]) -> str:
     """``text`` with columns that are written ``a/b`` as expressions write them.
 
-    ``a/b`` stays a division where ``a`` and ``b`` are columns as well.
+    No file has columns ``a`` and ``a/b``, so that it cannot be a division.
     """
     try:
         return ast.unparse(_Slashes(columns).visit(read(text)))
@@ -230,7 +229,7 @@ class _Slashes(ast.NodeTransformer):
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         parts = _parts(node)
-        if "/".join(parts) in self._columns and not {*parts} <= {*self._columns}:
+        if "/".join(parts) in self._columns:
             return ast.copy_location(ast.Constant("/".join(parts)), node)
         self.generic_visit(node)
         return node

@@ -312,7 +312,7 @@ class Walker:
             if isinstance(number, bool) or not isinstance(number, int | float):
                 raise UnreadError(node.lineno, f"the run is compared with {number!r}")
             if math.isfinite(number):
-                self.ends |= {math.floor(number), math.floor(number) + 1, math.ceil(number)}
+                self.ends |= {math.floor(number), math.floor(number) + 1}
 
     def _element(self, node: ast.expr, whole: ast.expr, index: ast.expr) -> Any:
         if ast.unparse(whole) in ("np.s_", "numpy.s_"):

@@ -45,6 +45,8 @@ def columns(first: int, n: int) -> dict[str, np.ndarray]:
         "step": i // 60,
         "lightStatus/xray": np.array([1, 1, 1, 0, -1])[i % 5],
         "lightStatus/laser": np.array([1, 0, -1])[i % 3],
+        "lightStatus/xray_valid": i % 5 != 4,
+        "lightStatus/laser_valid": i % 3 != 2,
         "scan/lxt": np.where(i < 3, np.nan, 0.5 * (i // 60)),
         "tt/ampl": ampl,
         "counts/present": i % 4 != 1,
@@ -303,6 +305,7 @@ def test_pandas_has_nullable_integers(run):
     assert str(frame["good"].dtype) == "boolean"
     assert frame["good"].isna().sum() == np.isnan(c["tt/ampl"][mask]).sum() > 0
     assert (frame["lightStatus/laser"] == 0).all()
+    assert frame["lightStatus/xray"].isna().sum() == (c["lightStatus/xray"][mask] == -1).sum() > 0
     assert {"good_valid", "trace/y"}.isdisjoint(frame.columns)
     assert [*run.to_pandas(["tt/ampl", "good_valid"], slice(3))] == [
         "time",
