@@ -131,7 +131,8 @@ def of_mask(run: Shots, mask: Any) -> Cut:
 def condition(run: Shots, text: str, named: Mapping[str, Cut]) -> Cut:
     """The cut that ``text`` says, over columns and ``named`` cuts.
 
-    A column is written ``tt.ampl``, ``'tt/ampl'`` or ``tt/ampl``. Raises ``ValueError`` with everything that is wrong.
+    A column is written ``tt.ampl``, ``'tt/ampl'`` or ``tt/ampl``. Raises ``ValueError`` with
+    everything that is wrong.
     """
     from ffb.combine import Combined  # it compiles, which who only reads need not wait for
     from ffb.conditions import FilterConfig
