@@ -83,9 +83,9 @@ def add(files, process, message):
         files.add(process, message.header.seq, piece)
 
 
-def begun(folder, producers=1):
-    sink = SmallData(folder, merge=None)
-    return Aggregator(lambda _: [sink], MS, MS, 1000 * MS, producers=producers), sink
+def begun(folder, producers=1, commit_ms=1):
+    sink, times = SmallData(folder, merge=None), (MS, commit_ms * MS, 1000 * MS)
+    return Aggregator(lambda _: [sink], *times, producers=producers), sink
 
 
 def wired(message):
@@ -187,7 +187,7 @@ def test_an_aggregator_that_dies_anywhere_merges_everything_once(tmp_path, monke
         monkeypatch.setattr(sum_files, "FOLD_TIMES", 1)
     now, seen = 1, 0
     for end in (*range(11, len(messages), 25), len(messages)):
-        aggregator, sink = begun(tmp_path, 2)
+        aggregator, sink = begun(tmp_path, 2, commit_ms=9)  # so that pieces are there uncommitted
         begins = [m for m in messages[:seen] if m.header.kind == "begin_run"]
         # Nobody was told that anything is safe, so that all comes again.
         for m in [*begins, *messages[:end]]:
