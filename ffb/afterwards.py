@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 #: without a word of anybody.
 HORIZON_S, SILENCE_S = 86_400.0, 600.0
 
+#: Seconds that ranks have at most to take note of the end.
+FAREWELL_S = 10.0
+
 #: Megabytes of uncommitted batches of all ranks together, and of one of many.
 WINDOWS_MB, LEAST_MB = 1024.0, 8.0
 
@@ -272,7 +275,7 @@ def _serving(service: RankService, last: Last) -> Iterator[Future[bool]]:
     def loop() -> bool:
         try:
             balanced = service.loop(once=True, grace_s=GRACE_S)
-            service.farewell()
+            service.farewell(FAREWELL_S)
             return balanced
         except BaseException:
             last.stop()

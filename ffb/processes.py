@@ -26,6 +26,7 @@ from ffb.watch import watch
 if TYPE_CHECKING:
     from ffb.heir import Resume
     from ffb.link import Link
+    from ffb.produce import Producer
     from ffb.ringfile import RingFile
     from ffb.writers.capture import CaptureWriter
 
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a process which was told to stop has to drain, and that each kind has to be gone.
 GRACE_S, STOP_S = 2.5, 5.0
+
+#: Seconds between two looks whether a producer that waits for its last commits is to stop.
+DRAIN_S = 0.1
 
 #: Sent to an aggregator whose stream has ended: it ends, too, but first merges what it wrote.
 FINISH = signal.SIGUSR1
@@ -93,7 +97,7 @@ def reduce(
                     try:
                         runs = worker.loop(1 if once else None)
                     finally:  # a run that failed has sent what it took, and that must arrive
-                        drained = link.drain(GRACE_S if worker.stopping else patience)
+                        drained = _drain(link, worker, patience)
                         told = drained and not link.promised
         finally:
             if file is not None:
@@ -101,6 +105,17 @@ def reduce(
     if not drained:
         log.error("%d messages were never acknowledged: is the aggregator up?", link.unacked)
     return 0 if drained and (runs or worker.stopping) else 1
+
+
+def _drain(link: Link, worker: Producer, patience_s: float) -> bool:
+    """Wait until all is committed: ``patience_s`` seconds, and no more than a moment if told so."""
+    end = time.monotonic() + patience_s
+    while not link.drain(DRAIN_S):
+        if worker.stopping:
+            end = min(end, time.monotonic() + GRACE_S)
+        if time.monotonic() >= end:
+            return False
+    return True
 
 
 def _ring_file(config: Config, producer: str, address: str) -> tuple[RingFile | None, str]:
@@ -194,6 +209,8 @@ def aggregate(config: Config, *, once: bool = False) -> int:
                 earlier(folder)
                 room.watch(folder)
             balanced = service.loop(once=once, grace_s=GRACE_S)
+            if once and not stopped:
+                service.farewell(GRACE_S)
         finally:
             service.close()
             orphans.finish(lambda: bool(stopped))

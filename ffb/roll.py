@@ -26,9 +26,6 @@ from ffb.wire import EndRun, Header, Message
 #: connection is gone may come back.
 LOOK_S, LINE_S, GONE_S = 0.2, 2.0, 2.0
 
-#: Seconds that ranks have at most to take note of the end.
-FAREWELL_S = 10.0
-
 
 def name_of(rank: int) -> str:
     """Name of a rank as a producer."""
@@ -91,12 +88,6 @@ class RankService(Service):
         """
         self._inbox.put(missing := _Missing(producer, stamps, Future()))
         return missing.done
-
-    def farewell(self) -> None:
-        """Stay until every rank knows that all it sent is in the file, and has gone."""
-        end, ranks = time.monotonic() + FAREWELL_S, (name_of(0), *self.others)
-        while any(map(self.hub.here, ranks)) and time.monotonic() < end:
-            self.hub.receive(0.02)
 
     def _look(self, seconds: float) -> None:
         through = self.aggregator.through

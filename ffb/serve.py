@@ -140,6 +140,17 @@ class Service:
         while not self.stopping and self.hub.attended and time.monotonic_ns() < end:
             self.hub.receive(IDLE_S)
 
+    def farewell(self, most_s: float) -> None:
+        """Stay until producers know that all they sent is committed, and have gone.
+
+        A word of it that is under way when we close our end is lost with the connection, and they
+        would wait for it. Nothing that comes now is acknowledged.
+        """
+        books = [p for c in self.aggregator.closed for p in c.counts.producers.values()]
+        names, end = {str(p["producer"]) for p in books}, time.monotonic() + most_s
+        while any(map(self.hub.here, names)) and time.monotonic() < end:
+            self.hub.receive(0.02)
+
     def turn(self) -> int:
         """Take what came, commit what is due, acknowledge, publish; returns the time [ns]."""
         now = time.monotonic_ns()

@@ -1,6 +1,8 @@
 """What a producer took arrives, whatever becomes of its run; what was written is merged."""
 
 import io
+import os
+import signal
 import sys
 
 import pytest
@@ -44,6 +46,31 @@ def test_a_producer_whose_run_fails_still_waits_for_what_it_sent(tmp_path, monke
         processes.reduce(config.load(file))
     assert sum(b.n for _, b in link.batches()) == 2
     assert order == ["drain", "close", "source closed"]
+
+
+def test_a_producer_that_waits_for_its_last_commits_ends_soon_when_told_to(tmp_path, monkeypatch):
+    waited = []
+
+    class Link(Window):
+        unacked = 3
+
+        def drain(self, timeout_s):
+            waited.append(timeout_s)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return False
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr("ffb.transport.Link", lambda *a, **k: Link())
+    source = Source(ListedRun(ENERGY, items=shots(2)))
+    source.close = source.stop
+    monkeypatch.setattr("ffb.sources.choose.source_of", lambda *a: source)
+    monkeypatch.setattr(processes, "GRACE_S", 0.0)
+    file = tmp_path / "exp.toml"
+    file.write_text(TOML + "[aggregate]\nend_timeout_s = 1e6\n")
+    assert processes.reduce(config.load(file)) == 1
+    assert sum(waited) < 1
 
 
 MERGING = """

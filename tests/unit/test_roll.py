@@ -1,5 +1,7 @@
 """Ranks that die are not waited for, and what they left undone stands in the books."""
 
+import threading
+
 import pytest
 
 from ffb import roll
@@ -116,3 +118,32 @@ def test_a_rank_that_never_came_is_not_waited_for_and_loses_its_share(world):
     assert w.file.rows == [1, 4, 7, 10]
     assert (w.file.ended.read, w.file.ended.lost) == (7, {DIED: 3})
     assert w.service.aggregator.closed[0].problems == []
+
+
+def test_a_farewell_lasts_until_producers_know_and_have_gone(world, monkeypatch):
+    w, begun = world(600.0), threading.Event()
+    for name in ("p0", "p1", "p2"):
+        w.begin(name)
+        w.send(name, "end_run", EndRun(), 0)
+    w.until(lambda: w.file.ended)
+    leaving, receive = [], w.service.hub.receive
+
+    def serve(timeout_s):
+        begun.set()
+        return receive(timeout_s)
+
+    def leave():
+        begun.wait(60)
+        for link in w.links.values():
+            leaving.append(link.drain(60))
+            link.close()
+        w.links.clear()
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    monkeypatch.setattr(w.service.hub, "receive", serve)
+    w.service.farewell(60.0)
+    assert begun.is_set()
+    thread.join()
+    assert leaving == [True, True, True]
+    assert not any(map(w.service.hub.here, ("p0", "p1", "p2")))
