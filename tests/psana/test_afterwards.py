@@ -37,6 +37,10 @@ TOML = (
 image = { detector = "jungfrau", field = "raw" }
 pulse = { detector = "w8", field = "raw_0" }
 
+# a producer that is dealt few shots at first may see none with a spectrum
+[detectors.feespec]
+fields.hproj = { shape = [64] }
+
 [reducers.spot]
 use = "roi"
 inputs = "image"
