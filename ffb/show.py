@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from ffb.integrated import Integrated
     from ffb.reader import RunFile
     from ffb.schema import Column
 
@@ -192,6 +193,37 @@ def _state(out: Console, run: RunFile) -> None:
         ("ended", counts.ended or "not yet"),
     ]
     out.print(table(("the books", ""), rows))
+    if run.integrating:
+        out.print()
+        out.print(exposures(run.integrated(name) for name in run.integrating))
+
+
+def exposures(of: Iterable[Integrated]) -> Table:
+    """Exposures of integrating detectors as people read them."""
+    rows = []
+    for found in of:
+        reasons = ", ".join(f"{n:,} {why}" for why, n in found.reasons().items())
+        rows.append(
+            (
+                found.name,
+                f"{found.n:,}",
+                f"{found.framed.sum():,}",
+                f"{found.n - found.partial.sum():,}",
+                reasons or "-",
+                _last(found),
+            )
+        )
+    heads = ("detector", "exposures", "with a frame", "whole", "partial", "the last with a frame")
+    return table(heads, rows)
+
+
+def _last(found: Integrated) -> str:
+    """Shots of the newest exposure with a frame, and how many there should be."""
+    framed = found.framed.nonzero()[0]
+    if not len(framed):
+        return "no frame came"
+    n, missing = int(found.count()[framed[-1]]), int(found.exposures.missing[framed[-1]])
+    return f"{n:,} shots" if missing < 0 else f"{n:,} of {n + missing:,} shots"
 
 
 def detnames(names: Sequence[str]) -> int:

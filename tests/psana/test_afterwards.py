@@ -14,6 +14,7 @@ from ffb.afterwards import configuration
 from ffb.afterwards import make as make_file
 from ffb.contents import LEDGER
 from ffb.ranks import Rank
+from ffb.sources.standins import import_psana
 from ffb.testing.fabricate import save_constants, write_experiment, write_run
 from ffb.testing.truth import GROUPS, RunSpec
 from tests.psana.test_default_detectors import TOML as DETECTORS
@@ -64,6 +65,23 @@ gain = "gain.npy"
 offset = "offset.npy"
 status = "status.npy"
 geometry = "geometry.data"
+
+[calibration]
+tmo_opal = "none"
+
+# A camera with a frame in every twentieth shot: no producer can wait to learn its shape.
+[inputs.camera]
+detector = "tmo_opal"
+field = "image"
+shape = [64, 1024]
+
+[reducers."camera/roi"]
+use = "roi"
+inputs = "camera"
+params = { rows = [8, 40], cols = [300, 700] }
+
+[integrating.camera]
+partners = ["gasdet/*", "tt/*", "lightStatus/*"]
 
 [batch]
 shots = 8
@@ -236,6 +254,46 @@ def test_what_is_missing_at_first_or_damaged_is_absent_and_nothing_else(afterwar
         gone = [spec.corrupted(i) for i in range(spec.shots)]
         np.testing.assert_array_equal(np.isnan(run["gasdet/f11ENRC"][:]), gone)
     assert "150 = 150 + 0" in afterwards[1]
+
+
+def test_exposures_of_a_slow_camera_are_those_of_a_psana_loop(afterwards, spec, tmp_path):
+    psana = import_psana("psana")
+    path = str(write_run(tmp_path / "run.xtc2", spec))
+    run = next(psana.DataSource(files=path, skip_calib_load="all", log_level="ERROR").runs())
+    camera, gas, timing = (run.Detector(d) for d in ("tmo_opal", "gasdet", "timing"))
+    exposures, stamps, pulses, energies = [], [], [], {"": [], "laser_on": []}
+    for step in run.steps():
+        for event in [*step.events(), None]:
+            frame = None if event is None else camera.raw.image(event)
+            if event is not None:
+                stamps.append(event.timestamp)
+                energy = gas.raw.f11ENRC(event)
+                if energy is not None:  # else the shot is damaged, and psana fails to decode it
+                    codes = timing.raw.eventcodes(event)
+                    pulses.append(timing.raw.pulseId(event))
+                    energies[""].append(energy)
+                    energies["laser_on"] += [energy] * bool(codes[90] and not codes[162])
+            if stamps and (event is None or frame is not None):  # no exposure has two steps
+                exposures.append((frame, stamps, pulses, energies))
+                stamps, pulses, energies = [], [], {"": [], "laser_on": []}
+    with h5py.File(afterwards[0]) as file:
+        found = file["intg/camera"]
+        assert found["framed"][:].tolist() == [e[0] is not None for e in exposures]
+        assert found["count"][:].tolist() == [len(e[1]) for e in exposures]
+        assert found["timestamp"][:].tolist() == [e[1][-1] for e in exposures]
+        listed = found["var_shots/pulse_id"][found["var_shots/pulse_id_valid"][:]]
+        assert listed.tolist() == [p for e in exposures for p in e[2]]
+        for k, (frame, _, _, energies) in enumerate(exposures):
+            total = np.nan if frame is None else np.sum(frame[8:40, 300:700], dtype=np.float64)
+            np.testing.assert_allclose(found["roi_sum"][k], total, 1e-6)
+            for light, values in energies.items():
+                at = file[f"intg/camera/{light}"]
+                assert at["gasdet_n_f11ENRC"][k] == len(values)
+                if values:
+                    np.testing.assert_allclose(at["gasdet_sum_f11ENRC"][k], np.sum(values), 1e-14)
+                    np.testing.assert_allclose(at["gasdet_rms_f11ENRC"][k], np.std(values), 1e-9)
+        assert len(exposures) > 10
+        assert found["roi_sum"].attrs["unit"]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ffb import reader
+from ffb import diff, reader, show
 from ffb.exposures import WHY
 from ffb.integrating_settings import IntegratingConfig
 from ffb.writers.consolidate import merge
@@ -264,3 +264,31 @@ def test_no_frames_and_no_shots(tmp_path):
         assert file["intg/andor/count"].shape == (0,)
         assert file["intg/andor/fim_sum_wave"].shape == (0, 3)
         assert file["intg/andor/var_shots_offsets"][:].tolist() == [0]
+
+
+def test_open_shows_exposures(merged, monkeypatch, capsys):
+    path, _ = merged
+    monkeypatch.setenv("COLUMNS", "200")
+    show.small_data(str(path), follow=False)
+    lines = capsys.readouterr().out.splitlines()
+    (andor,) = (line.split() for line in lines if line.startswith("andor "))
+    assert andor[:4] == ["andor", "33", "32", "27"]
+    assert " ".join(andor[4:]).endswith("4 missing, 1 frame_lost 12 of 12 shots")
+
+
+def test_diff_compares_exposures_with_those_of_others(merged, damaged, tmp_path, capsys):
+    path, _ = merged
+    theirs, rows = tmp_path / "theirs.h5", by_hand(damaged, "andor/full_present")[:-1]
+    with h5py.File(theirs, "w") as file:  # in any order, without what came after the last frame
+        file["timestamp"] = damaged["timestamp"].astype(np.int64)
+        back = [int(damaged["timestamp"][r[-1]]) for r in rows][::-1]
+        file["intg/timestamp"] = back
+        file["intg/andor/count"] = [len(r) for r in rows][::-1]
+        sums = np.array([expected(damaged, r, "lightStatus/laser")[1] for r in rows])
+        file["intg/andor/lightStatus_sum_laser"] = sums[::-1]
+    options = diff.Options(ignore=["ffb/*"], common=True)
+    assert diff.diff_command(str(theirs), str(path), options) == 0, capsys.readouterr().out
+    with h5py.File(theirs, "a") as file:
+        file["intg/andor/lightStatus_sum_laser"][3] += 1
+    assert diff.diff_command(str(theirs), str(path), options) == 1
+    assert "lightStatus_sum_laser" in capsys.readouterr().out
