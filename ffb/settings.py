@@ -151,6 +151,8 @@ class SyntheticConfig(Table):
     """Fraction of shots with the timestamp of the shot before."""
     cut: bool = False
     """Whether each run breaks off half way, without an end."""
+    slow: Annotated[int, Field(ge=0)] = 0
+    """Shots for each frame of a slow camera, "andor", that sees the light of all of them."""
 
 
 class ReplayConfig(Table):

@@ -27,6 +27,7 @@ WAVE = Field("digitizer", "raw", "wave")
 ENERGY = Field("gasdet", "raw", "energy")
 EDGE = Field("timetool", "ttfex", "fltpos")
 AMPLITUDE = Field("timetool", "ttfex", "ampl")
+SPECTRUM = Field("andor", "raw", "spectrum")
 
 #: Time of the first run's beginning, ns since 1970; runs begin an hour apart.
 BEGAN = 1_730_000_000_000_000_000
@@ -47,8 +48,9 @@ class Synthetic:
     ``missing`` is the fraction of shots that lack a detector, by detector (``"timing"`` is one).
     ``backwards`` and ``repeated`` are fractions of shots whose timestamp lies before, or equals,
     that of the shot before. A ``cut`` run breaks off after half of its shots without EndRun.
-    ``samples`` of the waveform are taken in turn by the runs. With several ``producers``, shot i
-    goes to producer i % producers; all of them see every step.
+    With ``slow`` there is a camera with a frame in every so many shots: a spectrum of all light
+    that came since the frame before. ``samples`` of the waveform are taken in turn by the runs.
+    With several ``producers``, shot i goes to producer i % producers; all of them see every step.
     """
 
     exp: str = "tstx00001"
@@ -65,6 +67,7 @@ class Synthetic:
     backwards: float = 0.0
     repeated: float = 0.0
     cut: bool = False
+    slow: int = 0
     producer: int = 0
     producers: int = 1
 
@@ -136,7 +139,9 @@ class SyntheticRun:
         return BEGAN + (number - 1) * HOUR + i * round(1e9 / (self.spec.rate or 120.0))
 
     def _known(self) -> dict[Field, Input]:
+        camera = Input("value", "<f4", (64,), "1", "spectrum of the light since the frame before")
         return {
+            **({SPECTRUM: camera} if self.spec.slow else {}),
             AREA: Input("area", "<u2", self.spec.shape, "ADU", "rings and a moving spot"),
             WAVE: Input("value", "<u2", (self._samples,), "ADU", "a pulse on a baseline"),
             ENERGY: Input("value", "<f8", (), "mJ", "energy of the x-ray pulse"),
@@ -156,14 +161,26 @@ class SyntheticRun:
         whole = np.floor(photons).astype(np.int64)
         self.area = SyntheticArea(spec.shape, spec.noise, whole, rng)
         self.edge = rng.normal(512.0, 20.0, spec.shots)
-        detectors = sorted({f.detector for f in self._binding.known} | {"timing"})
+        fast = {f.detector for f in self._binding.known} - {SPECTRUM.detector}
+        detectors = sorted(fast | {"timing"})
         draws = rng.random((len(detectors), spec.shots))
         self.missing: dict[str, NDArray[np.bool_]] = {
             d: draws[k] < spec.missing.get(d, 0.0) for k, d in enumerate(detectors)
         }
+        if spec.slow:
+            self._expose()
         if wrong := sorted(spec.missing.keys() - self.missing.keys()):
-            raise ValueError(f"missing: no detector {wrong}; there are {detectors}")
+            raise ValueError(f"missing: no detector {wrong}; there are {[*self.missing]}")
         self._stamp(rng.random((2, spec.shots)))
+
+    def _expose(self) -> None:
+        """Add up the light that the slow camera sees, and draw where its frames are missing."""
+        spec, name = self.spec, SPECTRUM.detector
+        total = np.concatenate([np.zeros(spec.slow), np.cumsum(self.energy)])
+        self._exposed = total[spec.slow :] - total[: -spec.slow]
+        draws = np.random.default_rng((spec.seed, self.info.run, 1)).random(spec.shots)
+        between = np.arange(spec.shots) % spec.slow != spec.slow - 1
+        self.missing[name] = between | (draws < spec.missing.get(name, 0.0))
 
     def _stamp(self, draws: NDArray[np.float64]) -> None:
         times = np.array([self._time(self.info.run, i) for i in range(self.spec.shots)], np.int64)
@@ -231,6 +248,9 @@ class SyntheticRun:
         """Values (n, *shape) of a field in shots, wherever they are missing."""
         if wanted == WAVE:
             return self._waves(i)
+        if wanted == SPECTRUM:
+            line = np.exp(-0.5 * ((np.arange(64) - 32) / 6.0) ** 2)
+            return np.asarray(1000 * self._exposed[i, None] * line, np.float32)
         if wanted == AMPLITUDE:
             return np.asarray(0.1 * self.energy[i])
         return np.asarray((self.energy if wanted == ENERGY else self.edge)[i])
