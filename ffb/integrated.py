@@ -63,7 +63,7 @@ def configured(text: str) -> dict[str, IntegratingConfig]:
 
     Raises pydantic's ``ValidationError``, a ``ValueError``, where another ffb wrote it otherwise.
     """
-    if "[integrating." not in text:
+    if "integrating" not in text:
         return {}
     tables = tomllib.loads(text).get("integrating", {})
     return {name: IntegratingConfig.model_validate(t) for name, t in tables.items()}

@@ -39,6 +39,9 @@ SCHEMA = Schema(
         Column("andor/full_npix", "<i8", reducer="andor/full"),
         Column("andor/full_spectrum", "<f4", (4,), ("col",), "keV", reducer="andor/full"),
         Column("andor/full_present", "|b1", reducer="andor/full"),
+        Column("andor/fit_n", "<i8", reducer="andor/fit"),
+        Column("andor/fit_width", "<f8", unit="px", reducer="andor/fit"),
+        Column("andor/fit_present", "|b1", reducer="andor/fit"),
         Column("vls", "<f8", unit="V"),
     )
 )
@@ -83,6 +86,10 @@ def shots(n: int, seed: int = 1, every: int = 12) -> dict[str, np.ndarray]:
     d["andor/full_sum"][:] = np.where(frame, i * 0.5, np.nan)
     d["andor/full_npix"][:] = np.where(frame, i, 0)
     d["andor/full_spectrum"][:] = np.where(frame[:, None], i[:, None] + np.arange(4), np.nan)
+    fitted = frame & (i % 36 != 11)  # the fit fails for every third frame
+    d["andor/fit_present"][:] = fitted
+    d["andor/fit_n"][:] = np.where(fitted, i, 0)
+    d["andor/fit_width"][:] = np.where(fitted, 2.5, np.nan)
     d["vls"][:] = np.where(i % 5 == 2, i, np.nan)
     return d
 

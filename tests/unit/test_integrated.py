@@ -109,6 +109,10 @@ def test_the_frame_stands_beside_what_it_saw(merged, damaged):
             np.testing.assert_array_equal(andor[f"full_{name}"][whole], column[frames])
         assert np.isnan(andor["full_sum"][-1])
         assert andor["full_npix_valid"][:].tolist() == andor["framed"][:].tolist()
+        fitted = damaged["andor/fit_present"][frames]
+        assert 0 < fitted.sum() < len(frames)
+        assert andor["fit_n_valid"][whole].tolist() == fitted.tolist()
+        np.testing.assert_array_equal(andor["fit_n"][whole], damaged["andor/fit_n"][frames])
         stamps = damaged["timestamp"].astype(np.int64)
         assert file["intg/timestamp"].dtype == np.int64
         assert file["intg/timestamp"][:].tolist() == [int(stamps[r[-1]]) for r in rows]
@@ -253,7 +257,7 @@ def test_other_settings_can_be_asked_for_afterwards(merged, damaged):
 
 def test_no_frames_and_no_shots(tmp_path):
     d = shots(60)
-    d["andor/full_present"][:] = False
+    d["andor/full_present"][:] = d["andor/fit_present"][:] = False
     with reader.open(write(tmp_path / "none", d)) as run:
         andor = run.integrated("andor")
         assert (andor.n, andor.framed.tolist(), andor["count"].tolist()) == (1, [False], [60])

@@ -21,7 +21,8 @@ def told(columns=SCHEMA.columns, **detectors):
 def test_columns_by_default_and_by_pattern():
     choice = choose("andor", IntegratingConfig(), SCHEMA.columns)
     assert [c.name for c in choice.own] == [
-        f"andor/full_{k}" for k in ("sum", "npix", "spectrum", "present")
+        *(f"andor/full_{k}" for k in ("sum", "npix", "spectrum", "present")),
+        *(f"andor/fit_{k}" for k in ("n", "width", "present")),
     ]
     scalars = [n for n in PARTNERS if n != "fim/wave"]
     assert [c.name for c in choice.partners] == [
