@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -59,6 +59,9 @@ def choose(name: str, settings: IntegratingConfig, columns: Iterable[Column]) ->
     flags = {n: f for n, c in known.items() for f in c.flags if f in known and f != n}
     flagging = {*flags.values(), *(n for n in known if n.endswith(VALID))}
     flat = {n: c for n, c in known.items() if c.dtype[1] in "biuf" and not c.length}
+    for n in [n for n in flat if _is_former(n, known) and flat[n].dtype[1] != "f"]:
+        if n not in flags:  # 0 where it was not a column, and nothing says so
+            del flat[n]
     own = _matching(settings.frames or (f"{name}/*",), flat)
     values = [n for n in flat if n not in own and n not in flagging and not _is_name(n)]
     if settings.partners:
@@ -66,6 +69,12 @@ def choose(name: str, settings: IntegratingConfig, columns: Iterable[Column]) ->
     else:
         chosen = [n for n in values if not flat[n].shape]
     return Choice(tuple(flat[n] for n in own), tuple(flat[n] for n in chosen), flags)
+
+
+def _is_former(column: str, known: Collection[str]) -> bool:
+    """Whether it is what a column was before an epoch in which its dtype or shape changed."""
+    stem, found, number = column.rpartition("_e")
+    return bool(found) and number.isdecimal() and stem in known
 
 
 def _is_name(column: str) -> bool:

@@ -33,6 +33,13 @@ def test_columns_by_default_and_by_pattern():
     assert choice.flags["cnt/n"] == "cnt/present"
 
 
+def test_whole_numbers_of_a_former_epoch_are_no_partners():
+    """Nothing says where they are not, and 0 there is no value."""
+    more = [Column("k", "<i4"), Column("k_e0", "<i2"), Column("x", "<f8"), Column("x_e0", "<f4")]
+    choice = choose("andor", IntegratingConfig(), more)
+    assert [c.name for c in choice.partners] == ["k", "x", "x_e0"]
+
+
 def test_names_are_those_of_smalldata_tools():
     assert statistic_name("det_rix_fim1/wfintegrate", "sum") == "det_rix_fim1_sum_wfintegrate"
     assert statistic_name("lightStatus/laser", "sum") == "lightStatus_sum_laser"
