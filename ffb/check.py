@@ -11,6 +11,7 @@ from typing import Any
 
 from ffb import show
 from ffb.config import Config, ConfigError, FilesConfig, PsanaConfig, SyntheticConfig, load
+from ffb.partners import choose
 from ffb.plan import Plan
 from ffb.source import Run, RunInfo
 from ffb.sources.choose import source_of
@@ -51,6 +52,8 @@ def main(
             number = found.info.run if run is None else run
             out.print(f"{found.info.exp} run {number}", style="bold")
             out.print(show.columns(plan.schema.columns))
+            for name, asked in config.integrating.items():
+                out.print(show.integrating(name, choose(name, asked, plan.schema.columns)))
             for note in plan.notes:
                 out.print(f"{'warning' if note in plan.warnings else 'note'}: {note}")
             took = time.monotonic() - began

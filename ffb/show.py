@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ffb.integrated import Integrated
+    from ffb.partners import Choice
     from ffb.reader import RunFile
     from ffb.schema import Column
 
@@ -196,6 +197,12 @@ def _state(out: Console, run: RunFile) -> None:
     if run.integrating:
         out.print()
         out.print(exposures(run.integrated(name) for name in run.integrating))
+
+
+def integrating(name: str, choice: Choice) -> str:
+    """What an integrating detector will be given, in a sentence."""
+    own, partners = _few(c.name for c in choice.own), _few(c.name for c in choice.partners)
+    return f"integrating {name}: frames are where {own} hold; gathered are {partners or 'shots'}"
 
 
 def exposures(of: Iterable[Integrated]) -> Table:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffb import reader
+from ffb import check, reader
 from ffb.config import load
 from ffb.plan import Plan
 from ffb.shot import BeginStep, Idle
@@ -77,3 +77,10 @@ def test_lights_are_apart_and_dark_shots_are_in_neither(file):
         assert (on + off + dark).tolist() == andor["count"].tolist()
         assert on.sum() == np.sum(truth.laser & truth.xray)
         assert dark.sum() == np.sum(~truth.xray)
+
+
+def test_check_says_what_will_be_gathered(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert check.main(str(EXAMPLE), [], None, [], attach=False) == 0
+    told = "integrating andor: frames are where andor/line_present, andor/line_area, ... 5 hold;"
+    assert f"{told} gathered are gasdet/energy, tt/fltpos" in capsys.readouterr().out
