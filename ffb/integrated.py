@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property, partial
+from functools import cached_property
+from functools import partial as later
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -202,20 +203,20 @@ class Integrated(Mapping[str, NDArray[Any]]):
 
     def _all(self) -> Iterator[tuple[str, Callable[[], Dataset]]]:
         """Datasets by name, each to be computed when it is wanted; of a partner, one by one."""
-        yield from ((k, partial(self._book, k)) for k in BOOKS)
+        yield from ((k, later(self._book, k)) for k in BOOKS)
         flags = self.choice.flags
         for c in (c for c in self.choice.own if c.name not in flags.values()):
             name = own_name(self.name, c.name)
-            yield name, partial(self._values, c)
+            yield name, later(self._values, c)
             if c.dtype[1] != "f" and c.name in flags:
-                yield f"{name}{VALID}", partial(self._valid_values, c)
-        yield from ((k, partial(self._list, k)) for k in LISTS)
+                yield f"{name}{VALID}", later(self._valid_values, c)
+        yield from ((k, later(self._list, k)) for k in LISTS)
         for light in self.lights:
             prefix, of = (f"{light}/", f", {light}") if light else ("", "")
             if light:
-                yield f"{prefix}count", partial(self._count, light)
+                yield f"{prefix}count", later(self._count, light)
             for c, s in product(self.choice.partners, STATISTICS):
-                yield prefix + statistic_name(c.name, s), partial(self._statistic, c, s, light, of)
+                yield prefix + statistic_name(c.name, s), later(self._statistic, c, s, light, of)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._datasets)

@@ -6,6 +6,7 @@ already; ``intg/timestamp`` is that of the detector configured first.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from ffb.checksum import crc32
 from ffb.contents import INTEGRATED
 from ffb.integrated import Dataset, Integrated, configured
 from ffb.schema import Schema
+
+log = logging.getLogger(__name__)
 
 
 def write(
@@ -33,6 +36,8 @@ def write(
     out: dict[str, int] = {}
     for name, settings in configured(config).items():
         found = Integrated(name, settings, schema.by_name, read, rows)
+        if rows and not found.framed.any():
+            log.warning("no frame of %s came in %d shots", name, rows)
         group = file.create_group(f"{INTEGRATED}/{name}")
         group.attrs["doc"] = f"what {name} saw: a row for each of its exposures"
         group.attrs["settings"] = settings.model_dump_json()

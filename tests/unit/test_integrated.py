@@ -255,13 +255,15 @@ def test_other_settings_can_be_asked_for_afterwards(merged, damaged):
             run.integrated("andro")
 
 
-def test_no_frames_and_no_shots(tmp_path):
+def test_no_frames_and_no_shots(tmp_path, caplog):
     d = shots(60)
     d["andor/full_present"][:] = d["andor/fit_present"][:] = False
     with reader.open(write(tmp_path / "none", d)) as run:
         andor = run.integrated("andor")
         assert (andor.n, andor.framed.tolist(), andor["count"].tolist()) == (1, [False], [60])
         assert andor.reasons() == {"first": 1, "open": 1}
+    merge(run.path)
+    assert "no frame of andor came in 60 shots" in caplog.text
     path = write(tmp_path / "empty", taken(d, np.arange(0)))
     merge(path)
     with h5py.File(path, locking=False) as file:
