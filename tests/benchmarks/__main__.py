@@ -19,6 +19,7 @@ ALL = (
     "wire",
     "codec",
     "aggregate",
+    "exposures",
     "page",
     "latency",
 )
