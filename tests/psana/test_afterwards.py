@@ -17,6 +17,7 @@ from ffb.ranks import Rank
 from ffb.sources.standins import import_psana
 from ffb.testing.fabricate import save_constants, write_experiment, write_run
 from ffb.testing.truth import GROUPS, RunSpec
+from ffb.writers.consolidate import merge
 from tests.psana.test_default_detectors import TOML as DETECTORS
 from tests.psana.test_end_to_end import follow
 
@@ -215,6 +216,7 @@ def test_runs_live_over_shared_memory_and_the_same_from_files_are_the_same_bits(
     live.send_signal(signal.SIGINT)
     said, _ = live.communicate(timeout=60)
     assert live.returncode == 0, said
+    merge(paths[2])  # which it left for later where that takes more than a moment
     assert sorted(folder.glob("*.h5")) == paths
     assert {p.stat().st_mode & 0o777 for p in paths} == {0o664}
     assert {p.stat().st_mode & 0o775 for p in (folder, folder.parent)} == {0o775}
@@ -292,7 +294,7 @@ def test_exposures_of_a_slow_camera_are_those_of_a_psana_loop(afterwards, spec, 
                 if values:
                     np.testing.assert_allclose(at["gasdet_sum_f11ENRC"][k], np.sum(values), 1e-14)
                     np.testing.assert_allclose(at["gasdet_rms_f11ENRC"][k], np.std(values), 1e-9)
-        assert len(exposures) > 10
+        assert len(exposures) >= 10
         assert found["roi_sum"].attrs["unit"]
 
 
