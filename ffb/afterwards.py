@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 HORIZON_S, SILENCE_S = 86_400.0, 600.0
 
 #: Seconds that ranks have at most to take note of the end.
-FAREWELL_S = 10.0
+FAREWELL_S = 5.0
 
 #: Megabytes of uncommitted batches of all ranks together, and of one of many.
 WINDOWS_MB, LEAST_MB = 1024.0, 8.0

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a process which was told to stop has to drain, and that each kind has to be gone.
-GRACE_S, STOP_S = 2.5, 5.0
+#: Seconds that a process which was told to stop has to drain, that each kind has to be gone, and
+#: that an aggregator which ends by itself answers producers.
+GRACE_S, STOP_S, FAREWELL_S = 2.5, 5.0, 5.0
 
 #: Seconds between two looks whether a producer that waits for its last commits is to stop.
 DRAIN_S = 0.1
@@ -210,7 +211,7 @@ def aggregate(config: Config, *, once: bool = False) -> int:
                 room.watch(folder)
             balanced = service.loop(once=once, grace_s=GRACE_S)
             if once and not stopped:
-                service.farewell(GRACE_S)
+                service.farewell(FAREWELL_S)
         finally:
             service.close()
             orphans.finish(lambda: bool(stopped))

@@ -35,10 +35,6 @@ SHARE = 10
 #: much waits, and how long we wait for the first [s].
 TURN, GULP, IDLE_S = 256, 16, 0.01
 
-#: How long producers that have not taken their leave are waited for, for one whose connection broke
-#: at the end has to hear that all is committed.
-FAREWELL_NS = 5 * NS
-
 
 class Recorder(Protocol):
     """Keeps messages as they came."""
@@ -117,39 +113,28 @@ class Service:
             balanced &= not any(c.problems for c in closed)
             if any(c.recalled for c in closed):  # its producers come one by one, to be told
                 over = now + self.aggregator.timing.end_timeout_ns
-            elif closed:
-                over = max(over, now)
             if self.stopping:
                 end = end or now + int(grace_s * NS)
                 if now > end:
                     self.aggregator.end("the aggregator was stopped")
             if (self.stopping or (once and seen and now >= over)) and not self.aggregator.open:
                 self._finish()
-                self._part(over + FAREWELL_NS)
                 return balanced
             if end and now > end + NS:  # a sink cannot finish, and says so in the fault
                 why = self.aggregator.fault or "its sinks do not finish"
                 log.error("stopped with rows not committed: %s", why)
                 return False
 
-    def _part(self, end: int) -> None:
-        """Answer producers that have lost our last word, until all took their leave or ``end``.
-
-        What else they send stays with them: it is not acknowledged.
-        """
-        while not self.stopping and self.hub.attended and time.monotonic_ns() < end:
-            self.hub.receive(IDLE_S)
-
     def farewell(self, most_s: float) -> None:
-        """Stay until producers know that all they sent is committed, and have gone.
+        """Answer producers until all have taken their leave, for ``most_s`` seconds at most.
 
-        A word of it that is under way when we close our end is lost with the connection, and they
-        would wait for it. Nothing that comes now is acknowledged.
+        A word that is under way when we close our end is lost with the connection, and so is one
+        whose connection broke a moment ago: they would wait for it. Nothing that comes now is
+        acknowledged; it stays with them.
         """
-        books = [p for c in self.aggregator.closed for p in c.counts.producers.values()]
-        names, end = {str(p["producer"]) for p in books}, time.monotonic() + most_s
-        while any(map(self.hub.here, names)) and time.monotonic() < end:
-            self.hub.receive(0.02)
+        end = time.monotonic() + most_s
+        while self.hub.attended and time.monotonic() < end:
+            self.hub.receive(IDLE_S)
 
     def turn(self) -> int:
         """Take what came, commit what is due, acknowledge, publish; returns the time [ns]."""

@@ -6,30 +6,32 @@ import time
 
 import pytest
 
-from ffb import serve as served
 from ffb.wire import EndRun
 from tests.process.strangers import DEADLINE_S, FIRST, Honest, Stranger, rows, serve
 
 
 @pytest.fixture
-def service(tmp_path, monkeypatch):
-    """An aggregator that waits for leave to be taken as long as it takes."""
-    monkeypatch.setattr(served, "FAREWELL_NS", 10**15)
-    it = serve(tmp_path)
-    yield it
-    it.stop()
-    it.close()
+def service(tmp_path):
+    """An aggregator."""
+    with contextlib.closing(serve(tmp_path)) as it:
+        yield it
 
 
 @pytest.fixture
 def loop(service):
-    """Its loop, in a thread, until a run has ended; the list gets what it returns."""
+    """Its loop, in a thread, and its farewell; the list gets what the loop returned."""
     returned = []
-    thread = threading.Thread(target=lambda: returned.append(service.loop(once=True, grace_s=1)))
+
+    def once():
+        balanced = service.loop(once=True, grace_s=1)
+        service.farewell(3 * DEADLINE_S)
+        returned.append(balanced)
+
+    thread = threading.Thread(target=once)
     thread.start()
     yield thread, returned
     service.stop()
-    thread.join(DEADLINE_S)
+    thread.join(4 * DEADLINE_S)
 
 
 def until(condition, *then):
