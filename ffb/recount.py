@@ -330,14 +330,15 @@ def kept(e: Evidence) -> Iterator[Problem]:
 
 
 def steps(e: Evidence) -> Iterator[Problem]:
-    """Steps of rows are listed, and begin within the run."""
+    """Steps of rows are listed, and begin within the run; one without rows is at row -1."""
     column = e.columns[STEP.name]
     unknown = np.flatnonzero((column >= 0) & ~np.isin(column, e.steps["step"]))
     if len(unknown):
         said = f"{len(unknown):,} rows are of a step that is not listed"
         yield Problem("steps", rows_text(unknown), said)
-    for line in e.steps:
-        if not 0 <= line["row"] <= e.rows and e.complete:
+    taken = np.isin(e.steps["step"], column)
+    for line, any_rows in zip(e.steps, taken.tolist(), strict=True):
+        if e.complete and not -1 + any_rows <= line["row"] <= e.rows:
             said = f"it is said to begin at row {line['row']:,} of {e.rows:,}"
             yield Problem("steps", f"step {line['step']}", said)
 

@@ -57,6 +57,16 @@ def test_a_good_run_balances(good, kind):
     assert report.complete == (kind != "growing")
 
 
+def test_a_step_that_ended_before_its_first_shot_is_at_no_row(copy):
+    path = copy("plain")
+    with h5py.File(path, "r+") as file:
+        line = file["ffb/steps"][-1]
+        line["step"], line["row"] = 9, -1
+        file["ffb/steps"].resize((len(file["ffb/steps"]) + 1,))
+        file["ffb/steps"][-1] = line
+    assert audit(path).problems == []
+
+
 # -- corruption ----------------------------------------------------------------------------------
 
 
@@ -137,6 +147,7 @@ PLAIN = {
     "kept above one": (at("ffb/kept", [7, 9], 1.5), "kept: rows 7, 9: 2 rows .* 1.5"),
     "an unknown step": (at("step", 30, 5), "steps: row 30: .* not listed"),
     "a step beyond": (at("ffb/steps", 1, 999, "row"), "steps: step 1: .* row 999 of 392"),
+    "a step nowhere": (at("ffb/steps", 1, -1, "row"), "steps: step 1: .* row -1 of 392"),
     "pulse ids moved": (at("pulse_id", slice(200, None), lambda v: v[200:] + 70), "not seen: .*14"),
     "committed too many": (at("ffb/committed", 0, 380), "commits: .* the counter says 380"),
     "complete forgotten": (at("ffb/complete", 0, 0), "complete: : the run is not complete"),
