@@ -133,6 +133,8 @@ def _is_path(name: str) -> bool:
 
 def _plain(value: Any) -> Any:
     """A parameter as a number, a text, or an array of numbers; else as JSON text."""
+    if value in ("inf", "-inf", "nan"):  # as provenance spells what JSON has no number for
+        return float(value)
     if isinstance(value, int) and abs(value) >= 1 << 63:
         return str(value)
     if isinstance(value, bool | int | float | str):

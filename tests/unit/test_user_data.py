@@ -117,7 +117,7 @@ def about(seed=0, rows=(2, 7)):
     reducers = {
         "jf/ROI_0": {"use": "roi", "version": 2, "params": {
             "rows": rows, "level": 1.5, "area": True, "note": "a", "none": None,
-            "ragged": [[1], [2, 3]],
+            "ragged": [[1], [2, 3]], "high": "inf",
         }},
         "azav": {"version": 3, "params": {"bins": 4}, "coords": {
             "q": {"values": [0.5, 1.0], "unit": "1/angstrom"}}},
@@ -134,6 +134,7 @@ def assert_all(file, seed=0, rows=(2, 7), top="UserDataCfg"):
     stem = "jf/ROI_0__ROI_0_"
     assert cfg[f"{stem}rows"][:].tolist() == list(rows)
     assert cfg[f"{stem}level"][()] == 1.5
+    assert cfg[f"{stem}high"][()] == np.inf
     assert cfg[f"{stem}area"][()]
     assert cfg[f"{stem}note"].asstr()[()] == "a"
     assert cfg[f"{stem}none"].asstr()[()] == "null"
