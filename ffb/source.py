@@ -83,7 +83,7 @@ class Run(Protocol):
         can deliver, and for each other one a sentence that says why not, with the nearest name.
         Shapes that the configuration of the detector does not tell are learnt from the first
         shots, which are delivered all the same. Those of ``spare`` inputs, that one can do without,
-        only where the very first shots agree: so will all producers of the run.
+        only where half of the very first shots have them: so will all producers of the run.
         """
         ...
 

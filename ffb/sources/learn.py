@@ -54,8 +54,9 @@ class Ahead:
         """Learn shapes; gives them, and for each other name why it has none.
 
         ``slow`` are detectors whose values come with SlowUpdates. An empty array tells nothing.
-        A ``spare`` one is waited for no longer than to confirm it, and learnt if it was in every
-        shot until then: producers that see different shots of a run have the same columns.
+        A ``spare`` one is waited for no longer than to confirm it, and learnt if it was in half of
+        the shots until then: producers that see different shots of a run are to have the same
+        columns, whether a detector drops some shots or has data in few.
         """
         seen: dict[str, dict[tuple[int, ...], None]] = {name: {} for name in unknown}
         spared = {n: 0 for n in unknown if n in spare and unknown[n][0].detector not in slow}
@@ -75,7 +76,7 @@ class Ahead:
         shapes = {name: next(iter(s)) for name, s in seen.items() if len(s) == 1}
         why = {name: _why(*unknown[name], s, shots) for name, s in seen.items() if len(s) != 1}
         for name, times in spared.items():
-            if name in shapes and times < (first := min(shots, CONFIRM)):
+            if name in shapes and 2 * times < (first := min(shots, CONFIRM)):
                 del shapes[name]
                 why[name] = (
                     f"{unknown[name][0]} was in {times} of the first {first} shots, too few to"

@@ -356,7 +356,7 @@ def test_arrays_that_only_some_producers_would_learn_are_left_out():
     """Else two producers would have columns of different kinds, each in turn."""
     config = {"detectors": {"ai": {"kind": "analog"}, "gmd": {"kind": "gmd"}}}
     early = [[ai(1.0)]] * 3 + [[monitor(2, 1.0)]] * 30
-    late = [[monitor(2, 1.0)]] * 3 + [[ai(1.0)]] * 30
+    late = [[monitor(2, 1.0)]] * 5 + [[ai(1.0)]] * 30
     plans = [rows_of(config, *shots(*of))[0] for of in (early, late, early[::-1])]
     assert [p.schema.id for p in plans] == [plans[0].schema.id] * 3
     said = [w for p in plans for w in p.warnings]
@@ -368,6 +368,14 @@ def test_arrays_that_only_some_producers_would_learn_are_left_out():
     assert always.schema.by_name["ai/samples"].shape == (2,)
     told = {"detectors": {"ai": {"fields": {"samples": {"shape": [2], "unit": "V"}}}}}
     plan, rows = rows_of(told, *shots(*late))
-    assert np.isnan(rows["ai/samples"][:3]).all()
-    assert rows["ai/samples"][3:].tolist() == [[1.0, 2.0]] * 30
+    assert np.isnan(rows["ai/samples"][:5]).all()
+    assert rows["ai/samples"][5:].tolist() == [[1.0, 2.0]] * 30
     assert plan.warnings == []
+
+
+def test_arrays_of_a_detector_that_drops_shots_are_learnt_by_all_producers():
+    config = {"detectors": {"ai": {"kind": "analog"}, "gmd": {"kind": "gmd"}}}
+    third = [[monitor(2, 1.0)] if i % 3 == 0 else [monitor(2, 1.0), ai(1.0)] for i in range(30)]
+    plans = [rows_of(config, *shots(*third[k:]))[0] for k in range(3)]
+    assert [p.schema.id for p in plans] == [plans[0].schema.id] * 3
+    assert "ai/samples" in plans[0].schema.by_name
