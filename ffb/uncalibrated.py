@@ -22,10 +22,10 @@ def _tile(raw: Any, first: int, constants: Good, values: NDArray[np.float32]) ->
     valid = constants.valid[first : first + raw.size]
     for i in range(raw.size):
         values[i] = np.float32(raw[i]) if valid[i] != 0 else np.float32(0.0)
-    bad = 0
+    bad = np.int32(0)
     for i in range(raw.size):
-        bad += values[i] != values[i]
-    return bad
+        bad = np.int32(bad + (values[i] != values[i]))  # numba would count in 64 bits
+    return np.int64(bad)
 
 
 class Uncalibrated(NamedTuple):

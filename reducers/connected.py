@@ -179,7 +179,7 @@ def search(tile: Tile, rows: int, levels: Levels, c: Candidates) -> None:
         if not lit:
             bits = np.int32(0)
             for i in range(BLOCK):  # a length known to the compiler: half the time
-                bits |= np.int32(block[i] >= low)
+                bits = np.int32(bits | (block[i] >= low))  # numba would count in 64 bits
             lit = bits != 0
         if lit:
             for i in range(block.size):  # without a branch: every place is written, few stay

@@ -69,7 +69,7 @@ def somewhere(
 @kernel
 def count_nan(values: NDArray[np.float32]) -> Any:
     """Count the NaN among ``values``: pixels bad in this shot only."""
-    n = 0
+    n = np.int32(0)
     for i in range(values.size):
-        n += values[i] != values[i]
-    return n
+        n = np.int32(n + (values[i] != values[i]))  # numba would count in 64 bits
+    return np.int64(n)
