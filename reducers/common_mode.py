@@ -189,10 +189,11 @@ def _above(raw: Any, pedestal: Any, switched: int, out: Any) -> Any:
     """ADU above the pedestal, NaN for pixels that take no part; nonzero if any has switched."""
     for i in range(raw.size):
         out[i] = np.float32(raw[i]) - pedestal[i]
-    bits: Any = 0
+    words = np.uint16(0)
     if switched:
         for i in range(raw.size):
-            bits |= np.int64(raw[i]) & switched
+            words = np.uint16(words | raw[i])  # numba would count in 64 bits
+    bits = np.int64(words) & switched
     if bits:
         for i in range(raw.size):
             out[i] = np.float32(np.nan) if np.int64(raw[i]) & switched else out[i]

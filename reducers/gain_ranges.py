@@ -153,8 +153,10 @@ def epix10ka_tile(raw: Any, first: int, planes: Epix10ka, out: Any) -> int:
         for i in range(raw.size):
             low = (np.float32(raw[i] & ADU) - pedestal[i]) * factor[i]
             out[i] = low if raw[i] & (ADU + 1) else out[i]
+        nans = np.int32(0)
         for i in range(raw.size):
-            bad += out[i] != out[i]
+            nans = np.int32(nans + (out[i] != out[i]))
+        bad = np.int64(nans)
     return bad
 
 

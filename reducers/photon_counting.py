@@ -161,7 +161,7 @@ def _complete(state: State, k: Constants) -> None:
         if not lit:
             bits = np.int32(0)
             for i in range(BLOCK):  # a length known to the compiler: half the time
-                bits |= np.int32(block[i] >= least)
+                bits = np.int32(bits | (block[i] >= least))  # numba would count in 64 bits
             lit = bits != 0
         if lit:
             for i in range(block.size):
