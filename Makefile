@@ -19,15 +19,23 @@ NUMERIC := tests/contract/test_reducers.py tests/unit/test_reduce.py tests/unit/
 	tests/unit/test_region.py tests/unit/test_cake.py tests/unit/test_peaks.py \
 	tests/unit/test_ring_fit.py tests/psana/test_hsd.py tests/unit/test_sums.py
 
+# Files of tests side by side; those with processes and sockets of their own want the machine alone.
+PARALLEL := -n 2 --dist loadfile
+
 .PHONY: demo test lint benchmark chromium clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ffb demo $(ARGS)
 
 test: $(VENV)/.test chromium lint
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
-	NUMBA_BOUNDSCHECK=1 FFB_CACHE=$(VENV)/boundscheck $(BIN)/python -m pytest $(NUMERIC)
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(NUMERIC)
+else
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/contract
+	$(BIN)/python -m pytest tests/process tests/psana tests/browser
+	NUMBA_BOUNDSCHECK=1 FFB_CACHE=$(VENV)/boundscheck $(BIN)/python -m pytest $(PARALLEL) $(NUMERIC)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(PARALLEL) $(NUMERIC)
+endif
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check ffb reducers writers dashboards tests
