@@ -156,7 +156,7 @@ def epix10ka_tile(raw: Any, first: int, planes: Epix10ka, out: Any) -> int:
         nans = np.int32(0)
         for i in range(raw.size):
             nans = np.int32(nans + (out[i] != out[i]))
-        bad = np.int64(nans)
+        bad = int(nans)
     return bad
 
 
