@@ -20,7 +20,7 @@ NUMERIC := tests/contract/test_reducers.py tests/unit/test_reduce.py tests/unit/
 	tests/unit/test_ring_fit.py tests/psana/test_hsd.py tests/unit/test_sums.py
 
 # Files of tests side by side; those with processes and sockets of their own want the machine alone.
-PARALLEL := -n 2 --dist loadfile
+PARALLEL := -n 2 --dist loadfile --basetemp=$$(mktemp -d)
 
 .PHONY: demo test lint benchmark chromium clean
 

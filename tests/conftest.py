@@ -18,6 +18,7 @@ from ffb.testing.shmem_server import clean, sweep
 from ffb.testing.truth import RunSpec
 
 os.environ["PS_PARALLEL"] = "none"
+os.environ.pop("COLUMNS", None)  # which xdist gives its workers, and by which tables are broken
 
 
 @pytest.fixture(autouse=True, scope="session")

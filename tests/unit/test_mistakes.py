@@ -21,7 +21,7 @@ MISTAKES = {
     "mistyped section": ("[wirter]\n", ["wirter: unknown key; did you mean 'writer'?"]),
     "unlike any key": (
         "[batch]\nqq = 1",
-        ["batch.qq: unknown key; known: age_ms, shots"],
+        ["batch.qq: unknown key; known: age_ms, shots, sums_s, together"],
     ),
     "wrong type": (
         '[batch]\nshots = "100"\nage_ms = [1]\n[run]\ndashboard = 1\nproducers = 1.5',
