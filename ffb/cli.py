@@ -255,7 +255,7 @@ def _import_arguments(p: Parser) -> None:
 
 
 def _import(args: Args) -> int:
-    from ffb import import_config
+    from ffb.migrate import import_config
 
     log(args)
     return import_config.import_command(args.file, args.exp, args.out)

@@ -133,16 +133,7 @@ LAYERS = (
     },
     {"ffb", "evidence", "recount", "audit", "verify", "heir", "orphans", "produce", "serve"},
     {"reducers", "writers", "dashboards", "sources", "testing"},
-    {
-        "static_values",
-        "static_walk",
-        "static",
-        "given",
-        "translations",
-        "prod_sums",
-        "prod_config",
-        "import_config",
-    },
+    {"migrate"},
     {
         "supervise",
         "merging",

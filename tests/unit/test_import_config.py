@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ffb import cli
 from ffb.config import load
-from ffb.import_config import toml
-from ffb.prod_config import LONGEST, translate
+from ffb.migrate.import_config import toml
+from ffb.migrate.prod_config import LONGEST, translate
 from tests.unit.prod_configs import CHAINS, HOSTILE, LITERAL, STEPWISE
 
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from ffb.static import Module
-from ffb.static_values import Unread
+from ffb.migrate.static import Module
+from ffb.migrate.static_values import Unread
 from tests.unit.prod_configs import CHAINS, HOSTILE, LITERAL, STEPWISE
 
 RUNS = range(1, 70)

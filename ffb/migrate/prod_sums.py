@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ffb.given import Remark
-from ffb.static import Module
-from ffb.static_values import Table, Unread
+from ffb.migrate.given import Remark
+from ffb.migrate.static import Module
+from ffb.migrate.static_values import Table, Unread
 from ffb.sum_piece import NAME
 from ffb.sum_settings import SumConfig
 

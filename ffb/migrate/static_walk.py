@@ -1,6 +1,6 @@
 """Walks the tree of a Python file and tells what it says; nothing of it is run.
 
-Exports :class:`Walker`; see :mod:`ffb.static`.
+Exports :class:`Walker`; see :mod:`ffb.migrate.static`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ffb.static_values import (
+from ffb.migrate.static_values import (
     CALLS,
     DIGITS,
     METHODS,

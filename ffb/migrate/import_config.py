@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ffb import config, layers
-from ffb.given import Remark
+from ffb.migrate.given import Remark
+from ffb.migrate.prod_config import Draft, Imported, translate
 from ffb.problems import ConfigError
-from ffb.prod_config import Draft, Imported, translate
 
 #: Columns of comments.
 WIDTH = 98

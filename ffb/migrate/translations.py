@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ffb.given import Given, Made, pair
-from ffb.static_values import Table
+from ffb.migrate.given import Given, Made, pair
+from ffb.migrate.static_values import Table
 
 
 def _set(**params: Any) -> dict[str, Any]:

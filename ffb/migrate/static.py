@@ -15,8 +15,8 @@ import ast
 import warnings
 from typing import Any, NamedTuple
 
-from ffb.static_values import Unread
-from ffb.static_walk import Walker
+from ffb.migrate.static_values import Unread
+from ffb.migrate.static_walk import Walker
 
 #: Intervals of runs for one function.
 INTERVALS = 200

@@ -1,7 +1,8 @@
 """A production configuration of smalldata_tools, read without running it, as one of ours.
 
-Exports :func:`translate` and :class:`Imported`. The text is read by :mod:`ffb.static`, parameters
-become those of reducers by :mod:`ffb.translations`; what depends on the run has run ranges.
+Exports :func:`translate` and :class:`Imported`. The text is read by :mod:`ffb.migrate.static`,
+parameters become those of reducers by :mod:`ffb.migrate.translations`; what depends on the run has
+run ranges.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ffb import layers, problems, resolve
-from ffb.given import Given, Made, Remark
-from ffb.prod_sums import FUNCTIONS, summed
+from ffb.migrate.given import Given, Made, Remark
+from ffb.migrate.prod_sums import FUNCTIONS, summed
+from ffb.migrate.static import Module, Reading
+from ffb.migrate.static_values import Table, Unread
+from ffb.migrate.translations import RULES, Rule
 from ffb.runs import RunRange, overlaps
-from ffb.static import Module, Reading
-from ffb.static_values import Table, Unread
-from ffb.translations import RULES, Rule
 
 #: Characters of a file that may be a configuration.
 LONGEST = 1 << 20
