@@ -68,3 +68,13 @@ def test_nobody_waits_once_all_have_taken_their_leave(service, loop):
         until(lambda: not it.link.unacked, it.link.pump)
     thread.join(DEADLINE_S)
     assert returned == [True]
+
+
+def test_who_comes_back_after_a_bye_is_waited_for_again(service):
+    with contextlib.closing(Stranger(service, "p")) as it:
+        it.hello()
+        until(lambda: service.hub.attended, lambda: service.hub.receive(0.01))
+        it.put(b"B", 0)
+        until(lambda: not service.hub.attended, lambda: service.hub.receive(0.01))
+        it.hello()
+        until(lambda: service.hub.attended, lambda: service.hub.receive(0.01))

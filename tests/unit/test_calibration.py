@@ -56,12 +56,14 @@ def test_reducers_see_masked_pixels_as_zero_and_undefined_ones_as_nan(make):
 def test_noise_is_the_rms_over_the_gain_of_the_first_range(make):
     c = make()
     assert cal.calibration_of(c).noise is None
-    rms = np.random.default_rng(3).uniform(1, 9, c.pedestals.shape).astype(np.float32)
-    made = cal.calibration_of(make(rms=rms))
+    made_of = np.random.default_rng(3).uniform(1, 9, c.pedestals.shape).astype(np.float32)
+    made = cal.calibration_of(make(rms=made_of))
     first = np.maximum(ranges_of(c, np.zeros(c.shape, np.uint16)), 0)[None]
-    rms, gain = (np.take_along_axis(a, first, 0)[0].astype(float) for a in (rms, c.gain))
+    rms, gain = (np.take_along_axis(a, first, 0)[0].astype(float) for a in (made_of, c.gain))
     good = made.mask
     np.testing.assert_allclose(made.noise[good], rms[good] / np.abs(gain[good]), rtol=3e-7)
+    turned = cal.calibration_of(make(rms=made_of, gain=-c.gain))  # noise has no sign
+    np.testing.assert_array_equal(turned.noise, made.noise)
     with pytest.raises(ValueError, match=r"rms \(1, 1\) instead of"):
         cal.calibration_of(make(rms=np.ones((1, 1), np.float32)))
 
