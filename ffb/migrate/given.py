@@ -102,7 +102,7 @@ class Given:
             if key not in self._asked:
                 near = nearest(str(key), sorted(self._asked))
                 hint = f"; {near}" if near.startswith("did") else ""
-                self.lose(str(key), f"no such parameter, it never had an effect{hint}")
+                self.lose(str(key), f"the function knows no such parameter{hint}")
 
 
 def pair(value: Any) -> bool:
