@@ -2,7 +2,8 @@
 
 psana's ``raw.waveforms``, ``raw.padded``, ``raw.peaks`` and ``raw.fex_status`` are dictionaries by
 segment and channel; here each entry is a field of its own: ``waveforms.0`` is segment 0's trace.
-As in psana a segment has one channel, its first.
+As in psana a segment has one channel, its first. The oldest digitizers, version 1.2.3, are called
+``hsd`` where later ones are ``raw``; of a version that psana has no class for nothing is decoded.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from numpy.typing import NDArray
 
 from ffb.sources import hsd
 from ffb.sources.wanted import Digitized, Role, Segment, Wanted
-from ffb.sources.xtc2 import DTYPES, FieldType
+from ffb.sources.xtc2 import DTYPES, FieldType, Names
 
-DETTYPE, ALG, HEADER = "hsd", "raw", "eventHeader"
+DETTYPE, HEADER = "hsd", "eventHeader"
 
 #: Nanoseconds between two samples: the digitizer's clock follows the accelerator's.
 DT_NS = 14 / 13 / 6.4
 
-#: From this version on the first peak begins with the baselines of the lanes.
-BASELINED = 3
+#: Samples that the digitizer takes at a time: a padded trace is a multiple of them.
+WORD = 40
 
 _CHANNEL = re.compile(r"chan(\d\d)")
 
@@ -54,10 +55,53 @@ KINDS: Mapping[str, _Kind] = {
 Config = Mapping[str, Any]
 
 
+class _Layout(NamedTuple):
+    """What tells two versions apart: whose configuration says what lies between peaks, and where.
+
+    ``gate`` names its gate, in ns or in ``words`` of 40 samples, ``level`` the number between
+    peaks, or two in whose middle it lies; the first ``lanes`` samples of a shot's first peak are
+    baselines.
+    """
+
+    gate: str
+    level: tuple[str, ...]
+    words: bool = False
+    lanes: int = 0
+
+    def length(self, config: Config) -> int | None:
+        """Samples of a padded trace, ``None`` where the configuration does not tell."""
+        gate = _first(config.get(self.gate))
+        if gate is None:
+            return None
+        return WORD * (gate if self.words else int(gate * 0.160 * 13 / 14))
+
+    def pad(self, config: Config) -> int | None:
+        """What lies between peaks, ``None`` where the configuration does not tell."""
+        levels = [_first(config.get(name)) for name in self.level]
+        known = [v for v in levels if v is not None]
+        return sum(known) // len(known) if len(known) == len(levels) else None
+
+
+#: What psana has a class for, by alg and version, each exactly.
+LAYOUTS: Mapping[tuple[str, tuple[int, int, int]], _Layout] = {
+    ("hsd", (1, 2, 3)): _Layout("fex.gate", ("fex.ymin", "fex.ymax"), words=True),
+    ("raw", (2, 0, 0)): _Layout("user.fex.gate_ns", ("user.fex.ymin", "user.fex.ymax")),
+    ("raw", (3, 0, 0)): _Layout("user.fex.gate_ns", ("user.fex.corr.baseline",), lanes=hsd.GROUP),
+}
+
+
+def _first(value: Any) -> int | None:
+    """A whole number, or the first of several: the oldest configuration has one per channel."""
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.size:
+        value = value[0]
+    return int(value) if isinstance(value, int | np.integer) else None
+
+
 class Digitizer(NamedTuple):
     """One field that a digitizer offers; ``segments`` are all of the detector's."""
 
     kind: _Kind
+    layout: _Layout
     number: int
     segment: Segment
     channel: str
@@ -69,11 +113,6 @@ class Digitizer(NamedTuple):
         most = "" if kind.product == hsd.WAVEFORM else most
         rank = ", rank 1," if kind.rank else ","
         return f"{np.dtype(kind.dtype).name}{rank}{most} {kind.word}"
-
-    @property
-    def version(self) -> int:
-        """Version of what the digitizer writes."""
-        return self.segment.names.version[0]
 
     def wanted(self, shape: tuple[int, ...] | None, room: int) -> Wanted:
         """Resolve the field as an input. Raises ``LookupError`` with a sentence."""
@@ -98,10 +137,10 @@ class Digitizer(NamedTuple):
         number = int(self.channel.removeprefix("chan"))
         dt = f", {DT_NS:.9f} ns a sample" if kind.product in (hsd.WAVEFORM, hsd.PADDED) else ""
         doc = f"{kind.word} of segment {self.number}, channel {number}{dt}"
-        lanes = hsd.GROUP * (self.version >= BASELINED)
+        configured = None not in (self.layout.length(self.config), self.layout.pad(self.config))
         made = Digitized(
-            kind.product, self.segment, HEADER, self.channel, pad, lanes, kind.counts,
-            None not in (self._gate(), self._value()), doc,
+            kind.product, self.segment, HEADER, self.channel, pad, self.layout.lanes, kind.counts,
+            configured, doc,
         )  # fmt: skip
         role = Role.LIST if is_list else Role.PLAIN
         name = FieldType(self.channel, code, kind.rank)
@@ -109,28 +148,16 @@ class Digitizer(NamedTuple):
 
     def _padding(self) -> tuple[tuple[int], int]:
         """Shape of what is padded, and the value between peaks, as psana has them."""
-        gate, value = self._gate(), self._value()
-        if gate is None or value is None:
+        layout = self.layout
+        length, pad = layout.length(self.config), layout.pad(self.config)
+        if length is None or pad is None:
             raise LookupError(
-                "the run's configuration of it lacks user.fex, which says how long the gate is and"
-                " what lies between peaks"
+                f"the run's configuration of it lacks {layout.gate}, which says how long the gate"
+                f" is, or {' and '.join(layout.level)}, which say what lies between peaks"
             )
-        length = int(gate * 0.160 * 13 / 14) * 40
         if length <= 0:
-            raise LookupError(f"its gate of {gate} ns is empty")
-        return (length,), value
-
-    def _gate(self) -> int | None:
-        """Length of the gate [ns], ``None`` where psana cannot do without it either."""
-        value = self.config.get("user.fex.gate_ns")
-        return value if isinstance(value, int) else None
-
-    def _value(self) -> int | None:
-        if self.version >= BASELINED:
-            value = self.config.get("user.fex.corr.baseline")
-            return value if isinstance(value, int) else None
-        low, high = self.config.get("user.fex.ymin"), self.config.get("user.fex.ymax")
-        return (low + high) // 2 if isinstance(low, int) and isinstance(high, int) else None
+            raise LookupError(f"its gate, {layout.gate}, is empty")
+        return (length,), pad
 
 
 def offered(
@@ -142,13 +169,29 @@ def offered(
         names = part.names
         here = {f.name: (f.code, f.rank) for f in names.fields}
         channels = [n for n in here if _CHANNEL.fullmatch(n) and here[n] == (0, 1)]
-        known = (names.dettype, alg) == (DETTYPE, ALG) and here.get(HEADER) == (2, 1)
-        for name, kind in KINDS.items() if known and channels else ():
-            if kind.product in (hsd.BASELINES, hsd.STATUS) and names.version[0] < BASELINED:
+        layout = LAYOUTS.get((alg, names.version)) if names.dettype == DETTYPE else None
+        if layout is None or not channels or here.get(HEADER) != (2, 1):
+            continue
+        for name, kind in KINDS.items():
+            if kind.product in (hsd.BASELINES, hsd.STATUS) and not layout.lanes:
                 continue
             config = configs.get(number, {})
-            d = Digitizer(kind, number, part, channels[0], segments, config)
+            d = Digitizer(kind, layout, number, part, channels[0], segments, config)
             yield name.format(number), d
+
+
+def undecoded(names: Names) -> str:
+    """Say why nothing is offered of a digitizer that writes ``names``."""
+    if (names.alg, names.version) in LAYOUTS:
+        return f"{names.detector} is a digitizer that writes no {HEADER}, or no channel chanNN"
+    mine, *known = (
+        f"{alg} {'.'.join(map(str, version))}"
+        for alg, version in [(names.alg, names.version), *LAYOUTS]
+    )
+    return (
+        f"{names.detector} is a digitizer of {mine}, which neither psana nor ffb decodes; they know"
+        f" {', '.join(known)}"
+    )
 
 
 def samples(header: NDArray[np.uint32], channel: NDArray[np.uint8]) -> int | None:

@@ -141,7 +141,8 @@ class Catalogue:
             field = renamed(field, self.dettype(field.detector))
             parts = self._parts(field)
         if not parts or field.detector in ABOUT_RUN:
-            raise LookupError(instead(field, self.dettype(field.detector)) or self._why_not(field))
+            text = instead(field, self.dettype(field.detector))
+            raise LookupError(self._undecoded(field) or text or self._why_not(field))
         if field.detector in self.slow:
             parts = parts[:1]
         if field.detector in self.scans:
@@ -164,9 +165,10 @@ class Catalogue:
             )
         if dettype == digitizer.DETTYPE and kind.code == 0 and kind.rank == 1:
             known = [f for f in self._digitizers if f.detector == field.detector]
+            decoded = ", ".join(f"{f.alg}.{f.name}" for f in known[:5])
             raise LookupError(
-                f"{field} is packed; its traces and peaks are the fields"
-                f" {', '.join(f'{f.alg}.{f.name}' for f in known[:5]) or 'of no known version'}"
+                f"{field} is packed; "
+                + (self._undecoded(field) or f"its traces and peaks are the fields {decoded}")
             )
         if kind.code == STRING or room:
             return field, self._list(field, kind, parts, room)
@@ -239,6 +241,14 @@ class Catalogue:
         return [
             p for _, p in sorted(parts.items()) if any(f.name == field.name for f in p.names.fields)
         ]
+
+    def _undecoded(self, field: Field) -> str:
+        """Say why nothing is decoded of a digitizer, ``""`` if it is none, or is decoded."""
+        parts = self._segments.get((field.detector, field.alg))
+        if not parts or any(f[:2] == field[:2] for f in self._digitizers):
+            return ""
+        names = next(iter(parts.values())).names
+        return digitizer.undecoded(names) if names.dettype == digitizer.DETTYPE else ""
 
     def _why_not(self, field: Field) -> str:
         if field.detector in self.slow and self.aliases:

@@ -27,6 +27,13 @@ _FRAMES = "is made of raw frames here: give {det}'s raw to reducers of areas, wh
 _ENCODER = "is computed: record {det}'s encoderValue, scale and scaleDenom, and derive it of them"
 _EIGHT = "is eight fields of {det}: take {name}_0 to {name}_7"
 _DICT = "is a dictionary in psana: take an entry of {det} by segment, such as {name}.0"
+_DIGITIZER = {
+    **dict.fromkeys(("waveforms", "padded", "fex_status"), _DICT),
+    "peaks": "is a dictionary in psana: take peaks.0.start, peaks.0.length and peaks.0.samples of"
+    " {det} (segment 0), with room = N",
+    "peaksDict": "is psana's own; {det}'s peaks are peaks.0.start and others",
+    "peak_times": "is computed: take peaks.0.start of {det} (segment 0), times 14 / 13 / 6.4 ns",
+}
 
 #: What to do instead of a computed one, by the detector's type, alg and name; ``""`` is any.
 COMPUTED: Mapping[tuple[str, str, str], str] = {
@@ -39,14 +46,11 @@ COMPUTED: Mapping[tuple[str, str, str], str] = {
     ("wave8", "fex", "base_all"): _EIGHT,
     ("ts", "raw", "eventcodes"): "is a list of all codes: filters and lights know codes, and"
     " sequenceValues of {det} has the bits of each",
-    ("hsd", "raw", "waveforms"): _DICT,
-    ("hsd", "raw", "padded"): _DICT,
-    ("hsd", "raw", "fex_status"): _DICT,
-    ("hsd", "raw", "peaks"): "is a dictionary in psana: take peaks.0.start, peaks.0.length and"
-    " peaks.0.samples of {det} (segment 0), with room = N",
-    ("hsd", "raw", "peaksDict"): "is psana's own; {det}'s peaks are peaks.0.start and others",
-    ("hsd", "raw", "peak_times"): "is computed: take peaks.0.start of {det} (segment 0), times"
-    " 14 / 13 / 6.4 ns",
+    **{
+        ("hsd", alg, name): text  # the oldest digitizers are called as their alg
+        for alg in ("raw", "hsd")
+        for name, text in _DIGITIZER.items()
+    },
     **{
         ("triginfo", "triginfo", name): "is a part of a word: record {det}'s data"
         for name in ("prescale", "persist", "monitor")

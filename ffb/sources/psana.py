@@ -107,7 +107,7 @@ class Meaning:
             if numbers is None or sorted(found) != numbers:
                 continue
             if any((f.detector, f.alg) == key for f in only or ()) and self._digitizers.knows(*key):
-                made = self._digitizers.read(key[0], found)
+                made = self._digitizers.read(*key, found)
                 out |= {Field(*key, name): value for name, value in made.items()}
             blocks = {number: dict(_leaves(block)) for number, block in found.items()}
             for name in blocks[numbers[0]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ffb.sources.digitizer import ALG, DETTYPE, HEADER, sound
+from ffb.sources.digitizer import DETTYPE, HEADER, sound
 
 #: psana's decoder parses an event again only if its time is another: it is told a new one always.
 _TIMES = count(1)
@@ -20,14 +20,14 @@ class Digitizers:
 
     def __init__(self, manager: Any) -> None:
         self._manager = manager
-        self._made: dict[str, Any] = {}
+        self._made: dict[tuple[str, str], Any] = {}
 
     def knows(self, detector: str, alg: str) -> bool:
         """Whether a detector is a digitizer that psana has a class for."""
-        known = (detector, alg) in self._manager.det_classes["normal"]
-        return known and alg == ALG and self._manager.det_info_table[detector][0] == DETTYPE
+        made = self._manager.det_classes["normal"].get((detector, alg))
+        return hasattr(made, "padded") and self._manager.det_info_table[detector][0] == DETTYPE
 
-    def read(self, detector: str, blocks: Mapping[int, Any]) -> dict[str, Any]:
+    def read(self, detector: str, alg: str, blocks: Mapping[int, Any]) -> dict[str, Any]:
         """Everything psana makes of the ``blocks`` of all segments of a shot, by name of the field.
 
         Nothing of a shot that would make it read beyond its bytes. Where the digitizer looked for
@@ -37,11 +37,11 @@ class Digitizers:
         if not sound([(getattr(b, HEADER), channels[n][1]) for n, b in blocks.items()]):
             return {}
         event = SimpleNamespace(
-            _det_segments={(detector, ALG): dict(blocks)},
+            _det_segments={(detector, alg): dict(blocks)},
             _seconds=next(_TIMES),
             _nanoseconds=0,
         )
-        psana, out = self._detector(detector), dict[str, Any]()
+        psana, out = self._detector(detector, alg), dict[str, Any]()
         for n, (number, data) in channels.items():
             if not data.size:
                 continue
@@ -62,15 +62,16 @@ class Digitizers:
                 out |= {f"baselines.{n}": b for b in baselines}
         return out
 
-    def _detector(self, detector: str) -> Any:
-        if detector not in self._made:
-            made, key = self._manager.det_classes["normal"][detector, ALG], f"{detector}:{ALG}"
+    def _detector(self, detector: str, alg: str) -> Any:
+        key = detector, alg
+        if key not in self._made:
+            made, name = self._manager.det_classes["normal"][key], f"{detector}:{alg}"
             # psana keeps one object per name for the whole process, whatever another run's is
-            made._registry.pop(key, None)
+            made._registry.pop(name, None)
             info = self._manager.configinfo_dict[detector]
-            self._made[detector] = made(detector, ALG, info, {}, None, None)
-            made._registry.pop(key, None)
-        return self._made[detector]
+            self._made[key] = made(detector, alg, info, {}, None, None)
+            made._registry.pop(name, None)
+        return self._made[key]
 
 
 def _channel(block: Any) -> tuple[int, Any]:

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 
 from ffb.sources.standins import import_psana
-from ffb.sources.xtc2_specs import SPECS, U8, U32, Service, Spec, timing_record
+from ffb.sources.xtc2_specs import I32, SPECS, U8, U32, Service, Spec, timing_record
 from ffb.sources.xtc2_writer import Xtc2Writer
 
 T0 = 1_700_000_000_000_000_000
@@ -14,8 +14,28 @@ PAD = int(GATE_NS * 0.160 * 13 / 14) * 40
 RAW, FEX = 1, 2
 
 
-def spec(version=3, channel="chan00"):
-    return Spec("hsd", "raw", (version, 0, 0), {"eventHeader": (U32, 1), channel: (U8, 1)})
+def spec(version=(3, 0, 0), channel="chan00"):
+    fields = {"eventHeader": (U32, 1), channel: (U8, 1)}
+    return Spec("hsd", alg(version), version, fields)
+
+
+def alg(version):
+    """The oldest is called as the detector's type."""
+    return "hsd" if version == (1, 2, 3) else "raw"
+
+
+def configuration(version):
+    """What the run's Configure tells of a segment; the oldest has a number for every channel."""
+    if version == (1, 2, 3):
+        values = {"fex.gate": PAD // 40, "fex.ymin": RANGE[0], "fex.ymax": RANGE[1]}
+        values = {k: np.array([v, 1, 2, 3], np.int32) for k, v in values.items()}
+        return Spec("hsd", "config", version, dict.fromkeys(values, (I32, 1))), values
+    fields = dict(SPECS["hsd_config"].fields)
+    values = dict.fromkeys(fields, 0) | {
+        "user.fex.corr.baseline": BASELINE, "user.fex.gate_ns": GATE_NS,
+        "user.fex.ymin": RANGE[0], "user.fex.ymax": RANGE[1],
+    }  # fmt: skip
+    return Spec("hsd", "config", version, fields), values
 
 
 def stream(number, samples, *, size=None, flags=0):
@@ -88,18 +108,15 @@ def broken(rng, channel="chan00"):
     return made
 
 
-def write(path, records, *, version=3, segments=(0,), channel="chan00", config=True, ends=True):
+def write(
+    path, records, *, version=(3, 0, 0), segments=(0,), channel="chan00", config=True, ends=True
+):
     """Write a run: ``records`` are lists of a record per segment, ``None`` for one that misses."""
     writer = Xtc2Writer(path, "tmox49820", 7)
     timing = writer.declare(SPECS["timing"], "timing")
     slots = [writer.declare(spec(version, channel), "hsd", s, uid=f"h{s}") for s in segments]
-    fields = dict(SPECS["hsd_config"].fields)
-    values = dict.fromkeys(fields, 0) | {
-        "user.fex.corr.baseline": BASELINE, "user.fex.gate_ns": GATE_NS,
-        "user.fex.ymin": RANGE[0], "user.fex.ymax": RANGE[1],
-    }  # fmt: skip
+    kind, values = configuration(version)
     for s in segments if config else ():
-        kind = Spec("hsd", "config", (version, 0, 0), fields)
         writer.declare(kind, "hsd", s, uid=f"h{s}", config=values)
     for i, service in enumerate((Service.CONFIGURE, Service.BEGIN_RUN, Service.BEGIN_STEP)):
         writer.put(service, T0 + i)
@@ -118,7 +135,8 @@ def psanas(path):
     """Yield of every shot what psana's own interface gives, by name of our field."""
     psana = import_psana("psana")
     run = next(psana.DataSource(files=str(path), skip_calib_load="all", log_level="ERROR").runs())
-    raw = run.Detector("hsd").raw
+    detector = run.Detector("hsd")
+    raw = detector.raw if hasattr(detector, "raw") else detector.hsd
     for event in run.events():
         out = {}
         for s, got in (raw.waveforms(event) or {}).items():

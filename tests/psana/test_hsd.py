@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ffb.shot import BeginStep, Field, FrameBlock, Idle
+from ffb.sources.digitizer import DT_NS
 from ffb.sources.files import FilesSource
 from tests.contract.readers import take
 from tests.psana import digitized
@@ -15,17 +16,17 @@ ROOM, SAMPLES = 6, 200
 LISTS = {"start": ROOM, "length": ROOM, "samples": SAMPLES}
 
 
-def fields(version=3, segments=(0,)):
+def fields(version=(3, 0, 0), segments=(0,)):
     names = ["waveforms.{}", "padded.{}", *(f"peaks.{{}}.{n}" for n in LISTS)]
-    names += ["fex_status.{}", "baselines.{}"] * (version >= 3)
+    names += ["fex_status.{}", "baselines.{}"] * (version >= (3, 0, 0))
     return [n.format(s) for s in segments for n in names]
 
 
-def read(path, names):
+def read(path, names, alg="raw"):
     """Rows of the run in ``path``, lists with their counts."""
     run = next(FilesSource([path]).runs())
     rooms = {n: LISTS[n.rpartition(".")[2]] for n in names if n.startswith("peaks")}
-    wish = {n: Field("hsd", "raw", n) for n in names}
+    wish = {n: Field("hsd", alg, n) for n in names}
     return take(run, wish, rooms=rooms)
 
 
@@ -41,10 +42,15 @@ def agree(got, want, name, length):
 
 
 @pytest.mark.parametrize(
-    ("version", "channel", "segments"), [(3, "chan00", (0,)), (2, "chan03", (0, 3, 11))]
+    ("version", "channel", "segments"),
+    [
+        ((3, 0, 0), "chan00", (0,)),
+        ((2, 0, 0), "chan03", (0, 3, 11)),
+        ((1, 2, 3), "chan01", (0, 2)),
+    ],
 )
 def test_every_value_is_psanas(tmp_path, version, channel, segments):
-    rng = np.random.default_rng(version)
+    rng = np.random.default_rng(version[0])
     made = [
         [shots(rng, channel)[kind] for _ in segments]
         for _ in range(3)
@@ -53,7 +59,7 @@ def test_every_value_is_psanas(tmp_path, version, channel, segments):
     made.insert(5, [None, *made[0][1:]])
     path = write(tmp_path / "run.xtc2", made, version=version, channel=channel, segments=segments)
     names = fields(version, segments)
-    t = read(path, names)
+    t = read(path, names, digitized.alg(version))
     assert (t.problems, t.inputs["padded.0"].shape) == ([], (PAD,))
     assert not any("psana decodes" in n for n in t.notes), t.notes
     seen = dict.fromkeys(names, 0)
@@ -72,7 +78,7 @@ def test_every_value_is_psanas(tmp_path, version, channel, segments):
     pads = {
         float(row.values["padded.0"][-1]) for row in t.rows if row.values["padded.0"] is not None
     }
-    assert pads == {BASELINE if version == 3 else sum(RANGE) // 2}
+    assert pads == {BASELINE if version == (3, 0, 0) else sum(RANGE) // 2}
 
 
 def test_what_is_cut_short_is_absent_and_counted(tmp_path):
@@ -137,7 +143,7 @@ def test_what_is_offered_and_what_is_refused(tmp_path):
     )
     run = next(FilesSource([path]).runs())
     offered = {f.name: word for f, word in run.fields.items() if f.detector == "hsd"}
-    assert set(offered) == {*fields(3, (0, 5)), "eventHeader"}
+    assert set(offered) == {*fields(segments=(0, 5)), "eventHeader"}
     assert offered["peaks.5.start"] == "int32, rank 1, list, first sample of each peak"
     wrong = {
         "none": ("waveform.5", "nearest is 'raw.waveforms.5'"),
@@ -164,11 +170,51 @@ def test_what_is_offered_and_what_is_refused(tmp_path):
     assert not any("psana decodes" in n for n in t.notes), t.notes
 
 
-def test_the_clock_of_the_digitizer_is_psanas(tmp_path):
-    from ffb.sources.digitizer import DT_NS
-
-    path = write(tmp_path / "run.xtc2", [[digitized.record(1, stream(0, range(64)))]])
+@pytest.mark.parametrize("version", [(1, 2, 3), (3, 0, 0)])
+def test_the_clock_of_the_digitizer_is_psanas(tmp_path, version):
+    made = [[digitized.record(1, stream(0, range(64)))]]
+    path = write(tmp_path / "run.xtc2", made, version=version)
     psana = digitized.import_psana("psana")
     run = next(psana.DataSource(files=str(path), skip_calib_load="all", log_level="ERROR").runs())
-    times = run.Detector("hsd").raw.waveforms(next(run.events()))[0]["times"]
+    raw = getattr(run.Detector("hsd"), digitized.alg(version))
+    times = raw.waveforms(next(run.events()))[0]["times"]
     np.testing.assert_allclose(times * 1e9, DT_NS * np.arange(64), rtol=1e-12)
+
+
+@pytest.mark.parametrize("version", [(2, 1, 0), (4, 0, 0)])
+def test_a_version_that_psana_does_not_know_is_refused(tmp_path, version):
+    path = write(
+        tmp_path / "run.xtc2", [[digitized.record(1, stream(0, range(64)))]] * 3, version=version
+    )
+    run = next(FilesSource([path]).runs())
+    wish = {n: Field("hsd", "raw", n) for n in ("waveforms.0", "waveforms", "chan00")}
+    t = take(run, wish)
+    said = (
+        f"hsd is a digitizer of raw {'.'.join(map(str, version))}, which neither psana nor ffb"
+        " decodes; they know hsd 1.2.3, raw 2.0.0, raw 3.0.0"
+    )
+    assert len(t.problems) == len(wish)
+    assert all(said in p for p in t.problems), t.problems
+
+
+def test_the_oldest_is_told_apart_by_its_name(tmp_path):
+    rng = np.random.default_rng(5)
+    oldest = (1, 2, 3)
+    made = [[shots(rng)["both"]]] * 3
+    path = write(tmp_path / "run.xtc2", made, version=oldest, config=False)
+    run = next(FilesSource([path]).runs())
+    wish = {
+        "old": Field("hsd", "raw", "waveforms.0"),
+        "whole": Field("hsd", "hsd", "waveforms"),
+        "pad": Field("hsd", "hsd", "padded.0"),
+        "status": Field("hsd", "hsd", "fex_status.0"),
+        "w": Field("hsd", "hsd", "waveforms.0"),
+    }
+    t = take(run, wish)
+    said = {p.split(":")[0].split()[-1]: p for p in t.problems}
+    assert said.keys() == wish.keys() - {"w"}
+    assert "nearest is 'hsd.waveforms.0'" in said["old"]
+    assert "take an entry of hsd by segment, such as waveforms.0" in said["whole"]
+    assert "lacks fex.gate" in said["pad"]
+    assert t.rows[0].values["w"].shape == (64,)
+    assert not any("psana decodes" in n for n in t.notes), t.notes
