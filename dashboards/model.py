@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.accumulate import Curve
 from ffb.health import Latency
+from ffb.live.accumulate import Curve
 from ffb.schema import Column
 from ffb.wire import unpack
 

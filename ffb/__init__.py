@@ -9,9 +9,9 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Give :func:`ffb.opening.open` as ``ffb.open``, and load HDF5 only for who reads a file."""
+    """Give ``ffb.open`` of :mod:`ffb.reading.opening`, and load HDF5 only for who reads a file."""
     if name == "open":
-        from ffb.opening import open as open_file
+        from ffb.reading.opening import open as open_file
 
         return open_file
     raise AttributeError(f"module 'ffb' has no attribute {name!r}")

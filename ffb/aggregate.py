@@ -1,8 +1,8 @@
 """The aggregator: messages of all producers in, committed rows out, and who may forget what.
 
 Pure logic: no sockets, and time is what the caller says it is. Every run has its own sinks, books
-and merge (:mod:`ffb.runstate`). Nothing is acknowledged before it is done, so producers keep what
-we cannot.
+and merge (:mod:`ffb.aggregating.runstate`). Nothing is acknowledged before it is done, so producers
+keep what we cannot.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ffb.account import Account
-from ffb.epochs import Parameters
+from ffb.aggregating.epochs import Parameters
+from ffb.aggregating.runstate import Run, Timing
+from ffb.books.account import Account
 from ffb.ledger import Ledger
-from ffb.runstate import Run, Timing
+from ffb.messaging.window import Arrivals, Name
 from ffb.sink import Counts, Provenance, Sink
 from ffb.source import RunInfo
-from ffb.window import Arrivals, Name
 from ffb.wire import Header, Message
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.codec import CODECS, decode, encode
+from ffb.messaging.codec import CODECS, decode, encode
 from ffb.schema import ALIGN, Schema
 
 

@@ -119,14 +119,14 @@ def _demo_arguments(p: Parser) -> None:
 
 
 def _demo(args: Args) -> int:
-    from ffb import demo
+    from ffb.service import demo
 
     log(args)
     return demo.main(args)
 
 
 def _run(args: Args) -> int:
-    from ffb import processes
+    from ffb.service import processes
 
     log(args)
     return processes.run(_load(args), page=not args.no_page, once=args.once)
@@ -177,7 +177,7 @@ def _reduce(args: Args) -> int:
     if not args.file or args.config or args.dir or args.out:
         wrong = "reduce needs FILE, or --files EXP RUN; the latter takes --config, --dir and -o"
         raise ConfigError([wrong])
-    from ffb import processes
+    from ffb.service import processes
 
     name = args.producer or f"p{args.index}"
     if not 0 <= args.index < args.of:
@@ -188,9 +188,9 @@ def _reduce(args: Args) -> int:
 
 
 def _reduce_files(args: Args) -> int:
-    from ffb import afterwards
     from ffb.config import ConfigError
-    from ffb.ranks import rank_of
+    from ffb.service import afterwards
+    from ffb.service.ranks import rank_of
 
     exp, run = args.files
     if not run.isdecimal():
@@ -210,7 +210,7 @@ def _aggregate_arguments(p: Parser) -> None:
 
 
 def _aggregate(args: Args) -> int:
-    from ffb import processes
+    from ffb.service import processes
 
     config = _load(args)
     log(args, "info")
@@ -223,7 +223,7 @@ def _dashboard_arguments(p: Parser) -> None:
 
 
 def _dashboard(args: Args) -> int:
-    from ffb import processes
+    from ffb.service import processes
 
     config = _load(args)
     log(args, "info", exp=config.exp)
@@ -242,7 +242,7 @@ def _check_arguments(p: Parser) -> None:
 
 
 def _check(args: Args) -> int:
-    from ffb import check
+    from ffb.service import check
 
     log(args)
     return check.main(args.file, args.overrides, args.run, args.run_file, args.attach)
@@ -273,11 +273,11 @@ def _schema(args: Args) -> int:
 
 def _reducers(args: Args) -> int:
     if args.cost:
-        from ffb import cost
+        from ffb.service import cost
 
         log(args)
         return cost.main(args.cost, args.overrides, args.run_file)
-    from ffb import show
+    from ffb.service import show
 
     return show.reducer(args.name) if args.name else show.reducers()
 
@@ -294,7 +294,7 @@ def _reducers_arguments(p: Parser) -> None:
 
 
 def _detnames(args: Args) -> int:
-    from ffb import show
+    from ffb.service import show
 
     log(args)
     return show.detnames(args.source)

@@ -27,14 +27,14 @@ def _refuse_deadly(file: str, marked: bool = False) -> None:
 
 
 def _open(args: Args) -> int:
-    from ffb import show
+    from ffb.service import show
 
     _refuse_deadly(args.file, marked=True)
     return show.small_data(args.file, args.follow)
 
 
 def _audit(args: Args) -> int:
-    from ffb import audit
+    from ffb.books import audit
 
     _refuse_deadly(args.file)
     return audit.audit_command(args.file)
@@ -48,7 +48,7 @@ def _verify_arguments(p: Parser) -> None:
 
 
 def _verify(args: Args) -> int:
-    from ffb import verify
+    from ffb.live import verify
 
     _refuse_deadly(args.file)
     return verify.verify_command(args.file, args.view, args.commit, args.snapshot)
@@ -121,9 +121,9 @@ def _diff_arguments(p: Parser) -> None:
 
 
 def _diff(args: Args) -> int:
-    from ffb import diff
-    from ffb.compare import Limits
-    from ffb.problems import ConfigError
+    from ffb.configuration.problems import ConfigError
+    from ffb.reading import diff
+    from ffb.reading.compare import Limits
 
     try:
         for file in (args.a, args.b):
@@ -147,7 +147,7 @@ def _replay_arguments(p: Parser) -> None:
 
 
 def _replay(args: Args) -> int:
-    from ffb import replay
+    from ffb.service import replay
 
     log(args)
     count = replay.play(args.capture, args.to, args.speed)

@@ -9,18 +9,15 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from ffb import derive, layers, problems, resolve, shot, wiring
-from ffb.calibration_settings import Calibration, CalibrationConfig, CommonModeConfig
-from ffb.codec import CODECS
-from ffb.conditions import CodesConfig, DerivedConfig, FilterConfig, LightConfig
-from ffb.detector_settings import Detectors, SlowValues, kinds, misnamed
-from ffb.endpoints import Endpoints
-from ffb.integrating_settings import IntegratingConfig
-from ffb.problems import ConfigError, Problem, nearest
-from ffb.reduce import Reducer, TileReducer
-from ffb.runs import RunTable
-from ffb.schema import column_name
-from ffb.settings import (
+from ffb import shot
+from ffb.configuration import derive, layers, problems, resolve
+from ffb.configuration.calibration_settings import Calibration, CalibrationConfig, CommonModeConfig
+from ffb.configuration.conditions import CodesConfig, DerivedConfig, FilterConfig, LightConfig
+from ffb.configuration.detector_settings import Detectors, SlowValues, kinds, misnamed
+from ffb.configuration.integrating_settings import IntegratingConfig
+from ffb.configuration.problems import ConfigError, Problem, nearest
+from ffb.configuration.runs import RunTable
+from ffb.configuration.settings import (
     AggregationConfig,
     BatchConfig,
     DashboardConfig,
@@ -36,10 +33,15 @@ from ffb.settings import (
     TransportConfig,
     WriterConfig,
 )
-from ffb.sites import scratch_of
-from ffb.sum_piece import NAME
-from ffb.sum_settings import SumConfig
-from ffb.untrusted import MAX_CHUNK
+from ffb.configuration.sites import scratch_of
+from ffb.configuration.sum_settings import SumConfig
+from ffb.loops import wiring
+from ffb.messaging.codec import CODECS
+from ffb.messaging.endpoints import Endpoints
+from ffb.messaging.untrusted import MAX_CHUNK
+from ffb.reduce import Reducer, TileReducer
+from ffb.schema import column_name
+from ffb.sums.piece import NAME
 
 __all__ = [
     "CalibrationConfig",

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.account import Account, Cut, Interval
 from ffb.batch import Batch
+from ffb.books.account import Account, Cut, Interval
+from ffb.messaging.window import Name
 from ffb.schema import PRODUCER, TIMESTAMP
 from ffb.sink import WRITTEN, Counts, Entry
-from ffb.window import Name
 
 #: Reason for the shots a producer is known to have read, and took with it when it vanished.
 VANISHED = "producer vanished"

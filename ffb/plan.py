@@ -16,26 +16,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb import partners
-from ffb.arrays import packed
 from ffb.batch import Batch
-from ffb.bind import Binder, Bound
-from ffb.combine import Combined
-from ffb.conditions import DerivedConfig
 from ffb.config import Config, ConfigError
-from ffb.defaults import Defaults
-from ffb.fuse import Member
-from ffb.guard import Guard
-from ffb.light import Stamp
-from ffb.recorded import Recorder, damage_columns, with_count
+from ffb.configuration.conditions import DerivedConfig
+from ffb.configuration.defaults import Defaults
+from ffb.configuration.light import Stamp
+from ffb.integrating import partners
+from ffb.loops.bind import Binder, Bound
+from ffb.loops.combine import Combined
+from ffb.loops.fuse import Member
+from ffb.loops.guard import Guard
+from ffb.loops.recorded import Recorder, damage_columns, with_count
+from ffb.loops.stages import AreaStage, ShotStage
+from ffb.loops.wiring import motor_column
+from ffb.messaging.arrays import packed
 from ffb.schema import CORE, KEPT, LASER, LIGHT_KNOWN, PULSE_KNOWN, XRAY, Column, Schema
 from ffb.shot import BeginStep, FrameBlock, Shot
 from ffb.sink import Provenance
 from ffb.source import Run
-from ffb.stages import AreaStage, ShotStage
-from ffb.sum_piece import SumPiece
-from ffb.summing import Summed, Sums
-from ffb.wiring import motor_column
+from ffb.sums.held import Summed, Sums
+from ffb.sums.piece import SumPiece
 
 #: Compressed are columns of arrays with at least so many bytes a row, when a whole batch of them,
 #: which is what has to be unpacked to read a single row, is no larger than this.

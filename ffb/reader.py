@@ -4,14 +4,15 @@
         run["spot/sum"][-100:]          # numpy, committed rows only
         run.to_xarray()                 # everything, with coordinates
         good = run.cut("tt/ampl > 0.05") & run.light.on
-        run["spot/sum"][good]           # of shots that pass; see ffb.shots
+        run["spot/sum"][good]           # of shots that pass; see ffb.reading.shots
         for rows in run.follow():       # every new slice of rows, while the file grows
             run["spot/sum"][rows]
         run.sums["jungfrau_calib"].mean()  # frames summed over shots
 
 Exports :func:`open`, :class:`RunFile`, :class:`Step`, :class:`Epoch` and :class:`Producer`. A run
 in the making is a master over file segments, a finished one is one plain file; names in either are
-those of :mod:`ffb.contents`. Segments are read directly, each opened when it is first needed.
+those of :mod:`ffb.reading.contents`. Segments are read directly, each opened when it is first
+needed.
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb import contents
-from ffb.columns import FileColumn
-from ffb.cuts import Cut, Truth
-from ffb.expression import NO, UNKNOWN, YES
-from ffb.frame_sums import FrameSums
-from ffb.parts import patiently
-from ffb.problems import nearest
+from ffb.configuration.expression import NO, UNKNOWN, YES
+from ffb.configuration.problems import nearest
+from ffb.reading import contents
+from ffb.reading.columns import FileColumn
+from ffb.reading.cuts import Cut, Truth
+from ffb.reading.parts import patiently
+from ffb.reading.segments import Segments, columns_of
+from ffb.reading.shots import Shots
 from ffb.schema import VALID, Column, Schema
-from ffb.segments import Segments, columns_of
-from ffb.shots import Shots
 from ffb.sink import Counts
 from ffb.source import RunInfo
+from ffb.sums.frames import FrameSums
 
 if TYPE_CHECKING:
-    from ffb.integrated import Integrated
-    from ffb.integrating_settings import IntegratingConfig
+    from ffb.configuration.integrating_settings import IntegratingConfig
+    from ffb.integrating.integrated import Integrated
 
 LEDGER_DTYPE = np.dtype(
     [("producer", "<u2"), ("name", "U70"), ("process", "<i8"), ("state", "U30")]
@@ -348,7 +349,7 @@ class RunFile(Shots):
     @property
     def integrating(self) -> dict[str, IntegratingConfig]:
         """Detectors with one frame for many shots, as they were configured."""
-        from ffb.integrated import configured
+        from ffb.integrating.integrated import configured
 
         return configured(self.config)
 
@@ -358,7 +359,7 @@ class RunFile(Shots):
         ``settings`` take the place of those that were configured, or are for a detector that was
         not. Raises ``KeyError`` for a detector of which there are none.
         """
-        from ffb.integrated import Integrated
+        from ffb.integrating.integrated import Integrated
 
         known = {} if settings else self.integrating
         if settings is None and name not in known:

@@ -17,7 +17,7 @@ A *whole-shot* reducer is one function of whole frames::
 A *tile* reducer sees an area detector row by row, calibrated, and keeps its sums in a state; all
 tile reducers of a detector share one pass over its raw pixels (see :func:`tile_reducer`).
 
-What this module declares, :mod:`ffb.fuse` compiles and :mod:`ffb.plan` binds to a run.
+What this module declares, :mod:`ffb.loops.fuse` compiles and :mod:`ffb.plan` binds to a run.
 """
 
 from __future__ import annotations

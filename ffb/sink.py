@@ -11,7 +11,7 @@ from ffb.schema import Schema
 from ffb.source import RunInfo
 
 if TYPE_CHECKING:
-    from ffb.sum_piece import Parcel
+    from ffb.sums.piece import Parcel
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Provenance:
     """Where the numbers of a run come from; every value is text or plain JSON data.
 
     ``inputs`` tells of every input by its name the field it is, ``detector.alg.field``. ``arrays``
-    are masks and the like, packed by :mod:`ffb.arrays`; they go to a place of their own in the
-    file, and what is read back of a run has none.
+    are masks and the like, packed by :mod:`ffb.messaging.arrays`; they go to a place of their own
+    in the file, and what is read back of a run has none.
     """
 
     config: str = ""

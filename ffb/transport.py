@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import zmq
 
-from ffb.link import Link, RefusedError
-from ffb.sockets import (
+from ffb.messaging.link import Link, RefusedError
+from ffb.messaging.sockets import (
     ACK,
     BYE,
     DATA,
@@ -31,8 +31,8 @@ from ffb.sockets import (
     End,
     ms,
 )
-from ffb.untrusted import MAX_PAYLOAD, Frame
-from ffb.window import MAX_IN_FLIGHT, Name, Order, printable
+from ffb.messaging.untrusted import MAX_PAYLOAD, Frame
+from ffb.messaging.window import MAX_IN_FLIGHT, Name, Order, printable
 
 __all__ = ["Delivery", "Hub", "Link", "Publisher", "RefusedError", "Subscriber"]
 

@@ -19,16 +19,12 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb import arrays
 from ffb.batch import Batch
-from ffb.checksum import crc32
-from ffb.codec import check
-from ffb.header import CHUNK, KINDS, VERSION, Header, parse
-from ffb.schema import ALIGN, Schema
-from ffb.shot import BeginStep
-from ffb.sink import Provenance
-from ffb.sum_piece import Parcel, parcel_of
-from ffb.untrusted import (
+from ffb.messaging import arrays
+from ffb.messaging.checksum import crc32
+from ffb.messaging.codec import check
+from ffb.messaging.header import CHUNK, KINDS, VERSION, Header, parse
+from ffb.messaging.untrusted import (
     DTYPES,
     MAX_COLUMNS,
     MAX_HEADER,
@@ -50,6 +46,10 @@ from ffb.untrusted import (
     typed,
     unpacked,
 )
+from ffb.schema import ALIGN, Schema
+from ffb.shot import BeginStep
+from ffb.sink import Provenance
+from ffb.sums.piece import Parcel, parcel_of
 
 __all__ = [
     "KINDS",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Tile
-from ffb.compile import kernel
+from ffb.loops.compile import kernel
 from ffb.reducers.runs import add, cut
 
 #: Bins, and the slot for pixels that belong to none, must be countable in 16 bits.

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.calibration_settings import CalibrationConfig, CommonModeConfig
+from ffb.configuration.calibration_settings import CalibrationConfig, CommonModeConfig
 from ffb.reducers.common_mode import Corrected, corrected, plan_of
 from ffb.reducers.constants import RANGES, edges_mask, from_files
 from ffb.reducers.gain_ranges import (

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.compile import kernel
+from ffb.loops.compile import kernel
 
 #: Least ratio of the variances along both principal axes; points below it lie on a line.
 FLAT = 1e-9

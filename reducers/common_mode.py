@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.calibration_settings import CommonModeConfig
-from ffb.compile import borrowed
+from ffb.configuration.calibration_settings import CommonModeConfig
+from ffb.loops.compile import borrowed
 from ffb.reducers.counting import FEW, fill_keys, median
 from ffb.reducers.gain_ranges import ADU, F32, Planes, Single, exact
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area, Tile
-from ffb.compile import kernel
+from ffb.loops.compile import kernel
 
 #: Pixels that are looked through together for a candidate.
 BLOCK = 64

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.calibration_settings import CalibrationConfig
+from ffb.configuration.calibration_settings import CalibrationConfig
+from ffb.loops.uncalibrated import Uncalibrated
 from ffb.shot import Input
 from ffb.source import Constants
-from ffb.uncalibrated import Uncalibrated
 
 #: Constants that may come from a file, by the names they have in the configuration.
 FILES = ("pedestals", "gain", "offset", "rms", "status")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Feature, Vector, Waveform, reducer
-from ffb.compile import kernel
+from ffb.loops.compile import kernel
 from ffb.reducers.anode import anode_problems
 from ffb.shot import Input
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.compile import kernel
+from ffb.loops.compile import kernel
 from ffb.reducers.trace import extremes, median
 from ffb.shot import Input
 

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ffb.compile import prefetch
+from ffb.loops.compile import prefetch
 from ffb.source import Constants
 
 #: The ADC value of a raw pixel; its gain range is in the two bits above.

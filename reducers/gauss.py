@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ffb.compile import kernel
+from ffb.loops.compile import kernel
 
 #: Rounds after which a fit is given up.
 ROUNDS = 60

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.compile import kernel
+from ffb.loops.compile import kernel
 
 #: Longest run of pixels that is summed in one go.
 LONGEST = 8

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Feature, Waveform, reducer
-from ffb.compile import kernel
+from ffb.loops.compile import kernel
 from ffb.reducers.gauss import FWHM, fit_gauss
 from ffb.reducers.quality import polynomial_problems
 from ffb.shot import Input

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Feature, Value, Waveform, reducer
-from ffb.compile import kernel
+from ffb.loops.compile import kernel
 from ffb.reducers.quality import limits, polynomial_problems
 from ffb.shot import Input
 

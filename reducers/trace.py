@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.compile import kernel
+from ffb.loops.compile import kernel
 
 #: Gates are half-open ranges of samples.
 Gate = tuple[int, int]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Feature, Vector, Waveform, reducer
-from ffb.compile import kernel
+from ffb.loops.compile import kernel
 from ffb.reducers.trace import common_problems, gate_problem, median
 from ffb.shot import Input
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area
-from ffb.compile import kernel
+from ffb.loops.compile import kernel
 
 
 class Window(NamedTuple):

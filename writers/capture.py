@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from ffb.checksum import crc32
+from ffb.messaging.checksum import crc32
 from ffb.wire import Frame, WireError
 
 log = logging.getLogger(__name__)

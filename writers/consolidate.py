@@ -26,13 +26,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb import contents
-from ffb.contents import COMMITTED, COMPLETE, GROUP, SEGMENTS, TABLES, Shown
-from ffb.parts import open_h5
+from ffb.reading import contents
+from ffb.reading.contents import COMMITTED, COMPLETE, GROUP, SEGMENTS, TABLES, Shown
+from ffb.reading.parts import open_h5
 from ffb.schema import EPOCH, STEP, TIMESTAMP, Column, Schema
 from ffb.sink import Provenance
 from ffb.source import RunInfo
-from ffb.sum_datasets import TELLING
+from ffb.sums.datasets import TELLING
 from ffb.writers import integrated, layout, ragged, slow_series, user_data
 from ffb.writers.describe import document
 from ffb.writers.gather import Files, Form, Joined, Piece, Tally
@@ -385,5 +385,5 @@ def _refusing(path: Path) -> Iterator[None]:
         raise OSError(errno.EIO, f"{path}: not merged: {e}") from e
 
 
-if __name__ == "__main__":  # in a process of its own, see ffb.merging
+if __name__ == "__main__":  # in a process of its own, see ffb.aggregating.merging
     sys.exit(merge_command(sys.argv[1], sys.stdout.write, clear=False))

@@ -16,8 +16,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ffb import contents, lists
-from ffb.lists import Flat
+from ffb.reading import contents, lists
+from ffb.reading.lists import Flat
 from ffb.schema import VALID, Column, Schema, column_name
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo

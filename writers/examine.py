@@ -22,8 +22,8 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.contents import COMMITTED, COMPLETE, FOLDER, SEGMENTS
-from ffb.parts import open_h5
+from ffb.reading.contents import COMMITTED, COMPLETE, FOLDER, SEGMENTS
+from ffb.reading.parts import open_h5
 from ffb.writers import redraw
 from ffb.writers.h5clear import is_marked
 from ffb.writers.journal import CHUNK

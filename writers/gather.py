@@ -18,8 +18,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.codec import encode
-from ffb.parts import open_h5
+from ffb.messaging.codec import encode
+from ffb.reading.parts import open_h5
 
 #: Segments that are open at a time, and bytes of rows that are read at once (a chunk at least).
 OPEN_FILES, UNIT_BYTES = 64, 8 << 20

@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.checksum import crc32
-from ffb.codec import encode
+from ffb.messaging.checksum import crc32
+from ffb.messaging.codec import encode
 
 #: Filter mask of a chunk that did not go through the filter of its dataset.
 UNFILTERED = 1

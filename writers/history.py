@@ -10,7 +10,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.contents import TABLES
+from ffb.reading.contents import TABLES
 from ffb.schema import Column, Schema
 from ffb.sink import Counts, Entry, Provenance
 from ffb.source import RunInfo

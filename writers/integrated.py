@@ -1,7 +1,7 @@
 """Exposures of integrating detectors in a plain file: the group ``intg``, one below it for each.
 
-What is written is what :class:`ffb.integrated.Integrated` computes of the rows that the file holds
-already; ``intg/timestamp`` is that of the detector configured first.
+What is written is what :class:`ffb.integrating.integrated.Integrated` computes of the rows that the
+file holds already; ``intg/timestamp`` is that of the detector configured first.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.checksum import crc32
-from ffb.contents import INTEGRATED
-from ffb.integrated import Dataset, Integrated, configured
+from ffb.integrating.integrated import Dataset, Integrated, configured
+from ffb.messaging.checksum import crc32
+from ffb.reading.contents import INTEGRATED
 from ffb.schema import Schema
 
 log = logging.getLogger(__name__)

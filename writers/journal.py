@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from ffb.checksum import crc32
+from ffb.messaging.checksum import crc32
 
 #: Where a chunk lies: its dataset (the columns in order of the schema, then ``contents.TABLES``),
 #: its number within the segment, its bytes in the file, and which filters it was *not* put through.

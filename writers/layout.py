@@ -14,9 +14,9 @@ from types import MappingProxyType
 import h5py
 import numpy as np
 
-from ffb import contents
-from ffb.codec import filter_options
-from ffb.lists import Flat
+from ffb.messaging.codec import filter_options
+from ffb.reading import contents
+from ffb.reading.lists import Flat
 from ffb.schema import Column, Schema
 from ffb.sink import Provenance
 from ffb.source import RunInfo

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb import contents
+from ffb.reading import contents
 from ffb.schema import STEP, Schema
 from ffb.sink import Counts, Provenance
 from ffb.writers.describe import to_json

@@ -17,7 +17,16 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
-from ffb.contents import COMMITTED, COMPLETE, FOLDER, SEGMENT_KEYS, SEGMENTS, TABLES, stored, union
+from ffb.reading.contents import (
+    COMMITTED,
+    COMPLETE,
+    FOLDER,
+    SEGMENT_KEYS,
+    SEGMENTS,
+    TABLES,
+    stored,
+    union,
+)
 from ffb.schema import Schema
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo

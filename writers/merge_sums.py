@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.checksum import crc32
-from ffb.contents import SUMS
-from ffb.sum_datasets import Dataset, datasets, frames, rows_of
-from ffb.sum_log import Folder
+from ffb.messaging.checksum import crc32
+from ffb.reading.contents import SUMS
+from ffb.sums.datasets import Dataset, datasets, frames, rows_of
+from ffb.sums.log import Folder
 
 
 def write_sums(

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.contents import Shown
-from ffb.lists import Flat, flat_of, group_of, masked
+from ffb.reading.contents import Shown
+from ffb.reading.lists import Flat, flat_of, group_of, masked
 from ffb.schema import Column
 from ffb.writers.gather import UNIT_BYTES, Joined, Tally
 from ffb.writers.growing import Growing, Packed
@@ -40,8 +40,8 @@ class Lists(NamedTuple):
 def lists_of(shown: Mapping[str, Shown], joined: Mapping[str, Joined]) -> list[Lists]:
     """Lists of a run whose columns are ``shown``.
 
-    A list that changed its room with an epoch is two, see :func:`ffb.contents.union`, of which the
-    older one stands in a group of its own.
+    A list that changed its room with an epoch is two, see :func:`ffb.reading.contents.union`, of
+    which the older one stands in a group of its own.
     """
     together: dict[tuple[str, tuple[int, ...], int], list[Column]] = {}
     for s in shown.values():

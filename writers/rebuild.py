@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.contents import COMMITTED, TABLES
+from ffb.reading.contents import COMMITTED, TABLES
 from ffb.source import RunInfo
 from ffb.writers import layout
 from ffb.writers.history import Written

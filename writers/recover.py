@@ -14,8 +14,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ffb.contents import FOLDER, TABLES
 from ffb.ledger import Ledger
+from ffb.reading.contents import FOLDER, TABLES
 from ffb.schema import Schema
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo

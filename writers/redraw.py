@@ -16,7 +16,7 @@ import h5py
 import msgpack
 import numpy as np
 
-from ffb.contents import (
+from ffb.reading.contents import (
     COMMITS,
     COMMITTED,
     COMPLETE,

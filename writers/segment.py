@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.contents import COMMITTED, TABLES
+from ffb.reading.contents import COMMITTED, TABLES
 from ffb.schema import Schema
 from ffb.sink import Provenance
 from ffb.source import RunInfo

@@ -1,6 +1,6 @@
 """The small data of a run: a chain of HDF5 files that shows as one, and becomes one in the end.
 
-Exports :class:`SmallData`, a sink. What is in the files: :mod:`ffb.contents`; how they are
+Exports :class:`SmallData`, a sink. What is in the files: :mod:`ffb.reading.contents`; how they are
 written: :mod:`ffb.writers.chain`; what becomes of them when a writer was killed:
 :mod:`ffb.writers.recover`.
 """
@@ -22,7 +22,7 @@ from ffb.batch import Batch
 from ffb.schema import Schema
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
-from ffb.sum_piece import Parcel
+from ffb.sums.piece import Parcel
 from ffb.writers import consolidate, journal
 from ffb.writers.chain import Begun, Chain, RefusedError, Rolling
 from ffb.writers.lease import Lease

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ffb.sum_log import (
+from ffb.sums.log import (
     Key,
     LogFile,
     Mark,
@@ -28,8 +28,8 @@ from ffb.sum_log import (
     packed,
     record_of,
 )
-from ffb.sum_piece import SumPiece
-from ffb.sums import what_of
+from ffb.sums.piece import SumPiece
+from ffb.sums.words import what_of
 from ffb.writers.journal import sync_folder
 
 log = logging.getLogger(__name__)

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ffb.checksum import crc32
+from ffb.books.unseen import Unseen
 from ffb.ledger import POWER, Ledger
+from ffb.messaging.checksum import crc32
 from ffb.sink import Counts
-from ffb.unseen import Unseen
 from ffb.writers.history import Written, plain_of, told
 from ffb.writers.journal import CHECK, CHUNK, Journal, read, sync_folder
 

@@ -19,8 +19,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ffb import contents
-from ffb.arrays import unpacked
+from ffb.messaging.arrays import unpacked
+from ffb.reading import contents
 from ffb.schema import column_name
 from ffb.sink import Provenance
 from ffb.writers.journal import sync_folder

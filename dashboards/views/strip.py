@@ -9,7 +9,7 @@ from bokeh.models import ColumnDataSource, DatetimeTickFormatter, Range1d
 
 from ffb.dashboards.model import COLOURS, NAMES, SHOWN, Snapshot
 from ffb.dashboards.views.view import BOOL, View, caption, panel, shares, unit
-from ffb.live import STRIP_BINS, STRIP_NS
+from ffb.live.model import STRIP_BINS, STRIP_NS
 from ffb.schema import Column
 
 FORMAT = "%H:%M:%S"

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ffb.configuration.problems import nearest
 from ffb.migrate.static_values import Table, Unread
-from ffb.problems import nearest
 
 
 class Remark(NamedTuple):

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ffb import config, layers
+from ffb import config
+from ffb.configuration import layers
+from ffb.configuration.problems import ConfigError
 from ffb.migrate.given import Remark
 from ffb.migrate.prod_config import Draft, Imported, translate
-from ffb.problems import ConfigError
 
 #: Columns of comments.
 WIDTH = 98

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ffb import layers, problems, resolve
+from ffb.configuration import layers, problems, resolve
+from ffb.configuration.runs import RunRange, overlaps
 from ffb.migrate.given import Given, Made, Remark
 from ffb.migrate.prod_sums import FUNCTIONS, summed
 from ffb.migrate.static import Module, Reading
 from ffb.migrate.static_values import Table, Unread
 from ffb.migrate.translations import RULES, Rule
-from ffb.runs import RunRange, overlaps
 
 #: Characters of a file that may be a configuration.
 LONGEST = 1 << 20

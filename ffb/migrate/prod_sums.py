@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ffb.configuration.sum_settings import SumConfig
 from ffb.migrate.given import Remark
 from ffb.migrate.static import Module
 from ffb.migrate.static_values import Table, Unread
-from ffb.sum_piece import NAME
-from ffb.sum_settings import SumConfig
+from ffb.sums.piece import NAME
 
 #: Functions that name what is added up, of LCLS-I and LCLS-II.
 FUNCTIONS = ("getDetSums", "get_sum_algos")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.compile import kernel
+from ffb.loops.compile import kernel
 
 Int = Any  # an int64 once compiled; an int, or numpy's, with NUMBA_DISABLE_JIT
 Bytes = NDArray[np.uint8]
@@ -22,7 +22,7 @@ ABSENT, MISFIT = -1, -2
 
 
 def jit(f: F) -> F:
-    """``f`` compiled, as :func:`ffb.compile.kernel` does it."""
+    """``f`` compiled, as :func:`ffb.loops.compile.kernel` does it."""
     return cast(F, kernel(f))
 
 

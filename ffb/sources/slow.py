@@ -16,7 +16,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from ffb.compile import build, kernel
+from ffb.loops.compile import build, kernel
 from ffb.shot import Field, FrameBlock, time_of
 from ffb.sources.wanted import Wanted
 

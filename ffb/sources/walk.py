@@ -15,7 +15,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from ffb.compile import build
+from ffb.loops.compile import build
 from ffb.shot import CODE_WORDS
 from ffb.sources.hsd import digitize
 from ffb.sources.octets import (

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.batch import Batch
-from ffb.bind import columns_of
-from ffb.fuse import RUN, Member
-from ffb.guard import Guard
+from ffb.loops.bind import columns_of
+from ffb.loops.fuse import RUN, Member
+from ffb.loops.guard import Guard
+from ffb.loops.stages import AreaPass, ShotStage
+from ffb.loops.uncalibrated import Uncalibrated
 from ffb.reduce import Area, Reducer, Tile, TileReducer
 from ffb.schema import Column, Schema, column_name, present_of
 from ffb.shot import FrameBlock, Input
-from ffb.stages import AreaPass, ShotStage
-from ffb.uncalibrated import Uncalibrated
 
 Frames = list[dict[str, Any]]
 Rows = list[dict[str, Any]]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.calibration_settings import CommonModeConfig
+from ffb.configuration.calibration_settings import CommonModeConfig
 from ffb.reducers.calibration import calibration_of
 from ffb.source import Constants
 from ffb.sources.standins import import_psana

@@ -14,8 +14,8 @@ import h5py
 import hdf5plugin  # noqa: F401 - registers the filter
 import numpy as np
 
-from ffb import codec
 from ffb.batch import Batch, compressed
+from ffb.messaging import codec
 from ffb.schema import CORE, Column, Schema
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
@@ -54,7 +54,7 @@ def in_memory(name: str, array: np.ndarray, verb: str) -> Table:
             ),
         }
         ours, filtered = ways[verb]
-        rates = {"ffb.codec": ours, "the filter in HDF5": filtered, "a copy": array.copy}
+        rates = {"ffb.messaging.codec": ours, "the filter in HDF5": filtered, "a copy": array.copy}
         title = f"{verb} {name}, {array.nbytes / 1e6:.1f} MB in {len(chunk) / 1e6:.2f} MB"
         return compare(rates, "the filter in HDF5", 40, title)
 

@@ -16,7 +16,9 @@ from scipy import ndimage
 
 from ffb import Area
 from ffb.batch import Batch
-from ffb.fuse import RUN, Member
+from ffb.loops.fuse import RUN, Member
+from ffb.loops.stages import AreaPass
+from ffb.loops.uncalibrated import Uncalibrated
 from ffb.reduce import Calibration
 from ffb.reducers.calibration import calibration_of
 from ffb.reducers.droplets import Params, droplets
@@ -26,8 +28,6 @@ from ffb.reducers.photons import Params as Photons
 from ffb.reducers.photons import photons
 from ffb.schema import Schema
 from ffb.source import Constants
-from ffb.stages import AreaPass
-from ffb.uncalibrated import Uncalibrated
 from tests.benchmarks.bench_kernels import SHAPE, constants, flat
 from tests.benchmarks.harness import Table, compare, machine, over, read
 from tests.unit.passes import member

@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pandas as pd
 
-from ffb.exposures import Marks, Timing, exposures
-from ffb.moments import moments
+from ffb.integrating.exposures import Marks, Timing, exposures
+from ffb.live.moments import moments
 from tests.benchmarks.harness import compare, machine
 
 SHOTS, EVERY = 200_000, 12
@@ -35,12 +35,12 @@ def main() -> None:
         return moments(lambda a, b: (VALUES[a:b], np.isfinite(VALUES[a:b])), found.begin, found.end)
 
     ways = {
-        "ffb.moments: n, sum, mean, variance": ours,
+        "ffb.live.moments: n, sum, mean, variance": ours,
         "pandas: the same, by groups": lambda: series.groupby(which).agg(
             ["count", "sum", "mean", "var"]
         ),
         "np.add.reduceat: a sum, with NaN": lambda: np.add.reduceat(VALUES, found.begin),
-        "ffb.exposures: which shots are whose": lambda: exposures(MARKS, Timing()),
+        "ffb.integrating.exposures: which shots are whose": lambda: exposures(MARKS, Timing()),
     }
     title = f"{SHOTS:,} shots in {len(found.begin):,} exposures, one column"
     print(compare(ways, "pandas: the same, by groups", 15, title, clock=time.thread_time))

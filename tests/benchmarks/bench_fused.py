@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ffb import Area
 from ffb.batch import Batch
-from ffb.fuse import RUN, Member
+from ffb.loops.fuse import RUN, Member
+from ffb.loops.stages import AreaPass
 from ffb.reducers.azimuthal import azimuthal
 from ffb.reducers.calibration import Calibration, calibration_of
 from ffb.reducers.histogram import Params as Bins
@@ -24,9 +25,8 @@ from ffb.reducers.roi import roi
 from ffb.reducers.threshold import Params as Levels
 from ffb.reducers.threshold import threshold
 from ffb.schema import Schema
-from ffb.stages import AreaPass
-from ffb.summing import Summed, Summing
-from ffb.sums import what_of
+from ffb.sums.held import Summed, Summing
+from ffb.sums.words import what_of
 from tests.benchmarks.bench_kernels import SETTINGS, SHAPE, constants, flat, raw_frames
 from tests.benchmarks.bench_scattering import Calibrated
 from tests.benchmarks.harness import Table, compare, machine, over, read

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ffb import Area
 from ffb.batch import Batch
-from ffb.fuse import RUN
+from ffb.loops.fuse import RUN
+from ffb.loops.stages import AreaPass
 from ffb.reducers.azimuthal import Params as Azimuthal
 from ffb.reducers.azimuthal import azimuthal
 from ffb.reducers.calibration import calibration_of
@@ -28,9 +29,8 @@ from ffb.reducers.threshold import threshold
 from ffb.schema import Schema
 from ffb.source import Constants
 from ffb.sources.standins import import_psana
-from ffb.stages import AreaPass
-from ffb.summing import Summed, Summing
-from ffb.sums import what_of
+from ffb.sums.held import Summed, Summing
+from ffb.sums.words import what_of
 from tests.benchmarks.harness import Table, compare, machine, over, read
 from tests.unit.passes import member
 

@@ -20,7 +20,7 @@ from bokeh.protocol import Protocol
 from ffb.batch import Batch
 from ffb.dashboards.layout import Page
 from ffb.dashboards.model import Snapshot
-from ffb.live import Live
+from ffb.live.model import Live
 from ffb.schema import CORE, Column, Schema
 from ffb.shot import timestamp_of
 from ffb.sink import Counts, Provenance

@@ -19,14 +19,14 @@ import numpy as np
 
 from ffb import Area
 from ffb.batch import Batch
-from ffb.bind import columns_of
-from ffb.fuse import RUN, Member
-from ffb.guard import Guard
+from ffb.loops.bind import columns_of
+from ffb.loops.fuse import RUN, Member
+from ffb.loops.guard import Guard
+from ffb.loops.stages import AreaPass, ShotStage
+from ffb.loops.uncalibrated import Uncalibrated
 from ffb.reduce import Reducer, TileReducer
 from ffb.schema import Schema
 from ffb.shot import FrameBlock, Input
-from ffb.stages import AreaPass, ShotStage
-from ffb.uncalibrated import Uncalibrated
 from tests.benchmarks.harness import compare, machine, over, read
 
 SHAPE, FRAMES, SHOTS = (4, 512, 1024), 6, 64

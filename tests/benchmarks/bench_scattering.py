@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ffb import Area
 from ffb.batch import Batch
-from ffb.compile import kernel
-from ffb.fuse import RUN
+from ffb.loops.compile import kernel
+from ffb.loops.fuse import RUN
+from ffb.loops.stages import AreaPass
 from ffb.reduce import TileReducer
 from ffb.reducers.azimuthal import azimuthal
 from ffb.reducers.cake import Params as Cake
@@ -29,7 +30,6 @@ from ffb.reducers.peaks import peaks
 from ffb.schema import Schema
 from ffb.source import Constants
 from ffb.sources.standins import import_psana
-from ffb.stages import AreaPass
 from tests.benchmarks.bench_kernels import (
     BEAM,
     BINS,

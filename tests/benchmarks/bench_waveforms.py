@@ -19,9 +19,10 @@ from scipy.optimize import least_squares
 
 from ffb import config
 from ffb.batch import Batch
-from ffb.bind import columns_of
-from ffb.fuse import Member
-from ffb.guard import Guard
+from ffb.loops.bind import columns_of
+from ffb.loops.fuse import Member
+from ffb.loops.guard import Guard
+from ffb.loops.stages import ShotStage
 from ffb.plan import Plan
 from ffb.reduce import Reducer
 from ffb.reducers import (
@@ -35,7 +36,6 @@ from ffb.reducers import (
 )
 from ffb.schema import Schema
 from ffb.shot import FrameBlock, Input
-from ffb.stages import ShotStage
 from ffb.testing.listed import ListedRun
 from tests.benchmarks.bench_framework import Same
 from tests.benchmarks.harness import Table, compare, machine

@@ -12,7 +12,7 @@ import pytest
 
 from ffb.dashboards.app import Dashboard
 from ffb.dashboards.views.view import STALE
-from ffb.live import Live
+from ffb.live.model import Live
 from ffb.sink import Counts
 from ffb.source import RunInfo
 from ffb.transport import Publisher

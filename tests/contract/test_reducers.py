@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 
-from ffb import resolve
+from ffb.configuration import resolve
 from ffb.reduce import Reducer, TileReducer
 from ffb.testing.check_reducer import check_reducer
 

@@ -9,7 +9,7 @@ import pytest
 
 from ffb import reader
 from ffb.batch import Batch
-from ffb.live import Live
+from ffb.live.model import Live
 from ffb.schema import Schema
 from ffb.sink import Counts, Provenance, Sink
 from ffb.source import RunInfo

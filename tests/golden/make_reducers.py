@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ffb import resolve
+from ffb.configuration import resolve
 from ffb.testing.check_reducer import features_in_python
 
 FOLDER = Path(__file__).with_name("reducers")

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ffb import config, processes
+from ffb import config
 from ffb.health import log_to_stderr
+from ffb.service import processes
 from ffb.shot import BeginStep, Idle, Item
 from ffb.sources import choose
 from ffb.sources.plain import Stop

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import zmq
 
+from ffb.aggregating.serve import Service
 from ffb.batch import Batch
 from ffb.config import Config, parse
 from ffb.schema import CORE, Column, Schema
-from ffb.serve import Service
 from ffb.sink import Provenance
 from ffb.source import RunInfo
 from ffb.transport import Link

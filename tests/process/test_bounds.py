@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from ffb.aggregating.serve import GULP, Service
 from ffb.config import parse
-from ffb.serve import GULP, Service
 from ffb.transport import Subscriber
 from ffb.wire import Header, unpack
 from ffb.writers.small_data import SmallData

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import ffb
-from ffb.serve import Service
+from ffb.aggregating.serve import Service
 from tests.process.strangers import EXP, Honest, serve, serve_until
 
 SIZE = 20 << 20

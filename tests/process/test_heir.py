@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from ffb import link as links
 from ffb.batch import Batch
-from ffb.heir import DIED, Resume, deliver
-from ffb.link import Link, RefusedError
-from ffb.ringfile import RingFile
+from ffb.messaging import link as links
+from ffb.messaging.link import Link, RefusedError
+from ffb.producing.heir import DIED, Resume, deliver
+from ffb.producing.ringfile import RingFile
 from ffb.schema import CORE, Schema
 from ffb.shot import BeginStep, Idle
 from ffb.sink import Provenance

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import ffb
+from ffb.aggregating.serve import Service
 from ffb.schema import CORE, Column, Schema
-from ffb.serve import Service
 from ffb.shot import BeginStep
 from ffb.sink import Provenance
 from ffb.wire import EndRun

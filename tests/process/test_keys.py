@@ -5,8 +5,8 @@ import pytest
 import zmq.auth
 
 from ffb import config
+from ffb.aggregating.serve import Service
 from ffb.batch import Batch
-from ffb.serve import Service
 from ffb.sink import Provenance
 from ffb.transport import Link, Subscriber
 from ffb.wire import EndRun, Header, unpack

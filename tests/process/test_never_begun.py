@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ffb import reader
-from ffb.contents import FOLDER
+from ffb.reading.contents import FOLDER
 from ffb.writers.chain import Rolling
 from ffb.writers.journal import read, scan
 from ffb.writers.recover import NeverBegunError, heal, recover_command

@@ -46,7 +46,7 @@ MUTE = """
 import os, signal, sys
 from ffb.aggregate import Aggregator
 from ffb.config import load
-from ffb.processes import aggregate
+from ffb.service.processes import aggregate
 from ffb.transport import Hub
 
 tick = Aggregator.tick

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from ffb import cli, reader
-from ffb.audit import audit, verdict
-from ffb.contents import FOLDER, LOG
+from ffb.books.audit import audit, verdict
+from ffb.reading.contents import FOLDER, LOG
 from ffb.writers import examine
 from ffb.writers.chain import Rolling
 from ffb.writers.journal import read

@@ -18,7 +18,7 @@ import pytest
 
 import ffb
 from ffb import config
-from ffb.audit import audit
+from ffb.books.audit import audit
 from ffb.plan import Plan
 from ffb.sources.plain import Stop
 from ffb.sources.synthetic import SyntheticRun

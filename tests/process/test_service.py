@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 import ffb
-from ffb import snapshots
-from ffb.verify import verify
+from ffb.live import snapshots
+from ffb.live.verify import verify
 
 SHOTS, RATE = 600, 150
 

@@ -4,12 +4,12 @@ import time
 
 import pytest
 
+from ffb.aggregating.serve import Service
 from ffb.config import parse
-from ffb.report import SUPERVISOR
-from ffb.serve import Service
+from ffb.service.report import SUPERVISOR
+from ffb.service.watch import Told
 from ffb.supervise import Child, Supervisor
 from ffb.transport import Link
-from ffb.watch import Told
 from ffb.wire import unpack
 from ffb.writers.small_data import SmallData
 

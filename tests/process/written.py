@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 
 from ffb import reader
-from ffb.account import Account
 from ffb.batch import Batch
-from ffb.contents import FOLDER
+from ffb.books.account import Account
+from ffb.reading.contents import FOLDER
 from ffb.schema import CORE, EPOCH, KEPT, LATE, PRODUCER, PULSE_ID, STEP, TIMESTAMP, Column, Schema
 from ffb.sink import WRITTEN, Counts, Entry, Provenance
 from ffb.source import RunInfo

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import ffb
-from ffb.afterwards import configuration
-from ffb.afterwards import make as make_file
-from ffb.contents import LEDGER
-from ffb.ranks import Rank
+from ffb.reading.contents import LEDGER
+from ffb.service.afterwards import configuration
+from ffb.service.afterwards import make as make_file
+from ffb.service.ranks import Rank
 from ffb.sources.standins import import_psana
 from ffb.testing.fabricate import save_constants, write_experiment, write_run
 from ffb.testing.truth import GROUPS, RunSpec

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ffb.calibration_settings import CommonModeConfig
+from ffb.configuration.calibration_settings import CommonModeConfig
 from ffb.reducers.calibration import calibration_of
 from ffb.source import Constants
 from ffb.sources.standins import import_psana

@@ -27,8 +27,8 @@ import numpy as np
 import psutil
 
 import ffb
-from ffb.contents import LEDGER
-from ffb.ringfile import RingFile
+from ffb.producing.ringfile import RingFile
+from ffb.reading.contents import LEDGER
 from ffb.sink import WRITTEN
 from ffb.testing.shmem_server import clean
 from ffb.testing.truth import RunSpec

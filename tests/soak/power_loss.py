@@ -22,8 +22,8 @@ from unittest import mock
 import numpy as np
 
 from ffb import reader
-from ffb.audit import audit
-from ffb.contents import FOLDER
+from ffb.books.audit import audit
+from ffb.reading.contents import FOLDER
 from ffb.writers import chain
 from ffb.writers.chain import Rolling
 from ffb.writers.recover import Healed, heal

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from ffb.aggregate import NS, Aggregator
+from ffb.aggregating.beside import Contained
 from ffb.batch import Batch
-from ffb.beside import Contained
-from ffb.codec import CODECS, decode, encode
 from ffb.dashboards.model import LiveModel
-from ffb.live import Live
+from ffb.live.model import Live
+from ffb.live.snapshots import MAGIC, Album
+from ffb.messaging.codec import CODECS, decode, encode
 from ffb.sink import Provenance
-from ffb.snapshots import MAGIC, Album
 from ffb.source import RunInfo
 from ffb.wire import Decoder, Header, Message, WireError, pack, unpack
 from ffb.writers import journal

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 import ffb
-from ffb.audit import audit, verdict
+from ffb.books.audit import audit, verdict
 from ffb.reader import RunFile
 
 

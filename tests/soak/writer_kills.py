@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from ffb import reader
-from ffb.contents import FOLDER
+from ffb.reading.contents import FOLDER
 from ffb.writers.chain import Rolling
 from ffb.writers.consolidate import merge
 from ffb.writers.recover import recover_command

@@ -13,11 +13,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ffb import contents
+from ffb.books.unseen import Unseen
+from ffb.reading import contents
 from ffb.schema import CORE, Column, Schema
 from ffb.shot import timestamp_of
 from ffb.source import RunInfo
-from ffb.unseen import Unseen
 
 INFO = RunInfo("mfxx49820", 42, 99)
 NAME = "mfxx49820_Run0042.h5"

@@ -11,7 +11,7 @@ import msgpack
 import numpy as np
 
 from ffb.batch import compressed
-from ffb.header import CHUNK
+from ffb.messaging.header import CHUNK
 from ffb.schema import CORE, Column, Schema
 from ffb.wire import VERSION, Header, encode
 from tests.unit.spoken import filled, messages

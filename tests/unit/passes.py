@@ -6,11 +6,11 @@ import numpy as np
 
 from ffb import Area
 from ffb.batch import Batch
-from ffb.bind import columns_of
-from ffb.fuse import RUN, Member
+from ffb.loops.bind import columns_of
+from ffb.loops.fuse import RUN, Member
+from ffb.loops.stages import AreaPass
+from ffb.loops.uncalibrated import Uncalibrated
 from ffb.schema import Schema
-from ffb.stages import AreaPass
-from ffb.uncalibrated import Uncalibrated
 
 
 def member(name: str, reducer: Any, params: Any, area: Area) -> Member:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ffb.accumulate import Histograms, Means, Moments, Presence
+from ffb.live.accumulate import Histograms, Means, Moments, Presence
 
 VALUES = st.one_of(st.floats(-1e3, 1e3), st.just(np.nan), st.just(np.inf))
 

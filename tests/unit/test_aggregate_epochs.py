@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from ffb.heir import DIED as TOLD_BY_THE_HEIR
-from ffb.runstate import DIED
+from ffb.aggregating.runstate import DIED
+from ffb.producing.heir import DIED as TOLD_BY_THE_HEIR
 from ffb.schema import CORE, Schema
 from ffb.sink import WRITTEN, Entry
 from ffb.source import RunInfo

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffb.align import exact, nearest, times
+from ffb.reading.align import exact, nearest, times
 from ffb.shot import time_of, timestamp_of
 
 T0 = 1_700_000_000_999_999_990

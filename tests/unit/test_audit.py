@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ffb.audit import audit
+from ffb.books.audit import audit
 from ffb.writers.h5clear import lookup3
 from tests.unit.booked import LOST, NAME, SLOW, UNSEEN, Told, write_plain, write_segments
 

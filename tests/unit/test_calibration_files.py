@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffb.calibration_settings import CalibrationConfig
+from ffb.configuration.calibration_settings import CalibrationConfig
 from ffb.reducers import calibration as cal
 from ffb.reducers.constants import from_files
 from ffb.shot import Input

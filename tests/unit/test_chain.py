@@ -14,7 +14,7 @@ import pytest
 
 from ffb import reader
 from ffb.batch import Batch, compressed
-from ffb.contents import EPOCHS, PRODUCERS, TABLES
+from ffb.reading.contents import EPOCHS, PRODUCERS, TABLES
 from ffb.schema import Column, Schema
 from ffb.sink import Counts, Entry, Provenance
 from ffb.writers import chain, consolidate, journal, layout, lease, segment

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from ffb import checksum
+from ffb.messaging import checksum
 
 DATA = np.random.default_rng(1).integers(0, 256, 100_003, np.uint8)
 

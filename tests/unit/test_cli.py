@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import ffb.reader
-from ffb import cli, processes, show
+from ffb import cli
 from ffb.batch import Batch
 from ffb.config import parameters, parse
-from ffb.resolve import installed, reducer
+from ffb.configuration.resolve import installed, reducer
 from ffb.schema import CORE, Column, Schema
+from ffb.service import processes, show
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
 
@@ -207,7 +208,7 @@ def test_a_process_gets_the_configuration_and_its_options(
 
 def test_replay_gets_the_capture_and_where_to(run, monkeypatch):
     calls = []
-    monkeypatch.setattr("ffb.replay.play", lambda *given: calls.append(given) or 1234)
+    monkeypatch.setattr("ffb.service.replay.play", lambda *given: calls.append(given) or 1234)
     monkeypatch.setattr("ffb.health.log_to_stderr", lambda level, context: None)
     said = run("replay", "c", "--to", "tcp://127.0.0.1:5", "--speed", "10")
     assert said == (0, "1,234 messages sent and committed\n", "")
@@ -217,14 +218,14 @@ def test_replay_gets_the_capture_and_where_to(run, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "function", "given"),
     [
-        (["audit", "f"], "ffb.audit.audit_command", ("f",)),
+        (["audit", "f"], "ffb.books.audit.audit_command", ("f",)),
         (["merge", "f"], "ffb.writers.consolidate.merge_command", ("f",)),
         (["recover", "f"], "ffb.writers.recover.recover_command", (Path("f"), False)),
         (["recover", "d", "--end"], "ffb.writers.recover.recover_command", (Path("d"), True)),
-        (["verify", "f"], "ffb.verify.verify_command", ("f", "", None, None)),
+        (["verify", "f"], "ffb.live.verify.verify_command", ("f", "", None, None)),
         (
             ["verify", "f", "--view", "scan", "--commit", "7", "--snapshot", "s"],
-            "ffb.verify.verify_command",
+            "ffb.live.verify.verify_command",
             ("f", "scan", 7, "s"),
         ),
     ],
@@ -246,7 +247,7 @@ def test_an_index_that_is_not_one_of_n_is_refused(run, file):
 
 def test_the_demo_gets_its_options(run, monkeypatch):
     calls = []
-    monkeypatch.setattr("ffb.demo.main", lambda args: calls.append(args) or 0)
+    monkeypatch.setattr("ffb.service.demo.main", lambda args: calls.append(args) or 0)
     monkeypatch.setattr("ffb.health.log_to_stderr", lambda level, context: None)
     run("demo")
     run("demo", "--rate", "10", "--seconds", "2", "--no-page", "--out", "d", "--port", "5")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffb import codec
+from ffb.messaging import codec
 
 DTYPES = ("|b1", "|u1", "|i1", "<i2", "<u4", "<f4", "<f8", "<u8", "<c8", "<c16")
 dtypes = st.sampled_from(DTYPES)

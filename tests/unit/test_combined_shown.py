@@ -12,13 +12,13 @@ from ffb import config
 from ffb.dashboards.layout import Page
 from ffb.dashboards.model import NAMES, OFF, ON, Snapshot
 from ffb.dashboards.views.share import share
-from ffb.live import Live
+from ffb.live.model import Live
+from ffb.live.snapshots import Album, beside
+from ffb.live.verify import verify
 from ffb.plan import Plan
 from ffb.shot import BeginStep
 from ffb.sink import Counts
-from ffb.snapshots import Album, beside
 from ffb.sources.synthetic import Synthetic, SyntheticSource
-from ffb.verify import verify
 from ffb.wire import unpack
 from ffb.writers.small_data import SmallData
 from tests.unit.test_live import STATUS

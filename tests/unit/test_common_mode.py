@@ -7,17 +7,17 @@ import pytest
 
 from ffb import Area
 from ffb.batch import Batch
-from ffb.calibration_settings import CalibrationConfig, CommonModeConfig
 from ffb.config import parse
-from ffb.fuse import RUN
-from ffb.problems import ConfigError
+from ffb.configuration.calibration_settings import CalibrationConfig, CommonModeConfig
+from ffb.configuration.problems import ConfigError
+from ffb.loops.fuse import RUN
+from ffb.loops.stages import AreaPass
 from ffb.reducers import calibration as cal
 from ffb.reducers.counting import FEW, fill_keys, median
 from ffb.reducers.roi import Params, roi
 from ffb.schema import Schema
 from ffb.shot import Input
 from ffb.source import Constants
-from ffb.stages import AreaPass
 from tests.unit.calibrations import bits, calibrated, jungfrau
 from tests.unit.passes import member
 

@@ -14,9 +14,9 @@ import h5py
 import numpy as np
 import pytest
 
-from ffb import contents
 from ffb.batch import Batch, compressed
-from ffb.contents import COMMITTED, COMPLETE, EPOCHS, LEDGER, LOG, ORDER, STEPS, TABLES
+from ffb.reading import contents
+from ffb.reading.contents import COMMITTED, COMPLETE, EPOCHS, LEDGER, LOG, ORDER, STEPS, TABLES
 from ffb.schema import CORE, Column, Schema
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo

@@ -1,6 +1,6 @@
 """Columns of a run over its epochs, and the tables beside them."""
 
-from ffb import contents
+from ffb.reading import contents
 from ffb.schema import Column, Schema
 
 A, B = Column("r/a", "<f8", unit="keV"), Column("r/b", "<i4")

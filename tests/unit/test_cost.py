@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from ffb import cli, config, cost
+from ffb import cli, config
 from ffb.plan import Plan
+from ffb.service import cost
 from ffb.sources.synthetic import Synthetic, SyntheticSource
 
 TOML = """

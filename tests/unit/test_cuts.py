@@ -231,7 +231,7 @@ def test_a_growing_file_adds_rows_to_a_cut(tmp_path):
 
 
 def test_rows_are_judged_once_and_in_blocks(run, monkeypatch):
-    monkeypatch.setattr("ffb.cuts.BLOCK", 700)
+    monkeypatch.setattr("ffb.reading.cuts.BLOCK", 700)
     seen = []
     original = reader.FileColumn.__getitem__
     monkeypatch.setattr(

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from ffb import layers
 from ffb.config import ConfigError, load, parse
-from ffb.detector_settings import kinds
-from ffb.expression import Code, Kind, anything, translate
+from ffb.configuration import layers
+from ffb.configuration.detector_settings import kinds
+from ffb.configuration.expression import Code, Kind, anything, translate
 from ffb.plan import Plan
 from ffb.shot import Idle
 from ffb.sources.dgram_run import DgramRun

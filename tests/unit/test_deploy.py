@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ffb import cli, config, processes
+from ffb import cli, config
+from ffb.service import processes
 from tests.unit.test_cli import SYNTHETIC
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

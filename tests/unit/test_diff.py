@@ -7,10 +7,11 @@ import h5py
 import numpy as np
 import pytest
 
-from ffb import blocks, cli, compare
-from ffb.align import Pairs
-from ffb.compare import Limits, Result, elements
-from ffb.sides import Item
+from ffb import cli
+from ffb.reading import blocks, compare
+from ffb.reading.align import Pairs
+from ffb.reading.compare import Limits, Result, elements
+from ffb.reading.sides import Item
 from tests.unit import test_ragged
 from tests.unit.booked import Told, write_segments
 from tests.unit.small_data_truth import begun, books, make_batch, written

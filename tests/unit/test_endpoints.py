@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ffb import endpoints
 from ffb.config import load
+from ffb.messaging import endpoints
 from tests.unit.problems_of import SYNTHETIC
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ffb.exposures import WHY, Exposures, Marks, Timing, exposures
-from ffb.moments import moments
+from ffb.integrating.exposures import WHY, Exposures, Marks, Timing, exposures
+from ffb.live.moments import moments
 
 MS = 1_000_000
 PULSES = 7583

@@ -2,7 +2,17 @@
 
 import pytest
 
-from ffb.expression import CALLS, Code, Kind, Term, anything, names_in, read, translate, written
+from ffb.configuration.expression import (
+    CALLS,
+    Code,
+    Kind,
+    Term,
+    anything,
+    names_in,
+    read,
+    translate,
+    written,
+)
 
 
 def find(name, at):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ffb import cli
-from ffb.foreign import ForeignFile
+from ffb.reading.foreign import ForeignFile
 from ffb.shot import timestamp_of
 from tests.unit.smalldata_files import PARTS, part, value, write_file, write_master
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ffb import resolve
+from ffb.configuration import resolve
 from tests.benchmarks.bench_reducers import CASES
 from tests.golden.make_reducers import FOLDER, golden, summary
 

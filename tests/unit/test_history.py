@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ffb.contents import TABLES
+from ffb.reading.contents import TABLES
 from ffb.schema import CORE, Column, Schema
 from ffb.sink import Counts
 from ffb.source import RunInfo

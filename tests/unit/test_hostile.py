@@ -13,10 +13,10 @@ import pytest
 
 from ffb import reader
 from ffb.aggregate import Aggregator
-from ffb.audit import audit
+from ffb.books.audit import audit
+from ffb.books.recount import Problem
 from ffb.dashboards.model import LiveModel
-from ffb.live import Live
-from ffb.recount import Problem
+from ffb.live.model import Live
 from ffb.sink import Provenance
 from ffb.wire import VERSION, Decoder, EndRun, Header, WireError, encode, pack
 from ffb.writers.small_data import SmallData
@@ -147,7 +147,9 @@ def restamped(frames: Frames, seq: int, every: int = 1, first: int | None = None
 def test_a_chunk_that_does_not_unpack_costs_no_other_row_and_does_not_stay_hidden(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ffb.merge.SMALL", 0)  # chunks are placed as they came, and shown later
+    monkeypatch.setattr(
+        "ffb.aggregating.merge.SMALL", 0
+    )  # chunks are placed as they came, and shown later
     with caplog.at_level(logging.ERROR):
         took = _served(tmp_path, [encoded(), unsound(), unsound(), encoded()], live := Live())
     assert took.closed[0].problems == []

@@ -4,9 +4,11 @@ import h5py
 import numpy as np
 import pytest
 
-from ffb import diff, reader, show
-from ffb.exposures import WHY
-from ffb.integrating_settings import IntegratingConfig
+from ffb import reader
+from ffb.configuration.integrating_settings import IntegratingConfig
+from ffb.integrating.exposures import WHY
+from ffb.reading import diff
+from ffb.service import show
 from ffb.writers.consolidate import merge
 from tests.unit.exposed import (
     PARTNERS,

@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ffb.integrated import Integrated
-from ffb.integrating_settings import IntegratingConfig
+from ffb.configuration.integrating_settings import IntegratingConfig
+from ffb.integrating.integrated import Integrated
 from ffb.writers.consolidate import merge
 from tests.unit.exposed import SCHEMA, shots, taken, write
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffb import check, reader
+from ffb import reader
 from ffb.config import load
 from ffb.plan import Plan
+from ffb.service import check
 from ffb.shot import BeginStep, Idle
 from ffb.sources.choose import source_of
 from ffb.writers.small_data import SmallData

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffb import layers
 from ffb.config import load
+from ffb.configuration import layers
 from tests.unit.problems_of import SYNTHETIC
 
 keys = st.sampled_from("abc")

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from ffb import Value, reader, reducer
+from ffb.loops.wiring import owner_of
 from ffb.schema import TIMESTAMP, column_name
 from ffb.source import RunInfo
-from ffb.wiring import owner_of
 from ffb.writers.small_data import SmallData
 from tests.unit.plans import SPOT, One, feed, plan, shot
 from tests.unit.small_data_truth import books

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ffb.batch import Batch
 from ffb.ledger import UNREADABLE, VANISHED, Ledger
+from ffb.messaging.window import Name
 from ffb.sink import WRITTEN, Counts, Entry
-from ffb.window import Name
 from tests.unit.producers import batch
 
 A, B = ("a", 10), ("b", 20)

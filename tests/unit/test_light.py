@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ffb.batch import Batch
-from ffb.conditions import CodesConfig, LightConfig
 from ffb.config import ConfigError, parse
-from ffb.light import Stamp
+from ffb.configuration.conditions import CodesConfig, LightConfig
+from ffb.configuration.light import Stamp
 from ffb.schema import CORE, Schema
 from ffb.shot import CODE_WORDS, FrameBlock
 

@@ -9,8 +9,8 @@ import pytest
 
 from ffb import Feature, Vector, Waveform, reader, reducer
 from ffb.batch import Batch
-from ffb.bind import columns_of
-from ffb.live import Live
+from ffb.live.model import Live
+from ffb.loops.bind import columns_of
 from ffb.schema import CORE, Column, Schema
 from ffb.shot import Input
 from ffb.testing.check_reducer import check_reducer

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ffb.dashboards.model import OFF, ON, LiveModel, Snapshot
-from ffb.live import Live
+from ffb.live.model import Live
 from ffb.sink import Counts
 from ffb.source import RunInfo
 from ffb.wire import unpack

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffb.losses import Losses
+from ffb.books.losses import Losses
 from ffb.wire import Decoder, EndRun, Header, encode
 
 REASONS = st.sampled_from(["backpressure", "damaged", "disk"])

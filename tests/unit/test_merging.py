@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ffb.merging import Merging
+from ffb.aggregating.merging import Merging
 
 
 def run_of(folder: Path, size: int) -> Path:

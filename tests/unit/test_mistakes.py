@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffb import resolve
 from ffb.config import ConfigError, parse
+from ffb.configuration import resolve
 from tests.unit.problems_of import LOCAL, SYNTHETIC, problems_of
 
 MISTAKES = {

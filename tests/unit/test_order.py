@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffb.merge import Merge, Release
-from ffb.order import Front, bulk_end
+from ffb.aggregating.merge import Merge, Release
+from ffb.aggregating.order import Front, bulk_end
 from tests.unit.producers import batch
 
 MS = 1_000_000

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import ffb
-from ffb.orphans import Orphans
+from ffb.aggregating.orphans import Orphans
 from ffb.sink import Counts
 from ffb.supervise import command
 from ffb.writers.small_data import SmallData

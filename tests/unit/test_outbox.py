@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from ffb import config, outbox, summing
+from ffb import config
 from ffb.batch import Batch
-from ffb.produce import Producer
+from ffb.producing.produce import Producer
 from ffb.shot import BeginStep, Idle, Input
-from ffb.sum_piece import Parcel
+from ffb.sums import held as summing
+from ffb.sums import outbox
+from ffb.sums.piece import Parcel
 from ffb.testing.listed import ListedRun, ListedShot
 from tests.unit.test_produce import Source, Window
 

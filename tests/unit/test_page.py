@@ -15,7 +15,7 @@ from ffb.dashboards.views.image import APART, LATEST, LINEAR, LOG, MEAN, image, 
 from ffb.dashboards.views.scan import scan
 from ffb.dashboards.views.strip import strip
 from ffb.dashboards.views.view import FRESH
-from ffb.live import Live
+from ffb.live.model import Live
 from ffb.schema import CORE, Column, Schema
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo

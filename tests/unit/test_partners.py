@@ -3,9 +3,9 @@
 import pytest
 
 from ffb import config
-from ffb.integrated import configured
-from ffb.integrating_settings import IntegratingConfig
-from ffb.partners import check, choose, own_name, statistic_name
+from ffb.configuration.integrating_settings import IntegratingConfig
+from ffb.integrating.integrated import configured
+from ffb.integrating.partners import check, choose, own_name, statistic_name
 from ffb.schema import Column
 from tests.unit.exposed import CONFIG, PARTNERS, SCHEMA
 from tests.unit.plans import PULSE, SPOT, plan, problems

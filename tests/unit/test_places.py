@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ffb.batch import Batch
-from ffb.compile import borrowed
-from ffb.places import Places
+from ffb.loops.compile import borrowed
+from ffb.loops.places import Places
 from ffb.schema import Column, Schema
 from ffb.shot import FrameBlock, Input
 

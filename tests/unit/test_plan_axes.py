@@ -5,7 +5,7 @@ import numpy as np
 import ffb
 from ffb import Axis, Waveform, reducer
 from ffb.dashboards.model import Snapshot
-from ffb.live import Live
+from ffb.live.model import Live
 from ffb.sink import Counts
 from ffb.source import Constants, RunInfo
 from ffb.wire import Decoder, Header, encode, unpack

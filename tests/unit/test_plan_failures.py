@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ffb import Waveform, reducer
-from ffb.guard import PATIENCE
+from ffb.loops.guard import PATIENCE
 from tests.unit.plans import PULSE, SPOT, STRICT, Cut, feed, plan, shot
 
 

@@ -8,7 +8,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from ffb import config, processes
+from ffb import config
+from ffb.service import processes
 from ffb.supervise import Child, Supervisor
 from ffb.testing.listed import ListedRun
 from tests.unit.test_produce import ENERGY, TOML, Source, Window, shots

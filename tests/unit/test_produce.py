@@ -5,9 +5,9 @@ import pytest
 
 from ffb import config
 from ffb.batch import Batch
-from ffb.heir import Resume
 from ffb.plan import Plan
-from ffb.produce import Producer
+from ffb.producing.heir import Resume
+from ffb.producing.produce import Producer
 from ffb.schema import CORE, Schema
 from ffb.shot import BeginStep, Idle, Input
 from ffb.source import RunInfo

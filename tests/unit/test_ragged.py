@@ -6,10 +6,11 @@ import h5py
 import numpy as np
 import pytest
 
-from ffb import contents, reader
-from ffb.audit import audit
+from ffb import reader
 from ffb.batch import Batch, compressed
-from ffb.lists import group_of
+from ffb.books.audit import audit
+from ffb.reading import contents
+from ffb.reading.lists import group_of
 from ffb.schema import CORE, Column, Schema
 from ffb.writers.chain import Rolling
 from ffb.writers.small_data import SmallData

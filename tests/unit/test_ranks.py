@@ -4,8 +4,9 @@ import threading
 
 import pytest
 
-from ffb import meeting, sites
-from ffb.ranks import Rank, rank_of
+from ffb.configuration import sites
+from ffb.service import meeting
+from ffb.service.ranks import Rank, rank_of
 
 
 @pytest.mark.parametrize(

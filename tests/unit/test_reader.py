@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ffb import contents, reader
+from ffb import reader
+from ffb.reading import contents
 from ffb.schema import CORE, Column, Schema
 from ffb.sink import Counts, Provenance
 from ffb.writers.small_data import SmallData

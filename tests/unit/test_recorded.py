@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ffb.batch import Batch
-from ffb.recorded import DAMAGED, GOOD, MISSING, Recorded, Recorder, damage_columns
+from ffb.loops.recorded import DAMAGED, GOOD, MISSING, Recorded, Recorder, damage_columns
 from ffb.schema import CORE, Schema
 from ffb.shot import FrameBlock, Input
 

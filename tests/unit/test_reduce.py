@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ffb import Feature, Tile, Vector, Waveform, reducer, tile_reducer
-from ffb import compile as compiling
+from ffb.loops import compile as compiling
 from ffb.reduce import Reducer
 from ffb.reducers import roi
 from ffb.shot import Input

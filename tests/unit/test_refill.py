@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from ffb import refill
 from ffb.dashboards.model import Snapshot
-from ffb.live import Live
-from ffb.refill import in_order
+from ffb.live import refill
+from ffb.live.model import Live
+from ffb.live.refill import in_order
+from ffb.live.shown import Shown
 from ffb.schema import Schema
-from ffb.shown import Shown
 from ffb.sink import Counts
 from ffb.source import RunInfo
 from ffb.wire import unpack

@@ -5,9 +5,9 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from ffb import replay
 from ffb.batch import Batch
 from ffb.schema import CORE, Schema
+from ffb.service import replay
 from ffb.shot import BeginStep
 from ffb.sink import Provenance
 from ffb.transport import Hub

@@ -4,10 +4,10 @@ import pytest
 
 from ffb.dashboards.model import Snapshot
 from ffb.dashboards.status import render
-from ffb.live import Live
-from ffb.report import SUPERVISOR, FileState, Queue, Said, checked
+from ffb.live.model import Live
+from ffb.service.report import SUPERVISOR, FileState, Queue, Said, checked
+from ffb.service.table import line, rows
 from ffb.source import RunInfo
-from ffb.table import line, rows
 from ffb.wire import unpack
 from tests.unit.live_rows import PROVENANCE, SCHEMA
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffb import ring as rings
-from ffb.ringfile import RingError, RingFile, TakenError
+from ffb.producing import ring as rings
+from ffb.producing.ringfile import RingError, RingFile, TakenError
 
 SIZE = 10_000
 

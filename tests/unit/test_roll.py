@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
-from ffb import roll
 from ffb.config import parse
-from ffb.heir import DIED
-from ffb.roll import RankService
+from ffb.producing.heir import DIED
+from ffb.service import roll
+from ffb.service.roll import RankService
 from ffb.sink import Provenance
 from ffb.transport import Link
 from ffb.wire import EndRun, Header

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ffb import reader, room
-from ffb.room import Room
+from ffb import reader
+from ffb.service import room
+from ffb.service.room import Room
 from ffb.writers.chain import Rolling
 from ffb.writers.small_data import SmallData
 from tests.unit.small_data_truth import INFO, PROVENANCE, SCHEMA, assert_true, books, make_batch

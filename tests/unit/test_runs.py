@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffb.runs import RunRange, RunTable, overlaps
+from ffb.configuration.runs import RunRange, RunTable, overlaps
 
 firsts = st.integers(0, 30)
 ranges = st.builds(

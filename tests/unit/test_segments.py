@@ -6,7 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ffb import contents, reader
+from ffb import reader
+from ffb.reading import contents
 from tests.unit.booked import NAME, SCHEMAS, Told, cuts, write_plain, write_segments
 
 TOLD = Told()

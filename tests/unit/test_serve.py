@@ -2,7 +2,7 @@
 
 import pytest
 
-from ffb.beside import Contained
+from ffb.aggregating.beside import Contained
 from ffb.sink import Counts
 from tests.unit.producers import RUN, SCHEMA, Memory, batch
 

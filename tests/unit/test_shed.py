@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ffb.health import SECOND
-from ffb.shed import LEVELS, Shedder, Stratum, splitmix64
+from ffb.producing.shed import LEVELS, Shedder, Stratum, splitmix64
 from ffb.shot import timestamp_of
 
 STAMPS = [timestamp_of(1_730_000_000_000_000_000 + i * 8_333_333) for i in range(24_000)]

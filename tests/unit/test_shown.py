@@ -2,9 +2,9 @@
 
 import pytest
 
-from ffb.shown import KEEP_NS, Shown
+from ffb.live.shown import KEEP_NS, Shown
+from ffb.live.snapshots import beside, read
 from ffb.sink import Counts
-from ffb.snapshots import beside, read
 from ffb.source import RunInfo
 from ffb.wire import unpack
 from tests.unit.live_rows import PROVENANCE, SCHEMA, rows

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ffb.snapshots import MAGIC, Album, DamagedError, Kept, beside, read
+from ffb.live.snapshots import MAGIC, Album, DamagedError, Kept, beside, read
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from ffb.dashboards.card import BAD, GOOD, QUIET, WARN
 from ffb.dashboards.model import Snapshot
 from ffb.dashboards.status import cards, render
 from ffb.health import duration, size
-from ffb.live import Live
+from ffb.live.model import Live
 from ffb.sink import Counts
 from ffb.source import RunInfo
 from ffb.wire import unpack

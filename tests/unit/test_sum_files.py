@@ -9,12 +9,12 @@ import pytest
 
 import ffb
 from ffb.aggregate import Aggregator
-from ffb.audit import audit
+from ffb.books.audit import audit
+from ffb.messaging.untrusted import WireError
 from ffb.schema import CORE, KEPT, LASER, PULSE_ID, STEP, XRAY, Schema
-from ffb.sum_log import Folder, files_in
-from ffb.sum_piece import Parcel, SumPiece, parcel_of
-from ffb.sums import COUNTS, what_of
-from ffb.untrusted import WireError
+from ffb.sums.log import Folder, files_in
+from ffb.sums.piece import Parcel, SumPiece, parcel_of
+from ffb.sums.words import COUNTS, what_of
 from ffb.wire import Decoder, encode
 from ffb.writers import sums as sum_files
 from ffb.writers.consolidate import merge

@@ -8,8 +8,8 @@ import pytest
 from ffb import Area, Feature, Tile, config, tile_reducer
 from ffb.plan import Plan
 from ffb.shot import BeginStep, Input
-from ffb.sum_log import key_of
-from ffb.sums import COUNTS, label_of, what_of
+from ffb.sums.log import key_of
+from ffb.sums.words import COUNTS, label_of, what_of
 from ffb.testing.listed import ListedRun, ListedShot
 
 SHAPE = (2, 5, 11)

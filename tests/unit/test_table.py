@@ -4,11 +4,11 @@ import io
 
 from rich.console import Console
 
-from ffb.live import Live
+from ffb.live.model import Live
+from ffb.service.table import line, processes, rows, table
 from ffb.sink import Counts
 from ffb.source import RunInfo
 from ffb.supervise import Child
-from ffb.table import line, processes, rows, table
 from ffb.wire import unpack
 from tests.unit import live_rows
 from tests.unit.live_rows import PROVENANCE, SCHEMA
@@ -72,7 +72,7 @@ def test_queues_shedding_and_books_are_told_in_colour():
 
 
 def test_a_death_is_told_with_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr("ffb.table.time.time_ns", lambda: 42_000_000_000)
+    monkeypatch.setattr("ffb.service.table.time.time_ns", lambda: 42_000_000_000)
     dead = Child(
         "aggregator", [], True, tmp_path, restarts=2, died=30 * 10**9, why="signal SIGKILL"
     )

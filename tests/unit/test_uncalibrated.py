@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffb.bind import Binder
-from ffb.calibration_settings import CalibrationConfig
 from ffb.config import parse
-from ffb.defaults import Defaults
+from ffb.configuration.calibration_settings import CalibrationConfig
+from ffb.configuration.defaults import Defaults
+from ffb.loops.bind import Binder
 from ffb.reducers.constants import uncalibrated
 from ffb.shot import Input
 from ffb.sources.choose import source_of

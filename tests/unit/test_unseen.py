@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ffb.unseen import STRETCH, Unseen, estimate
+from ffb.books.unseen import STRETCH, Unseen, estimate
 
 RNG = np.random.default_rng(3)
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from ffb import reader
-from ffb.audit import audit
 from ffb.batch import Batch
-from ffb.contents import FOLDER
+from ffb.books.audit import audit
 from ffb.ledger import POWER
+from ffb.reading.contents import FOLDER
 from ffb.wire import Message
 from ffb.writers import chain, examine, recover
 from ffb.writers.chain import Rolling

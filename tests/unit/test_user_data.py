@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ffb import reader
-from ffb.arrays import LARGE, RunArray, check, packed, unpacked
+from ffb.messaging.arrays import LARGE, RunArray, check, packed, unpacked
 from ffb.sink import Provenance
 from ffb.source import Constants
 from ffb.wire import Decoder, Header, WireError, encode
@@ -248,7 +248,7 @@ def test_a_plan_tells_mask_positions_and_constants_of_its_detectors():
 
 
 def test_large_constants_are_named_and_not_kept(monkeypatch):
-    monkeypatch.setattr("ffb.calibrated.LARGE", 100)
+    monkeypatch.setattr("ffb.loops.calibrated.LARGE", 100)
     known = Constants("jf", "opal", SHAPE, pedestals=np.ones((1, *SHAPE), "f4"))
     p = plan({"jf/ROI": SPOT}, constants=known)
     about = p.provenance()

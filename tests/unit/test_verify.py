@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from ffb.batch import Batch
-from ffb.live import Live
-from ffb.recompute import Compensated
+from ffb.live.model import Live
+from ffb.live.recompute import Compensated
+from ffb.live.snapshots import Album, DamagedError, beside, read
+from ffb.live.verify import VIEWS, verify, verify_command
 from ffb.schema import Column, Schema
 from ffb.sink import Counts
-from ffb.snapshots import Album, DamagedError, beside, read
 from ffb.source import RunInfo
-from ffb.verify import VIEWS, verify, verify_command
 from ffb.wire import pack, unpack
 from ffb.writers.small_data import SmallData
 from tests.unit.live_rows import PROVENANCE, SCHEMA, rows

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ffb.batch import Batch, compressed
-from ffb.codec import decode
-from ffb.header import CHUNK
+from ffb.messaging.codec import decode
+from ffb.messaging.header import CHUNK
 from ffb.schema import CORE, Column, Schema
 from ffb.shot import BeginStep
 from ffb.sink import Provenance

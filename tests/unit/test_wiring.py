@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ffb import Image, Value, Waveform, reducer
+from ffb.loops.wiring import in_order
 from ffb.shot import BeginStep, Input
 from ffb.testing.check_reducer import check_reducer
-from ffb.wiring import in_order
 from tests.unit.plans import PULSE, SPOT, STRICT, One, feed, plan, problems, shot
 
 LIGHT = {"laser": {"on": [183]}, "xray": {"on": [137]}}

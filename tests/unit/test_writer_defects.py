@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from ffb import reader
-from ffb.parts import BrokenFileError
+from ffb.reading.parts import BrokenFileError
 from ffb.schema import CORE, Column, Schema
 from ffb.shot import Input
 from ffb.writers.chain import Rolling

@@ -1,0 +1,1 @@
+"""What became of every shot: kept while a run is taken, counted again afterwards."""

@@ -1,0 +1,103 @@
+"""The tables of ``[calibration]``: constants from files, masks, and the common mode."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from ffb.configuration.settings import Count, Fraction, List, Table, tag
+
+Over = Literal["rows", "columns", "banks"]
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+class CommonModeConfig(Table):
+    """An offset that pixels read out together have in common, found anew in every shot.
+
+    It is the median of their ADU above the pedestals, and is taken from them before the gain.
+    Masked pixels, and those that have switched to a lower gain, neither count nor change.
+    """
+
+    over: Annotated[List[Over], BeforeValidator(_listed)]
+    """"rows" of a bank, its "columns", whole "banks", or a list of these, one after the other."""
+    bank: List[Count] = ()
+    """Rows and columns of a bank; if left out, those of the detector's type where psana knows
+    them, else a whole segment."""
+    threshold: Annotated[float, Field(gt=0)] | None = None
+    """ADU above the pedestal from which a pixel holds photons and does not count."""
+    pixels: Count = 11
+    """Least number of pixels that count; with fewer there is no correction. psana's is 11."""
+    fraction: Fraction = 0.0
+    """Least fraction of the pixels in question that count."""
+    largest: Annotated[float, Field(gt=0)] | None = None
+    """ADU; a correction of this size or more is not made."""
+    reference: List[Annotated[int, Field(ge=0)]] = ()
+    """First column of a bank that counts, and the first after it that does not: pixels without a
+    sensor, such as [264, 300] of an archon. They count even if a mask hides them from reducers."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.over:
+            raise ValueError("over: nothing in it; name rows, columns or banks")
+        if len(set(self.over)) < len(self.over):
+            raise ValueError(f"over: {', '.join(self.over)} names one of them twice")
+        if self.bank and len(self.bank) != 2:
+            raise ValueError(f"bank: expected [rows, columns], got {list(self.bank)}")
+        if self.reference:
+            first, *rest = self.reference
+            if len(rest) != 1 or rest[0] <= first:
+                raise ValueError(f"reference: expected [first, last], got {list(self.reference)}")
+            if "columns" in self.over:
+                raise ValueError(
+                    "reference: columns of a bank serve its rows, or the whole of it; leave out"
+                    ' "columns" in over'
+                )
+        return self
+
+
+class CalibrationConfig(Table):
+    """Calibration of one detector: constants from files instead of psana's store, and masks.
+
+    Files are .npy or .npz, shaped (gain ranges, segments, rows, columns); a segment, or a gain
+    range, that is the only one needs no axis.
+    """
+
+    constants: Literal["store", "none"] = "store"
+    """Where constants come from that no file gives; "none" leaves raw ADU, but masks pixels."""
+    pedestals: str = ""
+    """File with pedestals in ADU."""
+    gain: str = ""
+    """File with gains in ADU per `unit`."""
+    offset: str = ""
+    """File with offsets in ADU, added to the pedestals of a Jungfrau."""
+    rms: str = ""
+    """File with the rms of pixels in the dark in ADU, for thresholds in units of the noise."""
+    status: str = ""
+    """File with the pixel status, nonzero is bad."""
+    geometry: str = ""
+    """File with psana's geometry."""
+    mask: str = ""
+    """File with a mask (segments, rows, columns), 0 is bad, ANDed with all others."""
+    edges: Annotated[int, Field(ge=0)] = 0
+    """Rows and columns to mask along the edges of every segment."""
+    unit: str = "keV"
+    """Unit of the calibrated values: that of the file with gains; psana's are in ADU/keV."""
+    common_mode: CommonModeConfig | None = None
+    """Offset that pixels read out together have in common; psana's default is none."""
+
+    @model_validator(mode="after")
+    def _nothing_to_calibrate(self) -> Self:
+        needless = ("pedestals", "gain", "offset", "rms", "status", "common_mode")
+        if self.constants == "none" and (given := [f for f in needless if getattr(self, f)]):
+            raise ValueError(f'constants = "none" leaves raw ADU; leave out {", ".join(given)}')
+        return self
+
+
+Calibration = Annotated[
+    Annotated[Literal["none"], Tag("<text>")] | Annotated[CalibrationConfig, Tag("<table>")],
+    Discriminator(tag),
+]

@@ -1,0 +1,1 @@
+"""What is shown of committed rows: statistics, snapshots, and the proof that they are the rows."""

@@ -1,0 +1,1 @@
+"""From configured reducers to the few compiled loops that run them all."""

@@ -1,0 +1,115 @@
+"""Calibration and geometry of an area detector in a run, as its configuration asks for them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from ffb.config import Config
+from ffb.configuration.calibration_settings import CalibrationConfig
+from ffb.messaging.arrays import LARGE, RunArray
+from ffb.reduce import Area, Calibration
+from ffb.shot import Input
+from ffb.source import Constants, Run
+
+
+class Detector(NamedTuple):
+    """An area detector under its input's name; ``ids`` name its constants.
+
+    ``small`` are those of its constants that are small enough for the file, ``large`` the names
+    that the others would have there.
+    """
+
+    input: str
+    calibration: Calibration
+    area: Area
+    ids: Mapping[str, str]
+    small: tuple[RunArray, ...] = ()
+    large: tuple[str, ...] = ()
+
+    @property
+    def arrays(self) -> list[RunArray]:
+        """What a file should hold of it, the most wanted first: mask, positions, constants."""
+        d = self.area.detector
+        made = [RunArray(f"{d}/mask", self.area.mask, "1", f"1 for good pixels of {d}")]
+        if self.area.xyz is not None:
+            axes = zip("xyz", self.area.xyz, strict=True)
+            made += [RunArray(f"{d}/{k}", v, "um", f"{k} of the pixels of {d}") for k, v in axes]
+        return [*made, *self.small]
+
+
+def _sorted_out(known: Constants | None) -> tuple[tuple[RunArray, ...], tuple[str, ...]]:
+    """Constants for ``Detector.small`` and ``large``; the large ones need not be kept."""
+    if known is None:
+        return (), ()
+    d = known.detector
+    every = (
+        ("ped", known.pedestals, "ADU", "pedestals"),
+        ("rms", known.rms, "ADU", "rms of the dark"),
+        ("gain", known.gain, "ADU/keV", "gain"),
+        ("offset", known.offset, "ADU", "offset"),
+        ("status", known.status, "1", "state of pixels, 0 is good,"),
+    )
+    there = [
+        RunArray(f"{d}/{k}", values, unit, f"{doc} by gain range of {d}")
+        for k, values, unit, doc in every
+        if values is not None
+    ]
+    large = tuple(a.name for a in there if a.values.nbytes > LARGE)
+    return tuple(a for a in there if a.name not in large), large
+
+
+def calibrated(config: Config, run: Run, name: str, given: Input) -> tuple[Detector, list[str]]:
+    """The detector of the area input ``name``, and notes on its constants.
+
+    Raises ``LookupError``, ``ValueError`` and ``OSError`` with a sentence.
+    """
+    source = config.inputs[name].source.detector
+    setting, shape = config.calibration.get(source), given.shape
+    if len(shape) != 3:
+        raise ValueError(f"{source} has frames of shape {shape}, not (segments, rows, columns)")
+    table = None if isinstance(setting, str) else setting
+    geometry = str(config.locate(table.geometry)) if table and table.geometry else ""
+    if setting == "none" or (table and table.constants == "none"):
+        return _uncalibrated(config, run, name, given, table, geometry)
+    store = not (table and table.pedestals)
+    constants = run.constants(source, geometry, store)
+    calibrations = importlib.import_module("ffb.reducers.calibration")
+    made = calibrations.make(constants, table, config.locate, given)
+    known = (constants.xyz, made.unit, constants.corner, made.noise)
+    area = Area(source, shape, made.mask, *known)
+    ids = {"origin": made.origin, **made.ids}
+    small, large = _sorted_out(made.known)
+    made = replace(made, known=None)  # whose memory would stay for the run
+    return Detector(name, made, area, ids, small, large), list(made.notes)
+
+
+def _uncalibrated(
+    config: Config,
+    run: Run,
+    name: str,
+    given: Input,
+    table: CalibrationConfig | None,
+    geometry: str,
+) -> tuple[Detector, list[str]]:
+    """A detector whose pixels stay as they are; its geometry, where that is to be had."""
+    source, (s, rows, columns) = config.inputs[name].source.detector, given.shape
+    shape, segments = (s, rows, columns), tuple[int, ...]()
+    xyz = corner = None
+    notes = []
+    try:
+        known = run.constants(source, geometry, store=not geometry)
+        xyz, corner, segments = known.xyz, known.corner, known.segments
+    except LookupError as e:
+        if geometry:
+            raise
+        notes.append(f"{source} has no geometry: {e}")
+    if xyz is not None and xyz.shape[1:] != shape:
+        notes.append(f"{source} has no geometry: frames are {shape}, not {xyz.shape[1:]}")
+        xyz = None
+    constants = importlib.import_module("ffb.reducers.constants")
+    plain, ids = constants.uncalibrated(source, table, config.locate, given, segments)
+    area = Area(source, shape, plain.mask, xyz, plain.unit, corner)
+    return Detector(name, plain, area, {"origin": "none", **ids}), notes

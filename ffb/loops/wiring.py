@@ -1,0 +1,57 @@
+"""What the arguments of reducers stand for, and the order of reducers that follows from it.
+
+An argument is an input of the run, or a column that is filled before the reducer runs: one of
+ffb's own (``lightStatus/xray``, ``scan/lxt``) or a feature of another reducer (``spot/sum``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
+
+from ffb.configuration.problems import nearest
+from ffb.schema import KEPT, LASER, PULSE_ID, STEP, TIMESTAMP, XRAY, Column, column_name
+from ffb.shot import Input
+
+#: Columns of ffb's own that are filled when whole-shot reducers run.
+FILLED = (TIMESTAMP, PULSE_ID, STEP, XRAY, LASER, KEPT)
+
+
+def owner_of(column: str, reducers: Iterable[str]) -> str:
+    """The one of ``reducers`` whose feature a column is by its name; ``""`` if there is none."""
+    mine = (r for r in reducers if column.startswith(column_name(r, "")))
+    return max(mine, key=len, default="")
+
+
+def as_input(column: Column) -> Input:
+    """A column as a reducer receives it: one row a shot."""
+    return Input("value", column.dtype, column.shape, column.unit, column.doc)
+
+
+def motor_column(motor: str) -> Column:
+    """The column of a value that each step carries."""
+    return Column(f"scan/{motor}", "<f8", doc=f"{motor} of the step")
+
+
+def in_order(
+    arguments: Mapping[str, Mapping[str, str]], inputs: Collection[str]
+) -> tuple[list[str], str]:
+    """Names of reducers, each behind those whose features it takes; and what is wrong, if anything.
+
+    ``arguments`` are those of each reducer; what is among ``inputs`` needs no reducer.
+    """
+    needs = {
+        name: {owner_of(a, arguments) for a in taken.values() if a not in inputs} - {""}
+        for name, taken in arguments.items()
+    }
+    try:
+        return list(TopologicalSorter(needs).static_order()), ""
+    except CycleError as e:
+        circle = " <- ".join(e.args[1])
+        return list(arguments), f"take each other's features, so that none can be first: {circle}"
+
+
+def no_column(name: str, owner: str, known: Iterable[str]) -> str:
+    """Say that a reducer, the ``owner``, was asked for a feature and has none of that name."""
+    mine = [k for k in known if owner_of(k, [owner])]
+    return f"{owner} has no feature {name!r} with its parameters; {nearest(name, mine)}"

@@ -1,0 +1,1 @@
+"""A producer, and what outlives it when it is killed."""

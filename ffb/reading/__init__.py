@@ -1,0 +1,1 @@
+"""Small data read, growing or finished, ours or of others; compared, cut, made into tables."""

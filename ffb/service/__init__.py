@@ -1,0 +1,1 @@
+"""Processes and people: what starts, watches and ends them, and what the terminal says."""

@@ -1,0 +1,57 @@
+"""Bind the configured sums over shots to a run: their frames, and what they take of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ffb.config import Config
+from ffb.shot import Input
+from ffb.sums.held import MOST_BYTES, Summing, form_of
+from ffb.sums.words import STATES
+
+if TYPE_CHECKING:
+    from ffb.loops.calibrated import Detector
+
+
+def bind_sums(
+    config: Config,
+    inputs: Mapping[str, Input],
+    detector: Callable[[str], Detector | None],
+    problems: list[str],
+    notes: list[str],
+) -> dict[str, list[Summing]]:
+    """Sums over the frames of each input; ``detector`` gives that of an input.
+
+    What is wrong goes to ``problems``, what they take of memory to ``notes``.
+    """
+    out: dict[str, list[Summing]] = {}
+    for name, c in config.sums.items():
+        input_ = c.input or name
+        if (given := inputs.get(input_)) is None:
+            continue  # what is wrong with it is told already
+        if given.kind != "area":
+            wrong = f"{input_} has frames of shape {given.shape}; those of area detectors are added"
+            problems.append(f"sums.{name}.input: {wrong}")
+            continue
+        if any(w.of == "raw" for w in c.whats) and np.dtype(given.dtype).kind not in "iu":
+            wrong = f"raw pixels are {given.dtype}, no whole numbers; calib does as well"
+            problems.append(f"sums.{name}.what: {wrong}")
+        if (found := detector(input_)) is None:
+            continue
+        field = str(config.inputs[input_].source)
+        form = form_of(c.model_dump_json(), field, found.calibration, found.area, found.ids)
+        made = Summing(name, c.whats, c.lights, c.per == "step", form, found.area.unit)
+        out.setdefault(input_, []).append(made)
+        size, states = made.pixel_bytes * prod(given.shape), len(STATES) ** len(c.lights)
+        each = f" for each of up to {states} states of the lights" if c.lights else ""
+        notes.append(f"sums.{name} takes {size / 1e6:,.1f} MB in each producer{each}")
+        if size * states > MOST_BYTES:
+            problems.append(
+                f"sums.{name}: {size / 1e6:,.0f} MB in each producer{each}; {MOST_BYTES / 1e6:,.0f}"
+                " MB are allowed in all: add up less, or tell fewer lights apart"
+            )
+    return out
