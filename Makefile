@@ -14,7 +14,8 @@ NUMERIC := tests/contract/test_reducers.py tests/unit/test_reduce.py tests/unit/
 	tests/unit/test_calibration.py tests/unit/test_calibration_files.py \
 	tests/unit/test_single_range.py tests/unit/test_common_mode.py \
 	tests/unit/test_combine.py tests/unit/test_light.py \
-	tests/unit/test_together.py tests/unit/test_uncalibrated.py tests/unit/test_azimuthal.py tests/unit/test_xtc2.py \
+	tests/unit/test_together.py tests/unit/test_uncalibrated.py tests/unit/test_azimuthal.py tests/unit/test_azav.py \
+	tests/unit/test_xtc2.py \
 	tests/unit/test_dgram_run.py tests/unit/test_dgram_lists.py tests/unit/test_time_tool.py tests/unit/test_spectrometer.py \
 	tests/unit/test_region.py tests/unit/test_cake.py tests/unit/test_peaks.py \
 	tests/unit/test_ring_fit.py tests/psana/test_hsd.py tests/unit/test_sums.py

@@ -6,13 +6,13 @@ pyFAI's histogram engine does the same and differs in details: it rounds limits 
 widens the upper one by a float32 step, and puts pixels up to one bin below the lower limit into
 the first bin, where here they belong to none; a bin without pixels is 0 there and NaN here.
 
-The ``azav`` of smalldata_tools averages pixels that were divided by their weights, where here the
-sums are divided: the same without corrections, and to first order in the change of the weight
-within a bin. Its ``center`` is ours, and its azimuth counts from the same axis in the same sense;
-its ``dis_to_sam`` is along the normal of the detector, ours along the beam; ``ty`` is our
-``tilts = [0, -ty]``; with a ``tx`` (our ``[tx, 0]``) its beam misses its own centre towards -y by
-2 ``dis_to_sam`` tan ``tx``; ``Pplane`` p is ``polarization = 2 p - 1``. Its ``thresADU`` and
-``thresADUhigh`` are our ``thresholds``, but there the pixels outside still count as zeros.
+The ``azav`` of smalldata_tools averages pixels that were divided by their weights, which is
+``average = "corrected"`` here. Its ``center`` is ours, and its azimuth counts from the same axis in
+the same sense; its ``dis_to_sam`` is along the normal of the detector, ours along the beam; ``ty``
+is our ``tilts = [0, -ty]``; with a ``tx`` (our ``[tx, 0]``) its beam misses its own centre towards
+-y by 2 ``dis_to_sam`` tan ``tx``; ``Pplane`` p is ``polarization = 2 p - 1``; ``qbin`` is
+``width``, or ``edges`` where it lists them, and begins one bin below the least q. Its ``thresADU``
+and ``thresADUhigh`` are our ``thresholds``, but there the pixels outside still count as zeros.
 
 For differences between light states, Delta-I(q), every shot brings its ``reference`` to be divided
 by, and with ``moments`` the sums that make a mean over many shots right where pixels were bad.
@@ -46,12 +46,17 @@ class Params(NamedTuple):
 
     ``energy`` [keV] of the photons is needed for q; with ``poni`` it replaces the file's
     wavelength. The axis has ``bins`` equal bins over ``limits`` in ``unit``, over all good pixels
-    if left out; ``unit`` is "1/angstrom" or "1/nm" for q, "deg" or "rad" for the scattering angle
-    2 theta, "mm" for the distance from the beam, or a name of pyFAI's ("q_A^-1", "2th_deg", ...).
+    if left out; or bins of one ``width``, which begin at a multiple of it where there are no
+    limits; or bins between ``edges``, in ascending order. ``unit`` is "1/angstrom" or "1/nm" for q,
+    "deg" or "rad" for the scattering angle 2 theta, "mm" for the distance from the beam, or a name
+    of pyFAI's ("q_A^-1", "2th_deg", ...).
 
     ``solid_angle`` divides by the solid angle of a pixel, 1 where the beam would meet the detector
     at a right angle. ``polarization`` divides by the polarisation factor for (Ih - Iv) / (Ih + Iv)
-    of the beam: 1 is all along y, 0 unpolarised; left out, nothing is corrected.
+    of the beam: 1 is all along y, 0 unpolarised; left out, nothing is corrected. ``average`` says
+    of what an intensity is the mean: "weighted" divides the sum of the pixels by that of their
+    weights, as pyFAI does; "corrected" divides every pixel by its weight first and counts pixels,
+    as smalldata_tools does.
 
     Pixels outside ``thresholds``, in calibrated units, do not count: neither in the sum nor in
     what it is divided by; both limits are inside. ``errors`` adds the standard error of every bin:
@@ -68,9 +73,12 @@ class Params(NamedTuple):
     poni: Path | None = None
     bins: int = 500
     limits: tuple[float, float] | None = None
+    width: float | None = None
+    edges: tuple[float, ...] | None = None
     unit: str = "1/angstrom"
     polarization: float | None = None
     solid_angle: bool = True
+    average: str = "weighted"
     thresholds: tuple[float, float] | None = None
     errors: str | None = None
     photon: float | None = None
@@ -107,7 +115,9 @@ class azimuthal:  # noqa: N801 - named after its module
         where, pixels = scattering.pixels_of(params, area)
         axis = scattering.axis_in(params.unit, where, pixels)
         weight = scattering.weights(params, pixels)
-        of, q = binned.place(axis, area.mask & (weight > 0), params.bins, params.limits)
+        good = area.mask & (weight > 0)
+        edges = scattering.edges_of(params, axis, good)
+        of, q = binned.place(axis, good, params.bins, params.limits, edges=edges)
         reference = scattering.within(q, params.reference)
         return binned.table(of, weight, area.mask, q, np.zeros(0), reference, params)
 
@@ -140,7 +150,7 @@ class azimuthal:  # noqa: N801 - named after its module
 
 def _problems(params: Params, area: Area) -> Iterator[str]:
     """Everything that cannot be meant, one line each, by parameter."""
-    yield from scattering.axis_problems(params.bins, params.limits, params.unit)
+    yield from scattering.axis_problems(params)
     yield from scattering.correction_problems(params)
     yield from scattering.setup_problems(params, area)
     if not area.mask.any():

@@ -2,7 +2,8 @@
 
 Every pixel belongs to the bin its centre falls in (no pixel splitting). A bin's intensity is the
 sum of its good pixels over the sum of their weights, as in pyFAI's ``("no", "histogram",
-"cython")`` engine (Kieffer et al., J. Appl. Cryst. 58, 138, 2025).
+"cython")`` engine (Kieffer et al., J. Appl. Cryst. 58, 138, 2025), or the mean of its good pixels
+that were divided by their weights, as in smalldata_tools.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ MOST_BINS = 2**16 - 1
 #: Error models by name, as in pyFAI.
 ERRORS = {"": 0, "poisson": 1, "azimuthal": 2}
 
+#: What a bin's intensity is the mean of: pixels by their weights, or pixels that were corrected.
+AVERAGES = ("weighted", "corrected")
+
 
 class Corrected(Protocol):
     """Parameters that say how to correct intensities, and which pixels count."""
@@ -34,6 +38,11 @@ class Corrected(Protocol):
     @property
     def solid_angle(self) -> bool:
         """Whether to divide by the solid angle."""
+        ...
+
+    @property
+    def average(self) -> str:
+        """What is averaged, one of :data:`AVERAGES`."""
         ...
 
     @property
@@ -55,12 +64,13 @@ class Corrected(Protocol):
 class Bins(NamedTuple):
     """The bin of every pixel, and what each bin holds when no pixel is bad.
 
-    ``runs``, ``bounds`` are rows as runs, see :func:`ffb.reducers.runs.cut`;
-    ``weight`` (pixels,) float32 is solid angle times polarisation; ``whole`` (4, bins) float64 has
-    for every bin the sum of its weights, that of their squares, the number of pixels, and 1 where
-    it belongs to the reference; ``q`` and ``phi`` are the centres of the bins. Pixels count from
-    ``low`` to ``high``; ``errors`` is a value of :data:`ERRORS`; ``photon`` is what one photon
-    leaves in a pixel, ``columns`` the length of a row.
+    ``runs``, ``bounds`` are rows as runs, see :func:`ffb.reducers.runs.cut`; ``weight`` (pixels,)
+    float32 is solid angle times polarisation; with ``corrected`` it is one over that, pixels are
+    multiplied by it and weigh 1 in all that follows; ``whole`` (4, bins) float64 has for every bin
+    the sum of its weights, that of their squares, the number of pixels, and 1 where it belongs to
+    the reference; ``q`` and ``phi`` are the centres of the bins. Pixels count from ``low`` to
+    ``high``; ``errors`` is a value of :data:`ERRORS`; ``photon`` is what one photon leaves in a
+    pixel, ``columns`` the length of a row.
 
     Few arrays, as those of the state: for each of them compiled code pays at every row.
     """
@@ -76,16 +86,17 @@ class Bins(NamedTuple):
     errors: int
     photon: float
     columns: int
+    corrected: bool
 
 
 class State(NamedTuple):
     """One shot.
 
     ``sums`` (1 or 3, bins) float64 are of pixels and, where errors ask for them, of their squares
-    and of their products with the weights; ``lost`` (3, bins) float64 is what pixels that do not
-    count take from weights, squared weights and number; ``row`` (2, columns) float64 is a row's
-    pixels that count, and something to add. ``results`` (4, bins) float64 are intensity, its
-    error, sum and weight, ``npix`` (bins,) int32.
+    and of their products with the weights, or with what corrected them; ``lost`` (3, bins) float64
+    is what pixels that do not count take from weights, squared weights and number; ``row`` (2,
+    columns) float64 is a row's pixels that count, and something to add. ``results`` (4, bins)
+    float64 are intensity, its error, sum and weight, ``npix`` (bins,) int32.
     """
 
     sums: NDArray[np.float64]
@@ -101,20 +112,27 @@ def place(
     bins: int,
     limits: tuple[float, float] | None,
     name: str = "limits",
+    edges: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Bin of every pixel among ``bins`` equal ones by its place on the ``axis``, -1 for none.
+    """Bin of every pixel by its place on the ``axis``, -1 for none.
 
-    Bins hold their lower edge, the last one its upper edge too; without ``limits`` they span the
-    good pixels. Returns the centres as well. Raises ``ValueError``, beginning with ``name``, when
-    no good pixel lies within.
+    Bins lie between ascending ``edges``, or are ``bins`` equal ones over ``limits``, or over all
+    good pixels. They hold their lower edge, the last one its upper edge too. Returns the centres as
+    well. Raises ``ValueError``, beginning with ``name``, when no good pixel lies within.
     """
     mask = mask & np.isfinite(axis)
     if not mask.any():
         raise ValueError(f"{name}: no good pixel has a place; look at the geometry")
     inside = axis[mask]
-    low, high = limits or (float(inside.min()), float(inside.max()))
-    step = (high - low) / bins or 1.0
-    at = np.floor((axis - low) / step)
+    if edges is not None:
+        low, high, bins = edges[0], edges[-1], edges.size - 1
+        at = np.searchsorted(edges, axis, side="right") - 1.0
+        centres = (edges[1:] + edges[:-1]) / 2
+    else:
+        low, high = limits or (float(inside.min()), float(inside.max()))
+        step = (high - low) / bins or 1.0
+        at = np.floor((axis - low) / step)
+        centres = low + (np.arange(bins, dtype=np.float64) + 0.5) * step
     at[axis == high] = bins - 1
     good = mask & (at >= 0) & (at < bins)
     if not good.any():
@@ -122,7 +140,6 @@ def place(
             f"{name}: no good pixel between {low:g} and {high:g};"
             f" they lie between {inside.min():g} and {inside.max():g}"
         )
-    centres = low + (np.arange(bins, dtype=np.float64) + 0.5) * step
     return np.where(good, at, -1).astype(np.int64), centres
 
 
@@ -141,8 +158,11 @@ def table(
     """
     bins, good = reference.size, (of >= 0) & (weight > 0)
     slots = np.where(good, of, bins).astype(np.uint16)
+    corrected = params.average == "corrected"
+    if corrected:
+        weight = np.where(good, 1 / np.where(good, weight, 1.0), 0.0)
     light = weight.astype(np.float32).ravel()
-    heavy = light.astype(np.float64)  # as lost pixels will be taken off
+    heavy = np.ones(light.size) if corrected else light.astype(np.float64)  # as pixels are lost
     sums = [np.bincount(slots.ravel(), w, bins + 1)[:bins] for w in (heavy, heavy**2, None)]
     low, high = params.thresholds or (-np.inf, np.inf)
     return Bins(
@@ -156,6 +176,7 @@ def table(
         ERRORS[params.errors or ""],
         params.photon or 0.0,
         of.shape[-1],
+        corrected,
     )
 
 
@@ -163,12 +184,18 @@ def allocate(bins: Bins) -> State:
     """Make the sums."""
     n = bins.whole.shape[1]
     return State(
-        np.zeros((3 if bins.errors == 2 else 1, n)),
+        np.zeros((3 if terms(bins) else 1, n)),
         np.zeros((3, n)),
         np.zeros((2, bins.columns)),
         np.zeros((4, n)),
         np.zeros(n, np.int32),
     )
+
+
+@kernel
+def terms(bins: Bins) -> Any:
+    """Whether errors need sums of squares and of products."""
+    return (bins.errors == 2) | ((bins.errors == 1) & bins.corrected)
 
 
 @kernel
@@ -192,7 +219,7 @@ def lose(tile: Tile, bins: Bins, state: State) -> None:
     """
     low, high = np.float32(bins.low), np.float32(bins.high)
     values, valid = tile.values, tile.valid
-    kept, terms = state.row[0, : values.size], state.row[1, : values.size]
+    kept, lost = state.row[0, : values.size], state.row[1, : values.size]
     for i in range(values.size):
         v = values[i]
         kept[i] = v if (v >= low) & (v <= high) else np.float32(0.0)
@@ -205,42 +232,50 @@ def lose(tile: Tile, bins: Bins, state: State) -> None:
     weight = bins.weight[tile.first : tile.first + values.size]
     for i in range(values.size):
         v = values[i]
-        terms[i] = 1.0 if (valid[i] != 0) & ((v < low) | (v > high) | (v != v)) else 0.0
-    add_values(terms, tile.number, bins, state.lost[2])
+        lost[i] = 1.0 if (valid[i] != 0) & ((v < low) | (v > high) | (v != v)) else 0.0
+    add_values(lost, tile.number, bins, state.lost[2])
     for i in range(values.size):
-        terms[i] *= np.float64(weight[i])
-    add_values(terms, tile.number, bins, state.lost[0])
+        lost[i] *= 1.0 if bins.corrected else np.float64(weight[i])
+    add_values(lost, tile.number, bins, state.lost[0])
     if bins.errors == 2:
         for i in range(values.size):
-            terms[i] *= np.float64(weight[i])
-        add_values(terms, tile.number, bins, state.lost[1])
+            lost[i] *= 1.0 if bins.corrected else np.float64(weight[i])
+        add_values(lost, tile.number, bins, state.lost[1])
 
 
 @kernel
 def add_terms(v: Any, tile: Tile, bins: Bins, state: State) -> None:
-    """Add the squares of ``v``, and the products with the weights."""
-    terms = state.row[1, : v.size]
+    """Add the squares of ``v``, and the products with the weights.
+
+    Corrected pixels weigh 1, but the number of their photons needs what corrected them again.
+    """
+    term = state.row[1, : v.size]
     weight = bins.weight[tile.first : tile.first + v.size]
+    alone = bins.corrected & (bins.errors == 2)
     for i in range(v.size):
-        terms[i] = np.float64(v[i]) * np.float64(v[i])
-    add_values(terms, tile.number, bins, state.sums[1])
+        term[i] = np.float64(v[i]) * np.float64(v[i])
+    add_values(term, tile.number, bins, state.sums[1])
     for i in range(v.size):
-        terms[i] = np.float64(v[i]) * np.float64(weight[i])
-    add_values(terms, tile.number, bins, state.sums[2])
+        term[i] = np.float64(v[i]) * (1.0 if alone else np.float64(weight[i]))
+    add_values(term, tile.number, bins, state.sums[2])
 
 
 @kernel
 def add_row(tile: Tile, bins: Bins, state: State) -> None:
     """Add one row of the detector."""
-    if (tile.bad > 0) | (bins.low > -np.inf) | (bins.high < np.inf):
+    if bins.corrected | (tile.bad > 0) | (bins.low > -np.inf) | (bins.high < np.inf):
         lose(tile, bins, state)
         kept = state.row[0, : tile.values.size]
+        if bins.corrected:
+            weight = bins.weight[tile.first : tile.first + kept.size]
+            for i in range(kept.size):
+                kept[i] *= np.float64(weight[i])
         add_values(kept, tile.number, bins, state.sums[0])
-        if bins.errors == 2:
+        if terms(bins):
             add_terms(kept, tile, bins, state)
     else:
         add_values(tile.values, tile.number, bins, state.sums[0])
-        if bins.errors == 2:
+        if terms(bins):
             add_terms(tile.values, tile, bins, state)
 
 
@@ -255,7 +290,8 @@ def divide(bins: Bins, state: State) -> Any:
         mean = total / norm if number > 0 else np.nan
         variance = np.nan
         if (bins.errors == 1) & (number > 0):
-            variance = max(bins.photon * total, 0.0)
+            counted = state.sums[-1, b] if bins.corrected else total
+            variance = max(bins.photon * counted, 0.0)
         if (bins.errors == 2) & (number > 1):
             cross = mean * state.sums[2, b]
             norm2 = bins.whole[1, b] - state.lost[1, b]

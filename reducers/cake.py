@@ -25,8 +25,9 @@ from ffb.reducers.bins import MOST_BINS, Bins, State, add_row, begin, divide
 class Params(NamedTuple):
     """Where the detector stands, how to bin, and which pixels count.
 
-    ``phi_bins`` equal bins divide ``phi_limits`` [degrees], at most a turn; all the rest as for
-    ``azimuthal``. There are at most 65534 bins altogether.
+    ``phi_bins`` equal bins divide ``phi_limits`` [degrees], at most a turn, or bins lie between
+    ``phi_edges`` [degrees]; all the rest as for ``azimuthal``. There are at most 65534 bins
+    altogether.
     """
 
     distance: float | None = None
@@ -36,11 +37,15 @@ class Params(NamedTuple):
     poni: Path | None = None
     bins: int = 500
     limits: tuple[float, float] | None = None
+    width: float | None = None
+    edges: tuple[float, ...] | None = None
     unit: str = "1/angstrom"
     phi_bins: int = 36
     phi_limits: tuple[float, float] = (-180.0, 180.0)
+    phi_edges: tuple[float, ...] | None = None
     polarization: float | None = None
     solid_angle: bool = True
+    average: str = "weighted"
     thresholds: tuple[float, float] | None = None
     errors: str | None = None
     photon: float | None = None
@@ -79,10 +84,19 @@ class cake:  # noqa: N801 - named after its module
         where, pixels = scattering.pixels_of(params, area)
         axis = scattering.axis_in(params.unit, where, pixels)
         weight = scattering.weights(params, pixels)
-        good, low = area.mask & (weight > 0), params.phi_limits[0]
-        along, q = binned.place(axis, good, params.bins, params.limits)
+        good, sides = area.mask & (weight > 0), params.phi_edges
+        edges = scattering.edges_of(params, axis, good, _most(params))
+        along, q = binned.place(axis, good, params.bins, params.limits, edges=edges)
+        low, high = params.phi_limits if sides is None else (sides[0], sides[-1])
         turned = low + np.mod(np.degrees(pixels.phi) - low, 360.0)
-        around, phi = binned.place(turned, good, params.phi_bins, params.phi_limits, "phi_limits")
+        around, phi = binned.place(
+            turned,
+            good,
+            params.phi_bins,
+            (low, high),
+            "phi_limits" if sides is None else "phi_edges",
+            None if sides is None else np.asarray(sides, np.float64),
+        )
         of = np.where((along >= 0) & (around >= 0), around * q.size + along, -1)
         if (of < 0).all():
             raise ValueError("phi_limits: no good pixel lies within them and limits as well")
@@ -119,13 +133,22 @@ class cake:  # noqa: N801 - named after its module
         return Cake(out[0], npix, reference, out[1], out[2], out[3])
 
 
+def _most(params: Params) -> int:
+    """Most bins along q that can be counted beside those of the azimuth."""
+    around = params.phi_bins if params.phi_edges is None else len(params.phi_edges) - 1
+    return (MOST_BINS - 1) // max(around, 1)
+
+
 def _problems(params: Params, area: Area) -> Iterator[str]:
     """Everything that cannot be meant, one line each, by parameter."""
-    most = (MOST_BINS - 1) // max(params.phi_bins, 1)
-    yield from scattering.axis_problems(params.bins, params.limits, params.unit, most)
-    if not 1 <= params.phi_bins < MOST_BINS:
-        yield f"phi_bins: {params.phi_bins}; give 1 to {MOST_BINS - 1}"
+    yield from scattering.axis_problems(params, _most(params))
     low, high = params.phi_limits
+    if params.phi_edges is not None:
+        yield from scattering.edges_problems("phi_edges", params.phi_edges, MOST_BINS - 1)
+        if params.phi_edges and params.phi_edges[-1] - params.phi_edges[0] > 360:
+            yield "phi_edges: more than a turn; the last is at most 360 above the first"
+    elif not 1 <= params.phi_bins < MOST_BINS:
+        yield f"phi_bins: {params.phi_bins}; give 1 to {MOST_BINS - 1}"
     if not (np.isfinite(low) and 0 < high - low <= 360):
         yield f"phi_limits: [{low:g}, {high:g}]; give degrees, the lower first, at most a turn"
     yield from scattering.correction_problems(params)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ffb import Area
 from ffb.reducers import geometry, poni
-from ffb.reducers.bins import MOST_BINS, Corrected
+from ffb.reducers.bins import AVERAGES, MOST_BINS, Corrected
 from ffb.reducers.runs import MOST_COLUMNS
 
 #: Units of an axis, with the names that pyFAI has for them.
@@ -70,23 +70,88 @@ def setup_problems(params: Setup, area: Area) -> Iterator[str]:
         )
 
 
-def axis_problems(
-    bins: int, limits: tuple[float, float] | None, unit: str, most: int = MOST_BINS - 1
-) -> Iterator[str]:
+class Binned(Protocol):
+    """Parameters that say how q is binned, as ``azimuthal`` explains them."""
+
+    @property
+    def bins(self) -> int:
+        """Number of equal bins."""
+        ...
+
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """Where they begin and end."""
+        ...
+
+    @property
+    def width(self) -> float | None:
+        """Width of a bin, instead of their number."""
+        ...
+
+    @property
+    def edges(self) -> tuple[float, ...] | None:
+        """Edges of all bins, instead of all that."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """Unit of the axis."""
+        ...
+
+
+def axis_problems(params: Binned, most: int = MOST_BINS - 1) -> Iterator[str]:
     """What is wrong with the bins along q, one line each, by parameter."""
-    if not 1 <= bins <= most:
-        yield f"bins: {bins}; give 1 to {most}"
-    low, high = limits or (0.0, 1.0)
+    low, high = params.limits or (0.0, 1.0)
+    if params.edges is not None:
+        if params.limits is not None or params.width is not None:
+            yield "edges: they tell limits and width of the bins; leave those out"
+        yield from edges_problems("edges", params.edges, most)
+    elif params.width is not None:
+        if not 0 < params.width < np.inf:
+            yield f"width: {params.width:g}; give the width of a bin, above 0"
+    elif not 1 <= params.bins <= most:
+        yield f"bins: {params.bins}; give 1 to {most}"
     if not 0 <= low < high < np.inf:
         yield f"limits: [{low:g}, {high:g}]; give two values, the lower first, none below 0"
-    if unit not in UNITS and unit not in UNITS.values():
-        yield f"unit: {unit!r}; known are {', '.join((*UNITS, *UNITS.values()))}"
+    if params.unit not in UNITS and params.unit not in UNITS.values():
+        yield f"unit: {params.unit!r}; known are {', '.join((*UNITS, *UNITS.values()))}"
+
+
+def edges_problems(name: str, edges: tuple[float, ...], most: int) -> Iterator[str]:
+    """What is wrong with the edges of bins."""
+    if not 2 <= len(edges) <= most + 1:
+        yield f"{name}: {len(edges)} edges; give 2 to {most + 1}"
+    elif not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
+        yield f"{name}: give them in ascending order, all different and finite"
+
+
+def edges_of(
+    params: Binned, axis: NDArray[np.float64], good: NDArray[np.bool_], most: int = MOST_BINS - 1
+) -> NDArray[np.float64] | None:
+    """Edges of the bins along q where they or their width are given.
+
+    Bins of a given width begin at the lower limit, or at the last multiple of the width below all
+    good pixels. Raises ``ValueError`` where the width makes too many.
+    """
+    if params.edges is not None:
+        return np.asarray(params.edges, np.float64)
+    if params.width is None or not good.any():
+        return None
+    low, high = params.limits or (float(axis[good].min()), float(axis[good].max()))
+    if params.limits is None:
+        low = np.floor(low / params.width) * params.width
+    bins = max(int(np.ceil((high - low) / params.width * (1 - 1e-12))), 1)
+    if bins > most:
+        raise ValueError(f"width: {params.width:g} makes {bins} bins; at most {most}")
+    return np.asarray(low + params.width * np.arange(bins + 1), np.float64)
 
 
 def correction_problems(params: Corrected) -> Iterator[str]:
     """What is wrong with corrections, thresholds and errors, one line each, by parameter."""
     if params.polarization is not None and not -1 <= params.polarization <= 1:
         yield f"polarization: {params.polarization}; give a factor between -1 and 1"
+    if params.average not in AVERAGES:
+        yield f"average: {params.average!r}; known are {' and '.join(AVERAGES)}"
     low, high = params.thresholds or (0.0, 1.0)
     if not low < high:
         yield f"thresholds: [{low:g}, {high:g}]; give two values, the lower first"

@@ -104,13 +104,9 @@ def _along(axis: int, given: Given) -> Iterator[Made]:
 
 def azav(given: Given) -> Iterator[Made]:
     """Azimuthal average, or a cake where there are several bins of phi."""
-    bins, limits = _axis(given)
-    phi = given.get("phiBins", 1)
+    axis, around = _axis(given), _around(given)
     fraction = given.number("Pplane", 0.0)
     polarised = given.get("polCorr", True) is not False and fraction is not None
-    tilts = [given.number("tx", 0.0), given.number("ty", 0.0)]
-    if any(tilts):
-        given.check("tilts are rotations about the axes x and y of the geometry: check their signs")
     low, high = given.number("thresADU"), given.number("thresADUhigh")
     thresholds = None
     if low is not None or high is not None:
@@ -122,45 +118,70 @@ def azav(given: Given) -> Iterator[Made]:
         gainImg="gains come from the calibration",
         thresRms="thresholds are in calibrated units; it removed the bright pixels",
         square="the squared image is not averaged",
-        rbin="write unit = 'mm', and bins over limits",
     )
     given.silently("ADU_per_Photon", "ADU_per_photon", "name", "center", "geomCorr")
-    center = given.get("center")
     params = _set(
-        distance=given.number("dis_to_sam", 0.1),
+        **_standing(given),
         energy=given.number("eBeam", 9.5),
-        center=[float(k) for k in center] if center is not None else None,
-        tilts=tilts if any(tilts) else None,
-        bins=bins,
-        limits=limits,
+        **axis,
         polarization=2 * (fraction or 0.0) - 1 if polarised else None,
         solid_angle=False if given.get("geomCorr") is False else None,
+        average="corrected",
         thresholds=thresholds,
     )
-    if isinstance(phi, int) and phi > 1:
-        given.check("phi is in degrees from -180 to 180; before, from 0 to 2 pi, from +y to +x")
-        yield Made("cake", "cake", {**params, "phi_bins": phi})
-        return
-    if phi != 1:
-        given.lose("phiBins", "only equal bins are made; a cake has phi_bins and phi_limits")
-    yield Made("azav", "azimuthal", params)
+    if around:
+        given.check("phi is in degrees; before, in radians")
+        yield Made("cake", "cake", {**params, **around})
+    else:
+        yield Made("azav", "azimuthal", params)
 
 
-def _axis(given: Given) -> tuple[int | None, list[float] | None]:
-    """Number and limits of the bins of q."""
-    found = given.get("qbin")
-    if found is None:
-        return None, None
+def _standing(given: Given) -> dict[str, Any]:
+    """Where the detector stands.
+
+    There the distance is along its normal, and the beam, turned by the tilts, misses the centre.
+    """
+    distance, center = given.number("dis_to_sam", 0.1) or 0.0, given.get("center")
+    tx, ty = (math.radians(given.number(k, 0.0) or 0.0) for k in ("tx", "ty"))
+    if not tx and not ty:
+        at = [float(k) for k in center] if center is not None else None
+        return _set(distance=distance, center=at)
+    x, y = (float(k) for k in center or (0.0, 0.0))
+    y -= 1e3 * distance * math.tan(tx) * (1 + 1 / math.cos(ty))
+    tilts = (math.atan2(math.tan(tx), math.cos(ty)), -math.asin(math.sin(ty) * math.cos(tx)))
+    if tx and ty:
+        given.check("with tilts about both axes phi begins where the tilted beam says")
+    return {
+        "distance": distance / (math.cos(tx) * math.cos(ty)),
+        "center": [x, y],
+        "tilts": [math.degrees(t) for t in tilts],
+    }
+
+
+def _axis(given: Given) -> dict[str, Any]:
+    """Bins of q, or of the distance from the beam: their width, their number or their edges."""
+    radial = given.get("rbin")
+    key, default = ("qbin", 5e-3) if radial is None else ("rbin", None)
+    given.silently("qbin")
+    found = given.get(key, default)
+    unit = {} if radial is None else {"unit": "mm"}
     if isinstance(found, int | float):
-        given.lose("qbin", f"bins of {found:g} 1/Å: give their number, and limits")
-        return None, None
+        return {"width": float(found), **unit}
     edges = [float(q) for q in found]
     width = (edges[-1] - edges[0]) / (len(edges) - 1) if len(edges) > 1 else 0
     even = all(abs(b - a - width) < 1e-6 * abs(width) for a, b in pairwise(edges))
-    if width > 0 and even:
-        return len(edges) - 1, [edges[0], edges[-1]]
-    given.lose("qbin", "only equal bins are made")
-    return None, None
+    if width > 0 and even and edges[0] >= 0:
+        return {"bins": len(edges) - 1, "limits": [edges[0], edges[-1]], **unit}
+    return {"edges": edges, **unit}
+
+
+def _around(given: Given) -> dict[str, Any]:
+    """Bins of the azimuth, which are centred about 0; none where there is but one."""
+    found = given.get("phiBins", 1)
+    if isinstance(found, int | float):
+        bins, half = int(found), 180 / max(int(found), 1)
+        return {"phi_bins": bins, "phi_limits": [-half, 360 - half]} if bins > 1 else {}
+    return {"phi_edges": [math.degrees(float(k)) for k in found]}
 
 
 def pyfai(given: Given) -> Iterator[Made]:

@@ -88,3 +88,18 @@ def pyfai(frame, params, good, phi_bins=0, error_model=None):
         polarization_factor=params.polarization,
         error_model=error_model,
     )
+
+
+def azav_angles(xyz, center, dis_to_sam, tx, ty):
+    """2 theta, phi, geometry factor by the formulas of smalldata_tools' azimuthal binning."""
+    (x, y, z), (xc, yc) = xyz / 1e3, np.array(center) / 1e3
+    tx, ty = np.radians([tx, ty])
+    d = dis_to_sam + z.mean() - z
+    a, b, c = -np.sin(ty) * np.cos(tx), -np.sin(tx), -np.cos(ty) * np.cos(tx)
+    u, v = x - xc - d * np.tan(ty), y - yc + d * np.tan(tx)
+    r = np.sqrt(u**2 + v**2 + d**2)
+    along = a * u + b * v - c * d
+    phi = np.arccos(
+        ((a**2 + c**2) * v - a * b * u + b * c * d) / np.sqrt((a**2 + c**2) * (r**2 - along**2))
+    )
+    return np.arccos(along / r), np.where(x < xc, 2 * np.pi - phi, phi), (d / r) ** 3

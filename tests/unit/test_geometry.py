@@ -5,6 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from ffb.reducers import geometry as geo
+from tests.unit.scattered import azav_angles
 
 
 def test_the_beam_meets_a_tilted_detector_where_it_is_said_to():
@@ -78,27 +79,12 @@ def test_values_that_cannot_be_meant_are_refused(arguments, words):
         geo.Geometry.of(*arguments)
 
 
-def cake(xyz, center, dis_to_sam, tx, ty):
-    """Angles and geometry factor by the formulas of smalldata_tools' azimuthal binning."""
-    (x, y, z), (xc, yc) = xyz / 1e3, np.array(center) / 1e3
-    tx, ty = np.radians([tx, ty])
-    d = dis_to_sam + z.mean() - z
-    a, b, c = -np.sin(ty) * np.cos(tx), -np.sin(tx), -np.cos(ty) * np.cos(tx)
-    u, v = x - xc - d * np.tan(ty), y - yc + d * np.tan(tx)
-    r = np.sqrt(u**2 + v**2 + d**2)
-    along = a * u + b * v - c * d
-    phi = np.arccos(
-        ((a**2 + c**2) * v - a * b * u + b * c * d) / np.sqrt((a**2 + c**2) * (r**2 - along**2))
-    )
-    return np.arccos(along / r), np.where(x < xc, 2 * np.pi - phi, phi), (d / r) ** 3
-
-
 @pytest.mark.parametrize(("tx", "ty"), [(0, 0), (0, 4), (0, -7), (3, 0), (-6, 0)])
 def test_the_conventions_of_smalldata_tools_are_as_documented(tx, ty):
     xy = np.random.default_rng(2).uniform(-40e3, 40e3, (2, 1, 9, 11))
     xyz = np.concatenate([xy, np.full((1, 1, 9, 11), -1e5)])
     center, normal = (1500.0, -700.0), 80.0
-    two_theta, phi, factor = cake(xyz, center, normal, tx, ty)
+    two_theta, phi, factor = azav_angles(xyz, center, normal, tx, ty)
     met = (center[0], center[1] - 2 * normal * 1e3 * np.tan(np.radians(tx)))
     along = normal / np.cos(np.radians(tx)) / np.cos(np.radians(ty))
     pixels = geo.Geometry.of(along, 9.5, met, (tx, -ty)).pixels(geo.on_detector(xyz))

@@ -1,8 +1,10 @@
 """`ffb import-config`: production configurations of smalldata_tools as files of ours."""
 
 import contextlib
+import math
 import tomllib
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,9 @@ from ffb import cli
 from ffb.config import load
 from ffb.migrate.import_config import toml
 from ffb.migrate.prod_config import LONGEST, translate
+from ffb.reducers.geometry import Geometry, on_detector
 from tests.unit.prod_configs import CHAINS, HOSTILE, LITERAL, STEPWISE
+from tests.unit.scattered import azav_angles
 
 
 @pytest.fixture
@@ -64,10 +68,44 @@ def test_azimuthal_averages_and_cakes(imported):
     params = azav["params"][0]
     assert (params["energy"], params["polarization"], params["bins"]) == (9.5, 1.0, 100)
     assert params["limits"] == pytest.approx([0.5, 1.5])
+    assert {p["average"] for p in azav["params"]} == {"corrected"}
+    assert cake["params"][0]["width"] == 5e-3
     assert cake["params"][0]["phi_bins"] == 8
+    assert cake["params"][0]["phi_limits"] == [-22.5, 337.5]
     assert cake["params"][0]["polarization"] == -1.0
     assert status == 1
     assert "phi is in degrees" in err
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        ({"qbin": 0.01}, {"width": 0.01}),
+        ({"qbin": [0.1, 0.2, 0.5]}, {"edges": [0.1, 0.2, 0.5]}),
+        ({"rbin": 0.5}, {"width": 0.5, "unit": "mm"}),
+        ({"phiBins": [0.0, math.pi / 2, math.pi]}, {"phi_edges": [0.0, 90.0, 180.0]}),
+    ],
+    ids=str,
+)
+def test_bins_of_azimuthal_averages(imported, given, made):
+    status, data, _, err = imported(one("get_azav", center=[1, 2], **given), *EXP)
+    (reducer,) = data["reducers"].values()
+    assert (status, lost(err)) == (0, [])
+    assert {k: reducer["params"].get(k) for k in made} == made
+
+
+@pytest.mark.parametrize(("tx", "ty"), [(3.0, 0.0), (0.0, -7.0), (-6.0, 4.0)])
+def test_tilts_of_azimuthal_averages(imported, tx, ty):
+    center = [1500.0, -700.0]
+    text = one("get_azav", center=center, dis_to_sam=80.0, tx=tx, ty=ty)
+    params = imported(text, *EXP)[1]["reducers"]["det/azav"]["params"]
+    xy = np.random.default_rng(2).uniform(-40e3, 40e3, (2, 1, 9, 11))
+    xyz = np.concatenate([xy, np.full((1, 1, 9, 11), -1e5)])
+    two_theta, _, factor = azav_angles(xyz, center, 80.0, tx, ty)
+    where = Geometry.of(params["distance"], 9.5, params["center"], params["tilts"])
+    pixels = where.pixels(on_detector(xyz))
+    np.testing.assert_allclose(pixels.two_theta, two_theta, rtol=1e-9)
+    np.testing.assert_allclose(pixels.solid_angle, factor, rtol=1e-12)
 
 
 def test_droplets_by_runs(imported):
@@ -189,7 +227,6 @@ def test_every_function_becomes_a_reducer(imported, text, name, use, params):
             "theshold: the function knows no such parameter",
         ),
         (one("get_azav", center=[1, 2], thresRM=3), "did you mean 'thresRms'"),
-        (one("get_azav", center=[1, 2], qbin=0.01), "qbin: bins of 0.01"),
         (one("get_azav", center="here"), "values that do not fit"),
         (one("get_azav", eBeam="9"), "eBeam: a number was expected, not '9'"),
         (one("getSvdParams", n_components=2), "make a basis with svd_basis.save"),
