@@ -15,6 +15,7 @@ from ffb.configuration.calibration_settings import Calibration, CalibrationConfi
 from ffb.configuration.conditions import CodesConfig, DerivedConfig, FilterConfig, LightConfig
 from ffb.configuration.detector_settings import Detectors, SlowValues, kinds, misnamed
 from ffb.configuration.integrating_settings import IntegratingConfig
+from ffb.configuration.photon_settings import PhotonConfig, unknown
 from ffb.configuration.problems import ConfigError, Problem, nearest
 from ffb.configuration.runs import RunTable
 from ffb.configuration.settings import (
@@ -81,6 +82,8 @@ class Config(Table):
     """Reducers by the name that begins their columns."""
     calibration: dict[str, Calibration] = Field(default_factory=dict)
     """By detector: files with constants, or "none" for raw ADU; others from psana's store."""
+    photons: dict[str, PhotonConfig] = Field(default_factory=dict)
+    """By input: what makes whole photons of its calibrated pixels before its reducers see them."""
     derived: dict[str, DerivedConfig] = Field(default_factory=dict)
     """Numbers computed from columns, by the name of their own column."""
     filters: dict[str, FilterConfig] = Field(default_factory=dict)
@@ -212,7 +215,8 @@ def _parse(stack: Sequence[layers.Layer], path: Path | None, overrides: tuple[st
         Problem(("detectors", group, "kind"), f"no kind {kind!r}; {nearest(kind, [*kinds()])}")
         for group, kind in misnamed(merged)
     ]
-    wrong += _check_sums(merged)
+    strays = ((("photons", n), f"no input {n!r}; {nearest(n, k)}") for n, k in unknown(merged))
+    wrong += [*_check_sums(merged), *(Problem(*stray) for stray in strays)]
     config = None
     try:
         config = Config.model_validate(merged)

@@ -23,6 +23,7 @@ from ffb.configuration.defaults import Defaults
 from ffb.configuration.light import Stamp
 from ffb.integrating import partners
 from ffb.loops.bind import Binder, Bound
+from ffb.loops.calibrated import Detector
 from ffb.loops.combine import Combined
 from ffb.loops.fuse import Member
 from ffb.loops.guard import Guard
@@ -257,8 +258,11 @@ class Plan:
 
     @property
     def constants(self) -> dict[str, dict[str, str]]:
-        """Names of the constants of each area detector."""
-        return {d.area.detector: dict(d.ids) for d in self._bound.detectors.values()}
+        """Names of the constants of each area detector, and what its photon maps are made by."""
+        out: dict[str, dict[str, str]] = {}
+        for d in self._bound.detectors.values():
+            out.setdefault(d.area.detector, {}).update(d.ids)
+        return out
 
     def compare(self, run: int, constants: Mapping[str, Mapping[str, str]]) -> None:
         """Note which constants are not those that ``run`` before had."""
@@ -296,7 +300,10 @@ class Plan:
     @cached_property
     def _arrays(self) -> tuple[dict[str, Any], ...]:
         """Masks, positions and constants of area detectors, as far as they are small."""
-        detectors = self._bound.detectors.values()
+        known: dict[str, Detector] = {}  # two inputs may be of one detector
+        for d in self._bound.detectors.values():
+            known.setdefault(d.area.detector, d)
+        detectors = known.values()
         made, left = packed(a for d in detectors for a in d.arrays)
         left = [*left, *(name for d in detectors for name in d.large)]
         if left:

@@ -20,8 +20,8 @@ from ffb.loops.compile import kernel
 BLOCK = 64
 
 #: Places in ``Candidates.now``: the segment, the tile looked at last, where its candidates begin,
-#: and the number of candidates.
-SEGMENT, NUMBER, BEGIN, END = range(4)
+#: the number of candidates, and that of pixels above the largest value of one.
+SEGMENT, NUMBER, BEGIN, END, OVER = range(5)
 
 
 class Levels(NamedTuple):
@@ -148,7 +148,7 @@ def make_candidates(rows: int, columns: int) -> Candidates:
     bright, member = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
     row, col, up, down, droplet, after = (np.zeros(size, np.int32) for _ in range(6))
     places = (row, col, up, down, bright, member, droplet, after)
-    return Candidates(value, *places, np.zeros(4, np.int64))
+    return Candidates(value, *places, np.zeros(5, np.int64))
 
 
 def make_droplets(rows: int, columns: int) -> Droplets:
@@ -164,7 +164,7 @@ def begin(c: Candidates, segment: int) -> None:
     """Forget the candidates; those to come are of ``segment``."""
     c.now[SEGMENT] = segment
     c.now[NUMBER] = -2
-    c.now[BEGIN] = c.now[END] = 0
+    c.now[BEGIN] = c.now[END] = c.now[OVER] = 0
 
 
 @kernel
@@ -185,6 +185,10 @@ def search(tile: Tile, rows: int, levels: Levels, c: Candidates) -> None:
             for i in range(block.size):  # without a branch: every place is written, few stay
                 col[end] = at + i
                 end += (block[i] >= low) & (block[i] <= high)
+            over = np.int32(0)
+            for i in range(block.size):
+                over = np.int32(over + np.int32(block[i] > high))
+            c.now[OVER] += over
     noise = levels.noise[tile.first : tile.first + values.size]  # empty if there is none
     if begun < end and noise.size:
         found, end = end, begun

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.reducers.gain_ranges import exact
-from ffb.reducers.photons import BRIGHTEST, MOST
+from ffb.reducers.greedy import BRIGHTEST
+from ffb.reducers.photons import MOST
 
 #: Pixels that are looked through together for one that may hold a photon.
 BLOCK = 64
 
-#: Places in ``State.counts``: photons, pixels that hold any, pixels that are NaN.
+#: Places in ``State.counts``: photons, pixels that hold any, pixels not valid in this shot.
 PHOTONS, PIXELS, BAD = range(3)
 
 
@@ -134,6 +135,9 @@ def _shares(state: State, tile: int, i: int, k: Constants) -> bool:
 @exact
 def _count(state: State, tile: int, i: int, k: Constants) -> None:
     """Count the photons of a pixel."""
+    if state.values[tile % 3, i] > k.high:
+        state.counts[BAD] += 1
+        return
     n = np.int64(np.floor(_in_photons(state.values[tile % 3, i], k)))
     n += _shares(state, tile, i, k)
     if n > 0:
@@ -146,6 +150,39 @@ def _count(state: State, tile: int, i: int, k: Constants) -> None:
             state.col[at] = i
             state.segment[at] = tile // k.rows
             state.photons[at] = n
+
+
+@exact
+def begin(state: State) -> None:
+    """Forget all rows and counts."""
+    state.counts[:] = 0
+    state.held[:] = 0
+    state.values[:] = 0
+    state.taken[:] = 0
+    state.last[0] = -1
+
+
+@exact
+def take(state: State, k: Constants, number: int, values: NDArray[np.float32]) -> None:
+    """Take row ``number``, and count the one before, which has waited for what is below it."""
+    first = number % k.rows == 0 or number != state.last[0] + 1
+    if first:
+        state.values[(state.last[0] + 1) % 3] = 0
+    else:
+        _enter(state, number, values)
+    _complete(state, k)
+    if first:
+        state.values[:] = 0
+        state.taken[:] = 0
+        _enter(state, number, values)
+    state.last[0] = number
+
+
+@exact
+def end(state: State, k: Constants) -> None:
+    """Count the last row, below which there is nothing."""
+    state.values[(state.last[0] + 1) % 3] = 0
+    _complete(state, k)
 
 
 @exact
@@ -178,7 +215,7 @@ def _enter(state: State, tile: int, values: NDArray[np.float32]) -> None:
     taken[:] = 0
 
 
-@tile_reducer(version=1)
+@tile_reducer(version=2)
 class photon_counting:  # noqa: N801
     """Photons by pixel, for photons whose charge spreads over one pixel or two.
 
@@ -188,9 +225,9 @@ class photon_counting:  # noqa: N801
     ``fraction``. A remainder goes to one pair only, pairs are made row by row, and of equal
     remainders the first counts as the larger. This is the two-pixel merge of psana's photon
     counting (parameter ``thr_fraction``), but for the order in which remainders are taken.
-    Neighbours are of one segment; masked and NaN pixels and those of more than a million photons
-    have nothing. ``prob`` gives k = 0 to 10 over the pixels that are valid in this shot: it sums
-    up to 1 unless a pixel holds more.
+    Neighbours are of one segment. Masked and NaN pixels, those above ``pixel_max`` and those of
+    more than a million photons have nothing, and are not valid in this shot. ``prob`` gives k = 0
+    to 10 over the pixels that are: it sums up to 1 unless a pixel holds more.
     """
 
     @staticmethod
@@ -213,6 +250,7 @@ class photon_counting:  # noqa: N801
         # The larger of two has half of their sum; a little less, to be safe from rounding.
         least = max(params.threshold, 0.5 * params.fraction * energy) * (1 - 1e-6)
         high = min(params.pixel_max, BRIGHTEST * energy)
+        least = min(least, high)  # pixels above are looked at, to tell that they are not valid
         capacity, valid = params.capacity if params.listed else 0, int(area.mask.sum())
         sizes = (valid, rows, columns, capacity)
         return Constants(energy, params.fraction, params.threshold, high, least, *sizes)
@@ -242,33 +280,18 @@ class photon_counting:  # noqa: N801
     @staticmethod
     def start(constants: Constants, state: State) -> None:
         """Forget the last shot."""
-        state.counts[:] = 0
-        state.held[:] = 0
-        state.values[:] = 0
-        state.taken[:] = 0
-        state.last[0] = -1
+        begin(state)
 
     @staticmethod
     def accumulate(tile: Tile, constants: Constants, state: State) -> None:
-        """Take a row, and count the one before, which has waited for what is below it."""
-        first = tile.number % constants.rows == 0 or tile.number != state.last[0] + 1
-        if first:
-            state.values[(state.last[0] + 1) % 3] = 0
-        else:
-            _enter(state, tile.number, tile.values)
-        _complete(state, constants)
-        if first:
-            state.values[:] = 0
-            state.taken[:] = 0
-            _enter(state, tile.number, tile.values)
-        state.last[0] = tile.number
+        """Take a row, and count the one before."""
+        take(state, constants, tile.number, tile.values)
         state.counts[BAD] += tile.bad
 
     @staticmethod
     def finish(constants: Constants, state: State) -> Found:
         """Count the last row; clear the places that are not used."""
-        state.values[(state.last[0] + 1) % 3] = 0
-        _complete(state, constants)
+        end(state, constants)
         n, npix, bad = state.counts
         valid = constants.valid - bad
         state.held[0] = valid - npix

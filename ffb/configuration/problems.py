@@ -17,6 +17,7 @@ from ffb.configuration import conditions, settings
 from ffb.configuration.calibration_settings import CalibrationConfig, CommonModeConfig
 from ffb.configuration.detector_settings import DetectorConfig, EpicsConfig, FieldConfig
 from ffb.configuration.integrating_settings import IntegratingConfig
+from ffb.configuration.photon_settings import PhotonConfig
 from ffb.configuration.sum_settings import SumConfig
 
 Path = tuple[int | str, ...]
@@ -51,6 +52,7 @@ _ENTRIES: dict[str, type[settings.Table]] = {
     "detectors": DetectorConfig,
     "epics": EpicsConfig,
     "sums": SumConfig,
+    "photons": PhotonConfig,
 }
 
 

@@ -17,7 +17,7 @@ from ffb.config import ConfigError, parameters
 from ffb.configuration import resolve
 from ffb.configuration.defaults import Defaults
 from ffb.configuration.light import named_by, unreadable
-from ffb.loops.calibrated import Detector, calibrated
+from ffb.loops.calibrated import Detector, calibrated, in_photons, no_pixels
 from ffb.loops.compile import in_short, uncompiled
 from ffb.loops.fuse import Member, compile_one, plain
 from ffb.loops.recorded import Recorded
@@ -102,6 +102,7 @@ class Binder:
         for n in [n for n, i in self.config.inputs.items() if i.record and n in self.inputs]:
             self._check_record(n)
         self.warnings += unreadable(self.config.light, self.inputs)
+        self.problems += no_pixels(self.config, self.inputs)
         members = [self._member(name, found[name], arguments[name], folder) for name in order]
         sums = bind_sums(self.config, self.inputs, self._detector, self.problems, self.notes)
         if self.problems:
@@ -317,8 +318,11 @@ class Binder:
             return self.detectors[name]
         given, source = self.inputs[name], self.config.inputs[name].source.detector
         try:
-            self.detectors[name], notes = calibrated(self.config, self.run, name, given)
+            found, notes = calibrated(self.config, self.run, name, given)
             self.notes += notes
+            self.detectors[name] = in_photons(self.config, found)
+        except ConfigError as e:
+            self.problems += [line for line in e.problems if line not in self.problems]
         except (LookupError, ValueError, OSError) as e:
             problem = f"calibration.{source}: {e}"
             if problem not in self.problems:

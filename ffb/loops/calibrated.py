@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from ffb.config import Config
+from ffb.config import Config, ConfigError
 from ffb.configuration.calibration_settings import CalibrationConfig
 from ffb.messaging.arrays import LARGE, RunArray
 from ffb.reduce import Area, Calibration
@@ -84,6 +84,35 @@ def calibrated(config: Config, run: Run, name: str, given: Input) -> tuple[Detec
     small, large = _sorted_out(made.known)
     made = replace(made, known=None)  # whose memory would stay for the run
     return Detector(name, made, area, ids, small, large), list(made.notes)
+
+
+def no_pixels(config: Config, inputs: Mapping[str, Input]) -> list[str]:
+    """A line for each of the ``inputs`` that is to be made photons of and is no area detector."""
+    return [
+        f"photons.{n}: frames of {n} have the shape {i.shape}; photons are made of the pixels of"
+        " an area detector"
+        for n, i in inputs.items()
+        if n in config.photons and i.kind != "area"
+    ]
+
+
+def in_photons(config: Config, found: Detector) -> Detector:
+    """The detector as it is, or with pixels that are whole photons where its input asks for them.
+
+    Raises :class:`ffb.config.ConfigError` with all that is wrong with the settings.
+    """
+    if (settings := config.photons.get(found.input)) is None:
+        return found
+    maps = importlib.import_module("ffb.reducers.photon_map")
+    try:
+        made = maps.photon_map(found.calibration, settings, found.area)
+    except ValueError as e:
+        lines = [f"photons.{found.input}.{line}" for line in str(e).splitlines()]
+        raise ConfigError(lines) from e
+    area = found.area._replace(unit=made.unit, noise=None)
+    how = settings.model_dump_json(exclude_defaults=True)
+    ids = {**found.ids, f"photons.{found.input}": how}
+    return found._replace(calibration=made, area=area, ids=ids)
 
 
 def _uncalibrated(

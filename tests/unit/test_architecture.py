@@ -71,6 +71,7 @@ LAYERS = (
         "reading.parts",
         "loops.places",
         "configuration.sum_settings",
+        "configuration.photon_settings",
         "sums.kernels",
         "sums.log",
         "sums.datasets",

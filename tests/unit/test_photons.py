@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ffb.reducers.photons import BRIGHTEST, Params, photons
+from ffb.reducers.greedy import BRIGHTEST
+from ffb.reducers.photons import Params, photons
 from tests.unit.passes import detector, member, reduce
 from tests.unit.photon_frames import ENERGY, charges
 
@@ -33,8 +34,9 @@ def greedy(droplet, n, energy):
     out, left = [], {}
     for place, value in droplet.items():
         x = value / energy
-        out += [(*place, place)] * math.floor(x)
-        left[place] = x - math.floor(x)
+        whole = min(math.floor(x), n - len(out))
+        out += [(*place, place)] * whole
+        left[place] = x - whole
     while len(out) < n:
         brightest = max(left, key=left.get)
         r, c = brightest
@@ -55,37 +57,45 @@ def closest(droplet, row, col, origin):
     return min(droplet, key=lambda q: (round(math.dist(q, (row, col)), 9), q != origin))
 
 
+def number_of(total, p):
+    """Photons of a droplet, by its sum."""
+    edges = p.edges or (0.5 * p.energy,)
+    n = sum(total >= e for e in edges)
+    return n + math.floor((total - edges[-1]) / p.energy) if n == len(edges) else n
+
+
 def reference(image, mask, p):
     """Photons, their number by pixel, droplets and giants."""
-    listed, held, n_droplets, giant = [], {}, 0, 0
+    listed, held, n_droplets, giant, lost = [], {}, 0, 0, 0
     for s, values in enumerate(np.where(mask, image, 0).astype(np.float64)):
         for droplet in droplets_of(values, p):
             total = sum(droplet.values())
             if len(droplet) > p.max_npix:
                 giant += 1
+                lost += len(droplet)
                 continue
             if total < p.min_sum:
                 continue
             n_droplets += 1
-            n = math.floor(total / p.energy + 0.5)
+            n = number_of(total, p)
             if n == 1:
                 com = np.array([(q[0] * v, q[1] * v) for q, v in droplet.items()]).sum(0) / total
                 places = [(*com, None)]
             else:
-                places = greedy(droplet, n, p.energy) if n else []
+                places = greedy(droplet, n, p.energy)
             for place in places:
                 listed.append((*place[:2], s))
                 at = (s, *closest(droplet, *place))
                 held[at] = held.get(at, 0) + 1
-    return listed, list(held.values()), n_droplets, giant
+    valid = mask & ~np.isnan(image) & ~(image > min(p.pixel_max, BRIGHTEST * p.energy))
+    return listed, list(held.values()), n_droplets, giant, int(valid.sum()) - lost
 
 
 def agree(got, k, image, mask, p):
-    listed, held, n_droplets, giant = reference(image, mask, p)
+    listed, held, n_droplets, giant, valid = reference(image, mask, p)
     have = {f: got[f"photons/{f}"][k] for f in photons.outputs}
     assert (have["n"], have["n_droplets"], have["giant"]) == (len(listed), n_droplets, giant)
     assert have["overflow"] == (len(listed) > p.capacity)
-    valid = int((mask & ~np.isnan(image)).sum())
     counts = np.bincount(held, minlength=11)
     counts[0] = valid - len(held)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -173,6 +183,19 @@ def test_a_pixel_of_exactly_k_photons_holds_k():
     p = Params(49.0, threshold=20.0, capacity=40_000)
     (found,) = check(image.shape, np.ones(image.shape, np.bool_), [image], p)
     assert found[0] == sum(range(240))
+
+
+@pytest.mark.parametrize("edges", [(2.0,), (4.0, 31.0), (4.0, 5.0, 40.0, 40.5)])
+def test_edges_say_how_many_photons_a_droplet_holds_and_go_on_beyond_the_last(edges):
+    shape = (2, 30, 70)
+    image, mask = charges(shape, 0.1, np.random.default_rng(9)), np.ones(shape, np.bool_)
+    image[1, 5, 5:7] = 300.0
+    p = ALL._replace(edges=edges, max_npix=10_000)
+    ((n, held, _),) = check(shape, mask, [image], p)
+    assert n > 100
+    assert max(held) > 20
+    with pytest.raises(ValueError, match=r"edges: \[5\.0, nan\] must ascend from above 0"):
+        photons.prepare(ALL._replace(edges=(5.0, np.nan)), detector(shape))
 
 
 def test_bad_parameters_are_all_told():
