@@ -1,5 +1,6 @@
 """One message of every kind, for tests of codec and captures."""
 
+import msgpack
 import numpy as np
 
 from ffb.batch import Batch
@@ -30,3 +31,9 @@ def messages() -> list[list]:
         encode(Header("end_run", "e", 1, 2, "p", 3, 6), None, EndRun("stopped")),
         encode(Header("status", producer="p", epoch=3), None, {"hz": 119.5, "lost": {"a": 1}}),
     ]
+
+
+def reheaded(frames: list, **changes: object) -> list:
+    """The message with other fields in its header; one that is "gone" is left out."""
+    head = msgpack.unpackb(bytes(frames[0])) | changes
+    return [msgpack.packb({k: v for k, v in head.items() if v != "gone"}), *frames[1:]]
