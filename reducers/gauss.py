@@ -11,6 +11,9 @@ from ffb.loops.compile import kernel
 #: Rounds after which a fit is given up.
 ROUNDS = 60
 
+#: A fit rests when a step moves it by less than this, in widths and heights.
+REST = 1e-7
+
 #: Full width at half maximum of a Gaussian of sigma 1.
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
@@ -42,54 +45,65 @@ def solve(matrix: Any, right: Any) -> Any:
 
 
 @kernel
-def normal(y: Any, p: Any, matrix: Any, right: Any) -> Any:
-    """Fill the normal equations of height, centre, sigma and constant ``p``; sum of squares."""
-    matrix[:] = 0.0
-    right[:] = 0.0
-    total = 0.0
-    slope = np.empty(4)
-    for i in range(y.size):
-        u = (i - p[1]) / p[2]
-        bell = np.exp(-0.5 * u * u)
-        rest = y[i] - p[0] * bell - p[3]
-        slope[0], slope[3] = bell, 1.0
-        slope[1] = p[0] * bell * u / p[2]
-        slope[2] = slope[1] * u
-        for a in range(4):
-            right[a] += slope[a] * rest
-            for b in range(4):
-                matrix[a, b] += slope[a] * slope[b]
-        total += rest * rest
+def normal(y: Any, good: Any, p: Any, bell: Any, matrix: Any, right: Any) -> Any:
+    """Fill the normal equations of height, centre, sigma and constant ``p``; sum of squares.
+
+    All of their elements are sums of bell^a u^b, u the distance from the centre in sigmas: what
+    can be done for several samples at once is in a loop without ``exp``, which cannot.
+    """
+    height, centre, narrow, constant = p[0], p[1], 1.0 / p[2], p[3]
+    for i in range(bell.size):
+        u = (i - centre) * narrow
+        bell[i] = good[i] * np.exp(-0.5 * u * u)
+    b, bu, buu, n, total = 0.0, 0.0, 0.0, 0.0, 0.0
+    bb, bbu, bbuu, bbuuu, bbuuuu = 0.0, 0.0, 0.0, 0.0, 0.0
+    r, rb, rbu, rbuu = 0.0, 0.0, 0.0, 0.0
+    for i in range(bell.size):
+        u, one = (i - centre) * narrow, bell[i]
+        two, three = one * u, one * u * u
+        rest = good[i] * (y[i] - constant) - height * one
+        b, bu, buu, n, total = b + one, bu + two, buu + three, n + good[i], total + rest * rest
+        bb, bbu, bbuu = bb + one * one, bbu + one * two, bbuu + two * two
+        bbuuu, bbuuuu = bbuuu + two * three, bbuuuu + three * three
+        r, rb, rbu, rbuu = r + rest, rb + rest * one, rbu + rest * two, rbuu + rest * three
+    a = height * narrow
+    matrix[0, 0], matrix[1, 0], matrix[2, 0], matrix[3, 0] = bb, a * bbu, a * bbuu, b
+    matrix[1, 1], matrix[2, 1], matrix[3, 1] = a * a * bbuu, a * a * bbuuu, a * bu
+    matrix[2, 2], matrix[3, 2], matrix[3, 3] = a * a * bbuuuu, a * buu, n
+    right[0], right[1], right[2], right[3] = rb, a * rbu, a * rbuu, r
     return total
 
 
 @kernel
-def fit_gauss(y: Any, p: Any) -> Any:
+def fit_gauss(y: Any, good: Any, p: Any) -> Any:
     """Improve ``p`` (4,): height, centre, sigma, constant, to the least squares of ``y``.
 
-    Centre and sigma are in samples. Returns whether it came to rest within the profile.
+    Centre and sigma are in samples. ``good`` is 1.0, and 0.0 for samples that are left out, whose
+    ``y`` must be finite. Returns whether it came to rest within the profile.
     """
-    matrix, right, trial = np.empty((4, 4)), np.empty(4), np.empty(4)
-    damped, step = np.empty((4, 4)), np.empty(4)
-    total, damping = normal(y, p, matrix, right), 1e-3
+    matrix, right, trial = np.zeros((4, 4)), np.empty(4), np.empty(4)
+    damped, step, bell = np.zeros((4, 4)), np.empty(4), np.empty(y.size)
+    total, damping = normal(y, good, p, bell, matrix, right), 1e-3
     for _ in range(ROUNDS):
         damped[:] = matrix
         step[:] = right
         for a in range(4):
             damped[a, a] += damping * (matrix[a, a] + 1e-300)
-        better = solve(damped, step)
+        better, moved = solve(damped, step), 0.0
         if better:
-            trial[:] = p + step
+            for a in range(4):
+                trial[a] = p[a] + step[a]
+            moved = (abs(step[1]) + abs(step[2])) / p[2] + abs(step[0] / trial[0])
             better = (trial[2] > 0.0) & (trial[2] < 10.0 * y.size)
         if better:
-            after = normal(y, trial, damped, step)
+            after = normal(y, good, trial, bell, damped, step)
             better = after <= total
         if not better:
             damping *= 10.0
             if damping > 1e12:
                 break
             continue
-        small = total - after <= 1e-12 * total
+        small = (total - after <= 1e-12 * total) | (moved < REST * (1.0 + damping))
         p[:], matrix[:], right[:] = trial, damped, step
         total, damping = after, damping * 0.1
         if small:

@@ -114,7 +114,7 @@ def run(params, profiles):
 
 def test_moments_and_fit_are_those_of_numpy_and_scipy():
     x = np.arange(120.0)
-    params = spectra.Params((700.0, -0.3, 1e-4), (10, 110), (0, 10), threshold=1.0)
+    params = spectra.Params((700.0, -0.3, 1e-4), (10, 110), (0, 10), 1.0, reach=np.inf)
     profiles = [
         gauss(x, *p) + RNG.normal(0, 0.5, 120)
         for p in [(50, 60, 4, 3), (20, 30.3, 9, -2), (200, 90, 1.5, 10), (30, 70.7, 15, 0)]
@@ -127,6 +127,9 @@ def test_moments_and_fit_are_those_of_numpy_and_scipy():
         rms = np.sqrt((kept * (energy - mean) ** 2).sum() / kept.sum())
         np.testing.assert_allclose(got["sum"], kept.sum(), rtol=1e-12)
         np.testing.assert_allclose([got["mean"], got["rms"]], [mean, rms], rtol=1e-9)
+        skew = (kept * (energy - mean) ** 3).sum() / kept.sum() / rms**3
+        np.testing.assert_allclose(got["skew"], skew, rtol=1e-8)
+        assert got["npix"] == 100
         start = (np.ptp(y), y.argmax(), 3.0, y.min())
         best, _ = curve_fit(gauss, np.arange(100.0), y, start)
         assert got["fitted"]
@@ -138,23 +141,80 @@ def test_moments_and_fit_are_those_of_numpy_and_scipy():
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
 
 
+def test_a_line_is_fitted_over_its_surroundings():
+    """Others do not pull it, and of two equal ones it is the first; scipy agrees on the piece."""
+    x = np.arange(120.0)
+    both = gauss(x, 50, 40.3, 3, 2) + gauss(x, 50, 90.3, 3, 0)
+    tail = gauss(x, 100, 30.6, 2.5, 0) + 0.004 * (120 - x) ** 2 + RNG.normal(0, 0.3, 120)
+    near, wide = run(spectra.Params(), [both, tail])
+    np.testing.assert_allclose([near["peak"], near["fwhm"]], [40.3, 7.0645], atol=1e-3)
+    np.testing.assert_allclose([near["height"], near["constant"]], [50, 2], atol=2e-2)
+    for reach in (2.0, 4.0):
+        (got,) = run(spectra.Params(reach=reach), [tail])
+        span = int(np.ceil(reach * got["fwhm"]))
+        fits = []
+        for half in range(max(span - 1, 4), 2 * span + 3):  # what was widened is not told
+            cut = slice(max(31 - half, 0), 31 + half + 1)
+            best, _ = curve_fit(gauss, x[cut], tail[cut], (100, 31, 3, 20))
+            fits.append([best[1], best[0], 2 * np.sqrt(2 * np.log(2)) * abs(best[2]), best[3]])
+        found = [got[f] for f in ("peak", "height", "fwhm", "constant")]
+        off = np.abs(np.array(fits) - found).max(axis=1)
+        assert off.min() < 1e-3, (reach, off)
+    assert wide["fitted"]
+
+
+def test_what_is_missing_of_a_spectrum_is_left_out():
+    """NaN and dead columns pull nothing: moments and line are those of the pixels that are left."""
+    x = np.arange(120.0)
+    line = gauss(x, 50, 60.4, 4, 3)
+    dead = line.copy()
+    dead[[58, 70]] = [-900.0, 1e5]
+    holes = np.where(np.isin(x, (5, 58, 61, 90)), np.nan, line)
+    plain = spectra.Params(baseline=(0, 20))
+    (whole,) = run(plain, [line])
+    (left,) = run(plain._replace(without=(58, 70)), [dead])
+    (some,) = run(plain, [holes])
+    assert (whole["npix"], left["npix"], some["npix"]) == (120, 118, 116)
+    for got, out in ((left, (58, 70)), (some, (5, 58, 61, 90))):
+        y = np.delete(line - 3.0, out)
+        at = np.delete(x, out)
+        np.testing.assert_allclose(got["mean"], (y * at).sum() / y.sum(), rtol=1e-9)
+        np.testing.assert_allclose([got["peak"], got["fwhm"]], [60.4, 9.4193], atol=1e-3)
+    (empty,) = run(plain._replace(baseline=(5, 6)), [holes])
+    assert np.isnan([empty[f] for f in ("sum", "mean", "rms", "skew", "peak")]).all()
+    assert empty["npix"] == 0
+
+
+def test_a_saturated_line_is_where_its_middle_is():
+    x = np.arange(120.0)
+    (got,) = run(spectra.Params(), [np.minimum(gauss(x, 50, 60, 6, 0), 20.0)])
+    np.testing.assert_allclose(got["peak"], 60.0, atol=1e-3)
+    assert got["fwhm"] > 2.355 * 6
+
+
 def test_without_a_line_there_is_no_peak():
-    nothing, holes = np.zeros(120), gauss(np.arange(120.0), 50, 60, 4, 3)
-    holes[50] = np.nan
-    ramp = np.arange(120.0) ** 2
-    flat, broken, rising = run(spectra.Params(), [nothing, holes, ramp])
-    assert not flat["fitted"]
-    assert np.isnan([flat["peak"], flat["mean"], flat["rms"]]).all()
+    x = np.arange(120.0)
+    beyond, infinite = gauss(x, 50, -4, 4, 3), gauss(x, 50, 60, 4, 3)
+    infinite[50] = np.inf
+    nothing, equal, none = np.zeros(120), np.full(120, 7.0), np.full(120, np.nan)
+    flat, same, void, broken, outside, first = run(
+        spectra.Params(), [nothing, equal, none, infinite, beyond, gauss(x, 50, 0.3, 4, 3)]
+    )
+    assert not any(got["fitted"] for got in (flat, same, void, broken, outside))
+    assert np.isnan([flat["peak"], flat["mean"], flat["rms"], flat["skew"]]).all()
+    np.testing.assert_allclose([same["sum"], same["mean"], same["skew"]], [840, 59.5, 0], atol=1e-9)
     assert flat["sum"] == 0.0
-    assert np.isnan([broken[f] for f in ("sum", "mean", "peak", "fwhm")]).all()
-    assert not rising["fitted"] or 0 <= rising["peak"] <= 119
+    for got in (void, broken):
+        assert np.isnan([got[f] for f in ("sum", "mean", "peak", "fwhm")]).all()
+    np.testing.assert_allclose(first["peak"], 0.3, atol=1e-3)
 
 
 def test_ranges_off_the_profile_are_told():
-    params = spectra.Params((np.inf,), (100, 130), (5, 5), np.nan)
+    params = spectra.Params((np.inf,), (100, 130), (5, 5), np.nan, (-1, 120), 0.0)
     with pytest.raises(ValueError, match="energy") as e:
         spectra.spectrum.constants(params, PROFILE)
-    starts = ["energy: [inf]", "region: [100, 130]", "baseline: [5, 5]", "threshold: nan"]
+    starts = ["energy: [inf]", "region: [100, 130]", "baseline: [5, 5]", "without: [-1, 120]"]
+    starts += ["threshold: nan", "reach: 0.0"]
     lines = str(e.value).splitlines()
     assert all(line.startswith(s) for line, s in zip(lines, starts, strict=True)), lines
 
