@@ -19,7 +19,7 @@ class Params(NamedTuple):
     ``polynomial`` [ps, ps/pixel, ps/pixel^2, ...] is the constant first, as in smalldata_tools'
     ``ttCalib``. ``position``, ``amplitude`` and ``fwhm`` are the least and the largest that a good
     fit has; without them any finite value will do. A position of exactly 0 is how the DAQ says
-    that it found no edge.
+    that it found no edge. ``[0.0, 1.0]`` leaves a time as it is, for ``fltpos_ps``.
     """
 
     polynomial: tuple[float, ...]
@@ -40,23 +40,35 @@ class Arrival(NamedTuple):
 
     time: Annotated[float, Feature("ps", "arrival time, NaN without a good fit")]
     good: Annotated[bool, Feature("1", "whether an edge was found and is within all limits")]
+    reason: Annotated[
+        int,
+        Feature(
+            "1",
+            "why there is no time: 0 there is, 1 no edge found, 2 position, 3 amplitude or 4 fwhm"
+            " beyond its limits",
+        ),
+    ]
 
 
 @reducer(version=1)
 def time_tool(position: Value, amplitude: Value, fwhm: Value, constants: Constants) -> Arrival:
     """Arrival time [ps] from the position, amplitude and width that psana's ``ttfex`` gives.
 
-    ``time`` is the polynomial of the position. smalldata_tools gives 0 where no edge was found;
-    here it is NaN, so that it cannot be taken for a time.
+    Inputs are ``fltpos``, ``ampl`` and ``fltposfwhm``; ``time`` is the polynomial of the position,
+    as smalldata_tools' ``ttCorr``. That gives 0 where no edge was found; here it is NaN, so that it
+    cannot be taken for a time. ``delay`` corrects a scan by it, and filters can ask for more, such
+    as ``tt.amplnxt < 0.5 * tt.ampl``.
     """
     c = constants
-    good = position != 0.0
+    reason = 0 if np.isfinite(position) and position != 0.0 else 1
     for k, value in enumerate((position, amplitude, fwhm)):
-        good &= (value >= c.limits[k, 0]) & (value <= c.limits[k, 1])
+        if reason == 0 and not (value >= c.limits[k, 0] and value <= c.limits[k, 1]):
+            reason = k + 2
+    good = reason == 0
     time = 0.0
     for k in range(c.polynomial.size - 1, -1, -1):
         time = time * position + c.polynomial[k]
-    return Arrival(time if good else np.nan, good)
+    return Arrival(time if good else np.nan, good, reason)
 
 
 @time_tool.prepare

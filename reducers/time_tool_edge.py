@@ -4,29 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Feature, Value, Waveform, reducer
-from ffb.loops.compile import kernel
+from ffb.reducers.edge import correlate, correlate_step, summit, width_at_half
 from ffb.reducers.quality import limits, polynomial_problems
 from ffb.shot import Input
 
 #: What the trace is held against, by its name.
 REFERENCES = {"ratio": 0, "difference": 1, "none": 2}
 
+#: Why there is no time, as ``reason`` has it; 0 where there is one.
+DARK, NO_LASER, UNREFERENCED, NOT_FINITE, NO_EDGE, AMPLITUDE, WIDTH = range(1, 8)
+
 
 class Params(NamedTuple):
     """How an edge is sought, and which is believed.
 
     ``region`` [samples, half-open] is searched, the whole trace without it. The filter is a step
-    of ``width`` samples on either side, or the array of the .npy file ``weights``; ``rising`` says
-    whether the trace steps up. ``reference`` is ``"ratio"`` or ``"difference"`` with the running
-    average of shots without x-rays, into which each enters with ``convergence``; ``"none"`` takes
-    the trace as it is. ``polynomial`` [ps, ps/pixel, ...] makes a time of the position, constant
-    first; ``amplitude`` and ``fwhm`` [samples] are the least and largest of a good edge.
+    of ``width`` samples on either side, or the array of the .npy file ``weights``, which is laid
+    over the trace as it is (weights that are convolved with it, as the DAQ's, are given in reverse
+    order); ``rising`` says whether the trace steps up. ``reference`` is ``"ratio"`` or
+    ``"difference"`` with the running average of shots without x-rays, into which each enters with
+    ``convergence``; ``"none"`` takes the trace as it is. ``start``, a .npy file of as many numbers
+    as the region or the trace has samples, is the reference before the first such shot.
+    ``polynomial`` [ps, ps/pixel, ...] makes a time of the position, constant first; ``amplitude``
+    and ``fwhm`` [samples] are the least and largest of a good edge.
     """
 
     polynomial: tuple[float, ...]
@@ -36,6 +42,7 @@ class Params(NamedTuple):
     rising: bool = False
     reference: str = "ratio"
     convergence: float = 0.05
+    start: Path | None = None
     amplitude: tuple[float, float] | None = None
     fwhm: tuple[float, float] | None = None
 
@@ -43,15 +50,19 @@ class Params(NamedTuple):
 class Constants(NamedTuple):
     """The same, checked: ``weights`` (m,) float64 give a maximum where the edge is.
 
-    ``half`` samples on either side of the maximum go into the parabola.
+    They are a step of ``width`` samples unless that is 0. ``half`` samples on either side of the
+    maximum go into the parabola. ``average`` (n,) is the reference to begin with, if ``begun``.
     """
 
     start: int
     stop: int
     weights: NDArray[np.float64]
+    width: int
     half: int
     reference: int
     convergence: float
+    average: NDArray[np.float64]
+    begun: bool
     polynomial: NDArray[np.float64]
     limits: NDArray[np.float64]
 
@@ -63,6 +74,7 @@ class Reference(NamedTuple):
     shots: NDArray[np.int64]
     signal: NDArray[np.float64]
     filtered: NDArray[np.float64]
+    sums: NDArray[np.float64]
 
 
 class Edge(NamedTuple):
@@ -82,94 +94,73 @@ class Edge(NamedTuple):
         int, Feature("1", "shots without x-rays that the reference rests on")
     ]
     good: Annotated[bool, Feature("1", "whether an edge was found and is within all limits")]
+    reason: Annotated[
+        int,
+        Feature(
+            "1",
+            "why there is no time: 0 there is, 1 no x-rays, 2 no laser, 3 no reference yet,"
+            " 4 trace not finite, 5 no edge inside, 6 amplitude or 7 fwhm beyond its limits",
+        ),
+    ]
 
 
-@kernel
-def correlate(signal: Any, weights: Any, out: Any) -> None:
-    """Fill ``out`` (n - m + 1,) with the filter's answer at every place where it fits."""
-    for k in range(out.size):
-        out[k] = 0.0
-    for i in range(weights.size):
-        w, shifted = weights[i], signal[i : i + out.size]
-        for k in range(out.size):
-            out[k] += w * shifted[k]
-
-
-@kernel
-def summit(y: Any, at: int, half: int) -> Any:
-    """Abscissa of the parabola through ``y`` around its maximum ``at``; NaN where it has none.
-
-    Least squares over ``half`` samples on either side.
-    """
-    if at < half or at + half >= y.size:
-        return np.nan
-    s0, s1, s2, n = 0.0, 0.0, 0.0, 2 * half + 1
-    x2, x4 = 0.0, 0.0
-    for j in range(-half, half + 1):
-        v, xx = y[at + j], np.float64(j * j)
-        s0 += v
-        s1 += j * v
-        s2 += xx * v
-        x2 += xx
-        x4 += xx * xx
-    curvature = (n * s2 - x2 * s0) / (n * x4 - x2 * x2)
-    shift = -0.5 * (s1 / x2) / curvature if curvature < 0.0 else np.nan
-    return at + shift if abs(shift) <= half else np.nan
-
-
-@kernel
-def width_at_half(y: Any, at: int) -> Any:
-    """Width of the peak ``at`` at half of its height; NaN where ``y`` does not come down to it."""
-    level, left, right = 0.5 * y[at], at, at
-    while left > 0 and y[left] > level:
-        left -= 1
-    while right < y.size - 1 and y[right] > level:
-        right += 1
-    if y[left] > level or y[right] > level or left == right:
-        return np.nan
-    low = left + (level - y[left]) / (y[left + 1] - y[left])
-    high = right - (level - y[right]) / (y[right - 1] - y[right])
-    return high - low
-
-
-@reducer(version=1)
-def time_tool_edge(trace: Waveform, xray: Value, constants: Constants, memory: Reference) -> Edge:
+@reducer(version=2)
+def time_tool_edge(
+    trace: Waveform, xray: Value, laser: Value, constants: Constants, memory: Reference
+) -> Edge:
     """Edge of a time-tool trace by a matched filter, against shots without x-rays.
 
-    ``xray`` is the column ``lightStatus/xray``: shots of 0 make the reference and have no edge
-    themselves. The trace over (or minus) the reference is correlated with the filter; a parabola
-    through the maximum, fitted over a tenth of the filter's length on either side as in
-    smalldata_tools' re-analysis, gives the position to a fraction of a sample. A trace that steps
-    between samples i and i + 1 has it at i + 1/2.
+    ``xray`` and ``laser`` are the columns ``lightStatus/xray`` and ``lightStatus/laser``: shots of
+    0 x-rays make the reference and have no edge themselves, those of 0 laser, in which the time
+    tool sees nothing, do neither; of an unknown light (-1) both are taken to be there. The trace
+    over (or minus) the reference is correlated with the filter; a parabola through the maximum,
+    fitted over a tenth of the filter's length on either side as in smalldata_tools' re-analysis,
+    gives the position to a fraction of a sample. A trace that steps between samples i and i + 1
+    has it at i + 1/2. ``reason`` tells why there is no time.
 
-    The reference is a memory: each producer learns its own from the shots it gets, starting with
-    the first one, and ``reference_shots`` tells how many there were. Until there is one, and with a
-    trace that is not finite, features are NaN.
+    The reference is a memory. It is the mean of the first 1/``convergence`` shots without x-rays,
+    and then follows them exponentially. Each producer learns its own from the shots that it gets:
+    of N producers, or ranks, each follows a drift N times as slowly in time, and they agree as
+    well as the means of so many shots do. A new run, other parameters and a producer that was
+    started again begin anew, with ``start`` if it is given; a shot before there is any reference
+    has ``reason`` 3, and ``reference_shots`` says what each stands on.
     """
     c, nan = constants, np.nan
     n = c.stop - c.start
     average, signal, filtered = memory.average, memory.signal, memory.filtered
-    total = 0.0
+    part, total = trace[c.start : c.stop], 0.0
     for i in range(n):
-        signal[i] = np.float64(trace[c.start + i])
+        signal[i] = np.float64(part[i])
         total += signal[i]
     finite = np.isfinite(total)
-    if xray == 0 and finite:
-        rate = c.convergence if memory.shots[0] else 1.0
+    if xray == 0 and laser != 0 and finite:
+        rate = c.convergence if c.begun else max(c.convergence, 1.0 / (memory.shots[0] + 1))
         for i in range(n):
             average[i] += rate * (signal[i] - average[i])
         memory.shots[0] += 1
     known = memory.shots[0]
-    level = average.mean() if known else nan
-    if xray == 0 or not finite or (c.reference != 2 and known == 0):
-        return Edge(nan, nan, nan, nan, nan, level, known, False)
+    level = average.mean() if known or c.begun else nan
+    reason = 0
+    if xray == 0:
+        reason = DARK
+    elif laser == 0:
+        reason = NO_LASER
+    elif c.reference != 2 and not (known or c.begun):
+        reason = UNREFERENCED
+    elif not finite:
+        reason = NOT_FINITE
+    if reason:
+        return Edge(nan, nan, nan, nan, nan, level, known, False, reason)
     if c.reference == 0:
         for i in range(n):
             signal[i] = signal[i] / average[i] if average[i] > 0.0 else 1.0
     elif c.reference == 1:
         for i in range(n):
             signal[i] -= average[i]
-    correlate(signal, c.weights, filtered)
+    if c.width:
+        correlate_step(signal, c.width, np.sign(c.weights[-1]), memory.sums, filtered)
+    else:
+        correlate(signal, c.weights, filtered)
     at = 0
     for k in range(filtered.size):
         if filtered[k] > filtered[at]:
@@ -181,40 +172,65 @@ def time_tool_edge(trace: Waveform, xray: Value, constants: Constants, memory: R
     amplitude = filtered[at]
     fwhm = width_at_half(filtered, at)
     position = c.start + summit(filtered, at, c.half) + 0.5 * (c.weights.size - 1)
-    good = np.isfinite(position)
-    good &= (amplitude >= c.limits[0, 0]) & (amplitude <= c.limits[0, 1])
-    good &= (fwhm >= c.limits[1, 0]) & (fwhm <= c.limits[1, 1])
-    time = 0.0
+    if not np.isfinite(position):
+        reason = NO_EDGE
+    elif not (amplitude >= c.limits[0, 0] and amplitude <= c.limits[0, 1]):
+        reason = AMPLITUDE
+    elif not (fwhm >= c.limits[1, 0] and fwhm <= c.limits[1, 1]):
+        reason = WIDTH
+    good, time = reason == 0, 0.0
     for k in range(c.polynomial.size - 1, -1, -1):
         time = time * position + c.polynomial[k]
-    return Edge(time if good else nan, position, amplitude, second, fwhm, level, known, good)
+    found = time if good else nan
+    return Edge(found, position, amplitude, second, fwhm, level, known, good, reason)
 
 
 @time_tool_edge.memory
 def unknown(constants: Constants) -> Reference:
-    """No reference yet."""
+    """Nothing seen yet: the reference is the one to begin with."""
     n = constants.stop - constants.start
     places = n - constants.weights.size + 1
-    return Reference(np.zeros(n), np.zeros(1, np.int64), np.zeros(n), np.zeros(places))
+    return Reference(
+        constants.average.copy(), np.zeros(1, np.int64), np.zeros(n), np.zeros(places),
+        np.zeros(n + 1),
+    )  # fmt: skip
+
+
+def _row(name: str, path: Path) -> NDArray[np.float64]:
+    """Numbers of a .npy file; ``ValueError`` says what it holds instead."""
+    try:
+        row = np.asarray(np.load(path, allow_pickle=False), np.float64)
+    except (OSError, ValueError, EOFError) as e:
+        raise ValueError(f"{name}: {path} cannot be read: {e}") from e
+    if row.ndim != 1 or not row.size or not np.isfinite(row).all():
+        raise ValueError(
+            f"{name}: {path} holds an array {row.shape}; one row of finite numbers is needed"
+        )
+    return row
+
+
+def _begin(path: Path, start: int, stop: int, size: int) -> NDArray[np.float64]:
+    """The reference to begin with, of the region or of the whole trace."""
+    row = _row("start", path)
+    if row.size == size:
+        return row[start:stop]
+    if row.size == stop - start:
+        return row
+    raise ValueError(
+        f"start: {path} holds {row.size} numbers; the region has {stop - start} samples, the trace"
+        f" {size}"
+    )
 
 
 def _weights(params: Params) -> NDArray[np.float64]:
     """The filter, with its maximum at an edge."""
-    if params.weights is None:
-        if params.width < 1:
-            raise ValueError(f"width: {params.width} samples make no filter; at least 1")
-        step = np.repeat([-1.0, 1.0], params.width) / params.width
+    if params.weights is not None:
+        rising = _row("weights", params.weights)
+    elif params.width < 1:
+        raise ValueError(f"width: {params.width} samples make no filter; at least 1")
     else:
-        try:
-            step = np.asarray(np.load(params.weights, allow_pickle=False), np.float64)
-        except (OSError, ValueError, EOFError) as e:
-            raise ValueError(f"weights: {params.weights} cannot be read: {e}") from e
-        if step.ndim != 1 or not step.size or not np.isfinite(step).all():
-            raise ValueError(
-                f"weights: {params.weights} holds an array {step.shape}; a filter is one row of"
-                " finite numbers"
-            )
-    return step if params.rising else -step
+        rising = np.repeat([-1.0, 1.0], params.width) / params.width
+    return rising if params.rising else -rising
 
 
 @time_tool_edge.prepare
@@ -224,6 +240,7 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
     start, stop = params.region or (0, size)
     problems = polynomial_problems("polynomial", params.polynomial)
     weights, table = np.zeros(1), np.empty((2, 2))
+    average = np.zeros(max(stop - start, 0))
     if not 0 <= start < stop <= size:
         problems.append(f"region: [{start}, {stop}] is no part of the trace, samples 0..{size}")
     try:
@@ -239,6 +256,11 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
     if params.reference not in REFERENCES:
         known = ", ".join(map(repr, REFERENCES))
         problems.append(f"reference: there is no {params.reference!r}; known: {known}")
+    if params.start is not None:
+        try:
+            average = _begin(params.start, start, stop, size)
+        except ValueError as e:
+            problems.append(str(e))
     if not 0 < params.convergence <= 1:
         problems.append(f"convergence: {params.convergence} is not above 0 and at most 1")
     for k, name in enumerate(("amplitude", "fwhm")):
@@ -252,9 +274,12 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
         start,
         stop,
         weights,
+        params.width if params.weights is None else 0,
         half,
         REFERENCES[params.reference],
         params.convergence,
+        average,
+        params.start is not None,
         np.array(params.polynomial, np.float64),
         table,
     )
@@ -264,4 +289,4 @@ def example() -> tuple[Params, dict[str, Input]]:
     """Parameters, and inputs to try them on."""
     trace = Input("value", "<f4", (64,), "ADU")
     params = Params((-1.0, 0.05), width=6, reference="difference")
-    return params, {"trace": trace, "xray": Input("value", "<i1", ())}
+    return params, {"trace": trace, **dict.fromkeys(("xray", "laser"), Input("value", "<i1", ()))}

@@ -55,6 +55,7 @@ CASES: dict[str, Case] = {
     "azimuthal": Case({**BEAM, "thresholds": None, "errors": None, "moments": False}, 13),
     "cake": Case({**BEAM, "phi_bins": 36, "phi_limits": (-180.0, 180.0)}, 24),
     "curved_projection": Case({"curvature": (0.3, 0.05), "rows": None}, 13),
+    "delay": Case({}, 3, dict.fromkeys(("stage", "arrival"), Input("value", "<f8", (), "1"))),
     "delay_line": Case({}, 300, dict.fromkeys(("mcp", "x1", "x2", "y1", "y2"), HITS)),
     "delay_line_hex": Case(
         {f"sum_{layer}": (-1.0, 1.0) for layer in "uvw"} | {"reach": 1.0, "tolerance": 0.5},
@@ -79,13 +80,15 @@ CASES: dict[str, Case] = {
     "region": Case({"ring": (256.0, 512.0, 50.0, 250.0), "threshold": 3.0}, 7),
     "ring_fit": Case({"threshold": 3.0, "segment": None, "geometry": True, "ring": None}, 12),
     "roi": Case({**WHOLE, "area": False}, 7),
-    "spectrum": Case({"region": None}, 3000, {"profile": Input("value", "<f8", (1024,), "ADU")}),
+    "spectrum": Case({"region": None}, 110, {"profile": Input("value", "<f8", (1024,), "ADU")}),
     "threshold": Case({"low": 3.0, "high": np.inf}, 4),
     "time_tool": Case(
         {}, 3, dict.fromkeys(("position", "amplitude", "fwhm"), Input("value", "<f8", (), "1"))
     ),
     "time_tool_edge": Case(
-        {"width": 50}, 40, {"trace": Input("value", "<u2", (2048,), "ADU"), "xray": LIGHT}
+        {"width": 50},
+        90,
+        {"trace": Input("value", "<u2", (2048,), "ADU"), "xray": LIGHT, "laser": LIGHT},
     ),
     "waveform_cfd": Case({"taps": 35, "offset": 25}, 130, trace(4096)),
     "waveform_hits": Case({"baseline": (0, 20)}, 280, trace(4096)),
@@ -140,6 +143,8 @@ def shot_calls(name: str, r: Reducer[Any, Any], case: Case) -> tuple[Any, Any]:
         if given.shape:
             values += 400 * np.exp(-0.5 * ((np.arange(given.shape[-1]) - 40.3) / 3) ** 2)
         block.frames[key][:] = np.ones(shape) if given is LIGHT else values.astype(given.dtype)
+        if key == "xray":
+            block.frames[key][0] = 0  # a reference for the others
     block.present[:] = True
     made = r.fn(
         *(block.frames[a][0] for a in r.inputs),

@@ -62,6 +62,7 @@ def plan(
     integrating=None,
     together=1,
     sums=None,
+    filters=None,
 ):
     tables = {n: {**t, "record": n in record} for n, t in TABLES.items()}
     made = config.parse(
@@ -75,6 +76,7 @@ def plan(
             "integrating": integrating or {},
             "reducers": reducers,
             "sums": sums or {},
+            "filters": filters or {},
         }
     )
     known = {"jf": constants} if constants else {}
