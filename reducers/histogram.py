@@ -27,9 +27,12 @@ class Params(NamedTuple):
     cols: tuple[int, int] | None = None
 
 
-#: Copies of the counts, by turns. Pixels side by side often fall into one bin, and in one copy a
-#: count would have to wait for the one before it.
-COPIES = 4
+#: Counts are kept in copies, by turns. Pixels side by side often fall into one bin, and in one copy
+#: a count would have to wait for the one before it.
+COPIES = 8
+
+#: Room for the copies of all bins that stays in the nearest caches; more bins have fewer copies.
+ROOM = 2**16
 
 #: Pixels that are looked through together for some that are close to an edge.
 BLOCK = 64
@@ -44,14 +47,16 @@ MOST_CLOSE = 0.05
 class Constants(NamedTuple):
     """Where to look, and the bins.
 
-    ``edges`` (bins + 1,) float64; ``line`` (6,) float32, or float64 where that would leave too many
-    pixels close to an edge: first edge, bins per unit, what no slot may pass, how near to an edge,
-    in bins, rounding could decide, and the numbers 0.5 and 1 of its type; ``masked`` bad pixels,
-    which hold 0, in slot ``zero``.
+    ``edges`` (bins + 1,) float64 are the bins' own; ``ends`` (bins + 2,) float32 is for every slot
+    the least float32 above it, NaN for the last. ``line`` (5,) float32, or float64 where that would
+    leave too many pixels close to an edge: first edge, bins per unit, what no slot may pass, how
+    near to an edge, in bins, rounding could decide, and the number 0.5 of its type. ``masked``
+    pixels are bad, and hold 0, which belongs to the slot ``zero``.
     """
 
     window: Window
     edges: NDArray[np.float64]
+    ends: NDArray[np.float32]
     line: NDArray[np.float32] | NDArray[np.float64]
     masked: int
     zero: int
@@ -73,29 +78,33 @@ class Spectrum(NamedTuple):
 
 
 @kernel
-def sort(values: Any, line: Any, slots: Any) -> Any:
-    """Write the slot of each of ``values``; returns how many are too close to an edge for that.
+def sort(values: Any, line: Any, zero: Any, slots: Any) -> Any:
+    """Write the slot of each of ``values``; returns whether some are too close to an edge for that.
 
-    A value that is NaN gets the first: it is taken off again.
+    Those get the lower one of two, and :data:`CLOSE`. Zeros are many where pixels are masked, and
+    often an edge: their slot is known. A value that is NaN gets the first: it is taken off again.
     """
-    lo, scale, above, close, half, one = line[0], line[1], line[2], line[3], line[4], line[5]
-    number = np.int32(0)
+    lo, scale, above, close, half = line[0], line[1], line[2], line[3], line[4]
+    seen, zero = np.uint32(0), np.uint32(zero)
     for i in range(values.size):
-        x = (values[i] - lo) * scale + one
+        v = values[i]
+        x = (v - lo) * scale + (half + half)
         x = x if x > half else half
         x = x if x < above else above
-        whole = np.floor(x)
-        rest = x - whole
-        slot, near = np.uint32(np.int32(whole)), (rest < close) | (rest > one - close)
-        slots[i] = slot | CLOSE if near else slot
-        number = np.int32(number + np.int32(near))
-    return number
+        low, high = np.uint32(np.int32(x - close)), np.uint32(np.int32(x + close))
+        slot = low if low == high else low | CLOSE
+        slot = zero if v == 0 else slot
+        slots[i] = slot
+        seen = np.uint32(seen | slot)
+    return seen >= CLOSE
 
 
 @kernel
-def settle(values: Any, edges: NDArray[np.float64], slots: Any) -> None:
-    """Move slots that rounding may have put one off to where the edges want them."""
-    last = np.uint32(edges.size - 1)
+def settle(values: Any, ends: Any, slots: Any) -> None:
+    """Move up those pixels, in blocks with some close to an edge, which reach their slot's end.
+
+    Without a question for each pixel: where values are whole numbers, most are on an edge.
+    """
     for at in range(0, values.size, BLOCK):
         here, to = values[at : at + BLOCK], slots[at : at + BLOCK]
         most = np.uint32(0)
@@ -104,36 +113,50 @@ def settle(values: Any, edges: NDArray[np.float64], slots: Any) -> None:
         if most < CLOSE:
             continue
         for i in range(to.size):
-            if to[i] >= CLOSE:
-                slot, v = to[i] & ~CLOSE, np.float64(here[i])
-                if slot > 0 and v < edges[slot - 1]:
-                    slot -= 1
-                elif slot <= last and v >= edges[slot]:
-                    slot += 1
-                to[i] = last if slot > last and v == edges[last] else slot
+            slot = np.uint64(to[i] & ~CLOSE)
+            to[i] = np.uint32(slot + np.uint64(here[i] >= ends[slot]))
 
 
 @kernel
 def count(slots: Any, counts: Any) -> None:
     """Count slots, by turns in one of the copies."""
-    a, b, c, d = counts[0], counts[1], counts[2], counts[3]
-    one, whole = np.int32(1), slots.size // COPIES * COPIES
+    n, one = counts.shape[0], np.int32(1)
+    a, b, c, d = counts[0], counts[1 % n], counts[2 % n], counts[3 % n]
+    e, f, g, h = counts[4 % n], counts[5 % n], counts[6 % n], counts[7 % n]
+    whole = slots.size // COPIES * COPIES
     for i in range(0, whole, COPIES):
-        four = slots[i : i + COPIES]
-        a[four[0]] += one
-        b[four[1]] += one
-        c[four[2]] += one
-        d[four[3]] += one
+        eight = slots[i : i + COPIES]
+        a[eight[0]] += one
+        b[eight[1]] += one
+        c[eight[2]] += one
+        d[eight[3]] += one
+        e[eight[4]] += one
+        f[eight[5]] += one
+        g[eight[6]] += one
+        h[eight[7]] += one
     for slot in slots[whole:]:
         a[slot] += one
 
 
-def _line(edges: NDArray[np.float64], kind: Any) -> NDArray[Any]:
-    """Numbers that turn values into slots, see :class:`Constants`, with what rounding can do."""
-    bins, lo, hi = edges.size - 1, edges[0], edges[-1]
+def _line(lo: float, hi: float, bins: int, kind: Any) -> NDArray[Any]:
+    """Numbers that turn values into slots, see :class:`Constants`.
+
+    Rounding of the first edge, of the scale and of each step may come to 2.5 eps of the largest
+    number on the way.
+    """
     scale = bins / (hi - lo)
-    close = 8 * np.finfo(kind).eps * (bins + 2 + scale * max(abs(lo), abs(hi)))
-    return np.array([lo, scale, bins + 1.5, close, 0.5, 1.0], kind)
+    close = 3 * np.finfo(kind).eps * (bins + 2 + scale * max(abs(lo), abs(hi)))
+    return np.array([lo, scale, bins + 1.5, close, 0.5], kind)
+
+
+def _ends(edges: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Least float32 above each slot, see :class:`Constants`: the last bin holds its upper edge."""
+    ends = edges.astype(np.float32)
+    short = ends < edges
+    short[-1] = ends[-1] <= edges[-1]
+    return np.append(
+        np.where(short, np.nextafter(ends, np.float32(np.inf)), ends), np.float32(np.nan)
+    )
 
 
 @tile_reducer(version=1)
@@ -152,6 +175,8 @@ class histogram:  # noqa: N801
             problems.append(f"bins: {params.bins} is too few; at least 1")
         if not (np.isfinite(params.lo) and np.isfinite(params.hi) and params.lo < params.hi):
             problems.append(f"hi: {params.hi} must be a number above lo, {params.lo}")
+        elif params.bins > 0 and _line(*params[:3], np.float64)[3] > MOST_CLOSE:
+            problems.append(f"bins: {params.bins} from {params.lo} to {params.hi} are too narrow")
         try:
             place = somewhere(area, params.segment, params.rows, params.cols)
         except ValueError as e:
@@ -159,12 +184,13 @@ class histogram:  # noqa: N801
         if problems:
             raise ValueError("\n".join(problems))
         edges = np.linspace(params.lo, params.hi, params.bins + 1)
-        single, double = _line(edges, np.float32), _line(edges, np.float64)
-        line = single if single[3] < MOST_CLOSE else double
+        line = _line(*params[:3], np.float32)
+        if 2 * line[3] > MOST_CLOSE:
+            line = _line(*params[:3], np.float64)
         mask = area.mask.reshape(-1, area.shape[2])[place.first : place.last]
         masked = int((~mask[:, place.start : place.stop]).sum())
         zero = int(np.searchsorted(edges, 0.0, "right")) if params.hi != 0 else params.bins
-        return Constants(place, edges, line, masked, zero)
+        return Constants(place, edges, _ends(edges), line, masked, zero)
 
     @staticmethod
     def axes(_: Params, constants: Constants) -> dict[str, Axis]:
@@ -175,10 +201,10 @@ class histogram:  # noqa: N801
     @staticmethod
     def allocate(constants: Constants) -> State:
         """Room for the counts."""
-        place = constants.window
+        slots, place = constants.ends.size, constants.window
+        copies = min(COPIES, max(1, ROOM // (4 * slots)))
         return State(
-            np.zeros((COPIES, constants.edges.size + 1), np.int32),
-            np.zeros(place.stop - place.start, np.uint32),
+            np.zeros((copies, slots), np.int32), np.zeros(place.stop - place.start, np.uint32)
         )
 
     @staticmethod
@@ -193,8 +219,8 @@ class histogram:  # noqa: N801
         if tile.number < w.first or tile.number >= w.last:
             return
         values = tile.values[w.start : w.stop]
-        if sort(values, constants.line, slots):
-            settle(values, constants.edges, slots)
+        if sort(values, constants.line, constants.zero, slots):
+            settle(values, constants.ends, slots)
         count(slots, state.counts)
         if tile.bad:
             state.counts[0, 0] -= count_nan(values)
@@ -203,7 +229,7 @@ class histogram:  # noqa: N801
     def finish(constants: Constants, state: State) -> Spectrum:
         """Add the copies, take off the masked pixels, split into below, bins and above."""
         counts = np.zeros(state.counts.shape[1], np.int64)
-        for copy in range(COPIES):
+        for copy in range(state.counts.shape[0]):
             for i in range(counts.size):
                 counts[i] += state.counts[copy, i]
         counts[constants.zero] -= constants.masked

@@ -205,6 +205,23 @@ def test_threshold_takes_what_lies_between_its_levels(kind, low, high):
             np.testing.assert_allclose(got["t/sum"][k], taken.sum(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("bins", [3000, 70000])
+def test_histogram_of_many_bins_has_fewer_copies_and_misses_nothing(bins):
+    area = detector((1, 3, 41))
+    image = np.random.default_rng(4).uniform(-1, 31, area.shape).astype(np.float32)
+    image[0, 1] = np.rint(image[0, 1])
+    made = member("h", histogram.histogram, histogram.Params(0.0, 30.0, bins), area)
+    assert histogram.histogram.allocate(made.constants).counts.shape[0] < histogram.COPIES
+    got = reduce([made], area, [image])
+    expected, _ = np.histogram(image.astype(float), bins, (0.0, 30.0))
+    np.testing.assert_array_equal(got["h/counts"][0], expected)
+
+
+def test_bins_that_numbers_cannot_tell_apart_are_refused():
+    with pytest.raises(ValueError, match=r"bins: 100 from 1e\+16 to 1.00000000000001e\+16 are too"):
+        histogram.histogram.prepare(histogram.Params(1e16, 1e16 + 100, 100), detector((1, 2, 2)))
+
+
 def test_histogram_counts_infinite_pixels_outside():
     area = detector((1, 1, 4))
     image = np.array([[[np.inf, -np.inf, 0.5, np.nan]]], np.float32)
