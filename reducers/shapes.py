@@ -74,19 +74,22 @@ def _outlines(
     return out, problems
 
 
-def _from_file(area: Area, path: Path) -> NDArray[np.bool_]:
-    """Mask of the whole detector from a .npy file; ``ValueError`` says what is wrong with it."""
+def array_from(area: Area, path: Path, name: str) -> NDArray[Any]:
+    """Array of the whole detector from a .npy file, the value of the parameter ``name``.
+
+    ``ValueError`` says what is wrong with it.
+    """
     try:
-        mask: NDArray[Any] = np.load(path, allow_pickle=False)
+        found: NDArray[Any] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as e:
-        raise ValueError(f"mask: {path} cannot be read: {e}") from e
-    if mask.ndim == 2 and area.shape[0] == 1:
-        mask = mask[None]
-    if mask.shape != area.shape:
+        raise ValueError(f"{name}: {path} cannot be read: {e}") from e
+    if found.ndim == 2 and area.shape[0] == 1:
+        found = found[None]
+    if found.shape != area.shape:
         raise ValueError(
-            f"mask: {path} holds an array {mask.shape}; {area.detector} has {area.shape}"
+            f"{name}: {path} holds an array {found.shape}; {area.detector} has {area.shape}"
         )
-    return np.asarray(mask != 0)
+    return found
 
 
 def region_mask(
@@ -110,7 +113,7 @@ def region_mask(
         problems.append(f"segment: there is no {segment}; {area.detector} has {segments}")
     inside = np.array(area.mask)
     try:
-        inside &= _from_file(area, mask) if mask is not None else True
+        inside &= array_from(area, mask, "mask") != 0 if mask is not None else True
     except ValueError as e:
         problems.append(str(e))
     if problems:
