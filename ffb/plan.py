@@ -201,10 +201,11 @@ class Plan:
         self._batch.read[row] = read
         self._kept[row] = kept
         # All frames first: a shot that cannot be read must not have been added to any sum.
-        frames = [shot.segments(area.name) for area in self.areas]
-        light = self.light if self.sums.by_light else (-1, -1)
-        for area, found in zip(self.areas, frames, strict=True):
-            area.take(found, row, self._batch, light)
+        if self.areas:
+            frames = [shot.segments(area.name) for area in self.areas]
+            light = self.light if self.sums.by_light else (-1, -1)
+            for area, found in zip(self.areas, frames, strict=True):
+                area.take(found, row, self._batch, light)
         self.sums.shots += 1
         self._n = row + 1
         return self._n == self.capacity
