@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.loops.compile import kernel
+from ffb.loops.compile import borrowed, kernel
+from ffb.reducers.lanes import LANES, above, below, correlate, lowest
 from ffb.reducers.trace import extremes, median
 from ffb.shot import Input
 
-#: Samples looked at together: most have no hit, and a loop without branches vectorises.
-BLOCK = 64
+#: All bits of a comparison.
+ALL = (1 << LANES) - 1
 
 
 class Discriminator(NamedTuple):
@@ -85,68 +86,120 @@ def discriminator(
 
 
 @kernel
-def _respond(waveform: NDArray[Any], level: float, c: Discriminator, at: int) -> Any:
-    """D at sample ``at``; the trace goes on at ``level`` beyond its ends."""
-    first = at - c.lead
-    skip = max(-first, 0)
-    stop = min(c.response.size, waveform.size - first)
-    if stop <= skip:
-        return 0.0
-    w, x = c.response[skip:stop], waveform[first + skip : first + stop]
-    total = 0.0
-    for i in range(x.size):
-        total += w[i] * (np.float64(x[i]) - level)
-    return total
+def _respond(work: NDArray[np.float64], response: NDArray[np.float64], one: int, two: int) -> Any:
+    """D at samples ``one`` and ``two``: two sums at once take hardly longer than one."""
+    x, y = work[one : one + response.size], work[two : two + response.size]
+    d, e = 0.0, 0.0
+    for t in range(response.size):
+        d += response[t] * x[t]
+        e += response[t] * y[t]
+    return d, e
 
 
 @kernel
 def _crossing(
-    waveform: NDArray[Any], level: float, sign: float, c: Discriminator, first: int, last: int
+    work: NDArray[np.float64],
+    response: NDArray[np.float64],
+    first: int,
+    last: int,
+    before: float,
+    after: float,
+    room: NDArray[np.float64],
 ) -> Any:
-    """Last sample before the discriminator rises through 0, -1 if not once, and how far behind."""
-    at, rest, rises, before = -1, 0.0, 0, 0.0
-    for i in range(first, last):
-        now = sign * _respond(waveform, level, c, i)
-        if i > first and before < 0.0 and now >= 0.0:
-            rises += 1
-            at, rest = i - 1, before / (before - now)
-        if i > first and before >= 0.0 and now < 0.0:
-            return -1, rest
-        before = now
-    return at if rises == 1 else -1, rest
+    """Last sample before D rises through 0, and how far behind; -1 if D falls anywhere.
 
-
-@kernel
-def _regions(waveform: NDArray[Any], level: float, sign: float, limit: float, edges: Any) -> Any:
-    """List where regions above ``limit`` begin and end, by turns; returns how many are listed.
-
-    Without a branch for each sample: every place is written, few stay.
+    It is ``before``, below 0, at the ``first`` sample, and ``after``, which is not, at the one
+    before ``last``.
     """
-    number, before = 0, False
-    for at in range(0, waveform.size, BLOCK):
-        block, above = waveform[at : at + BLOCK], np.int32(0)
-        for k in range(block.size):
-            above = np.int32(above + np.int32(sign * (np.float64(block[k]) - level) > limit))
-        if above == (block.size if before else 0):
+    at, risen = last - 2, False
+    for i in range(first + 1, last - 1, LANES):
+        correlate(work, response, i, room)
+        inside = min(last - 1 - i, LANES)
+        every = (1 << inside) - 1
+        low = below(room, 0, 0.0) & every
+        if risen and low:
+            return -1, 0.0
+        if risen:
             continue
-        for k in range(block.size):
-            now = bool(sign * (np.float64(block[k]) - level) > limit)
-            edges[number] = at + k
-            number += now != before
-            before = now
-    if before:
-        edges[number] = waveform.size
-        number += 1
-    return number
+        if low == every:
+            before = room[inside - 1]
+            continue
+        place, risen = lowest(low ^ every), True
+        at, after, before = i + place - 1, room[place], room[place - 1] if place else before
+        if low >> place:
+            return -1, 0.0
+    return at, before / (before - after)
 
 
 @kernel
-def _height(region: NDArray[Any], level: float, sign: float) -> Any:
-    """Largest sample above the level."""
-    height = sign * (np.float64(region[0]) - level)
-    for x in region:
-        height = max(height, sign * (np.float64(x) - level))
-    return height
+def _largest(above: NDArray[np.float64], into: NDArray[np.float64]) -> None:
+    """Put the largest of what is ``above`` 0 ``into`` (1,).
+
+    Such floats are in the order of their bits, of which the largest takes a tenth of the time.
+    """
+    keys = above.view(np.int64)
+    largest = keys[0]
+    for k in range(keys.size):
+        largest = max(largest, keys[k])
+    into.view(np.int64)[0] = largest
+
+
+@kernel
+def _fill(waveform: NDArray[Any], level: float, sign: float, trace: NDArray[np.float64]) -> Any:
+    """Put the waveform above its ``level`` into ``trace``; the standard deviation of it."""
+    n, total, squares = waveform.size, 0.0, 0.0
+    for k in range(n):
+        x = sign * (np.float64(waveform[k]) - level)
+        trace[k] = x
+        total += x
+        squares += x * x
+    # The median is within a standard deviation of the mean, so that little is lost here.
+    return np.sqrt(max(squares - total * total / n, 0.0) / n)
+
+
+@kernel
+def _scan(
+    given: NDArray[np.float64],
+    n: int,
+    limit: float,
+    c: Discriminator,
+    samples: NDArray[np.int64],
+    times: NDArray[np.float64],
+    into: NDArray[np.float64],
+) -> Any:
+    """Go through the regions of the ``n`` samples in ``given``: how many are hits."""
+    work, heights, response = borrowed(given), borrowed(into), borrowed(c.response)
+    trace, room = work[c.lead :], work[work.size - LANES :]
+    number, start, inside, alone, before = 0, 0, False, 0, 0
+    for at in range(0, n + 1, LANES):
+        found = above(trace, at, limit)
+        # Nothing rises within a sample: one alone is no region, and in noise most are alone.
+        bits = found & (above(trace, at + 1, limit) | (found << 1 | alone))
+        turns = (bits ^ (bits << 1 | before)) & ALL
+        alone, before = found >> (LANES - 1), bits >> (LANES - 1)
+        while turns:
+            end = at + lowest(turns)
+            turns &= turns - 1
+            inside = not inside
+            if inside:
+                start = end
+                continue
+            first, last = max(start - c.shift, 0), min(end - c.shift, n)
+            if last - first < 2:
+                continue
+            # What rises once and never falls is below 0 at first and not at last: not much noise.
+            low, high = _respond(work, response, first, last - 1)
+            if low >= 0.0 or high < 0.0:
+                continue
+            crossed, rest = _crossing(work, response, first, last, low, high, room)
+            if crossed < 0:
+                continue
+            if number < samples.size:
+                samples[number] = crossed + c.shift
+                times[number] = crossed + c.shift + rest
+                _largest(trace[start:end], heights[number : number + 1])
+            number += 1
+    return number
 
 
 @kernel
@@ -165,33 +218,16 @@ def find(
     ``times`` [samples] the crossing between it and the next on a straight line, both moved back by
     shift = round(offset (1 + multiplier)); ``heights`` the largest sample of the region.
     """
-    n, number = waveform.size, 0
-    level = median(waveform, c.whole)
+    n, level = waveform.size, median(waveform, c.whole)
     if level != level:
         return Found(0, level, level)
-    total, squares = 0.0, 0.0
-    for k in range(n):
-        total += np.float64(waveform[k])
-    for k in range(n):
-        x = np.float64(waveform[k]) - total / n
-        squares += x * x
-    noise = np.sqrt(squares / n)
     sign = c.sign
     if sign == 0.0:
         lo, hi = extremes(waveform)
         sign = -1.0 if level - np.float64(lo) > np.float64(hi) - level else 1.0
+    # Zeros on either side: the trace goes on at its level, and so far no end needs a special case.
+    work = np.empty(n + c.response.size + 3 * LANES)
+    work[: c.lead], work[c.lead + n :] = 0.0, 0.0
+    noise = _fill(waveform, level, sign, work[c.lead : c.lead + n])
     limit = c.threshold * noise if c.relative else c.threshold
-    edges = np.empty(n + 1, np.int32)
-    for e in range(0, _regions(waveform, level, sign, limit, edges), 2):
-        start, end = edges[e], edges[e + 1]
-        first, last = max(start - c.shift, 0), min(end - c.shift, n)
-        if last - first < 2:
-            continue  # nothing rises within a sample
-        at, rest = _crossing(waveform, level, sign, c, first, last)
-        if at >= 0:
-            if number < samples.size:
-                samples[number] = at + c.shift
-                times[number] = at + c.shift + rest
-                heights[number] = _height(waveform[start:end], level, sign)
-            number += 1
-    return Found(number, level, noise)
+    return Found(_scan(work, n, limit, c, samples, times, heights), level, noise)

@@ -79,28 +79,30 @@ def _up_to(values: NDArray[Any], level: Any) -> Any:
 
 
 @kernel
-def _of_whole(values: NDArray[Any], lo: int, hi: int) -> Any:
+def _of_whole(values: NDArray[Any], lo: Any, hi: Any) -> Any:
     """Median of whole numbers from ``lo`` to ``hi``: numbers up to a level are counted.
 
-    The interval is halved at each count, which goes through many samples at once; a histogram
-    takes longer, and most of all where pulses are high.
+    The first level is the middle one of three samples, as most are near the median; from there it
+    goes in steps that double until the median lies between two, and then by halves. A count goes
+    through many samples at once; a histogram takes longer, and most of all where pulses are high.
     """
-    level, last = np.empty(1, values.dtype), hi
+    kind, n, last = values.dtype.type, values.size, hi
+    a, b, c = np.int64(values[n // 4]), np.int64(values[n // 2]), np.int64(values[n - 1 - n // 4])
+    level: Any = max(min(a, b), min(max(a, b), c))
+    step: Any = min(level - min(a, b, c), max(a, b, c) - level) + 1
     while lo < hi:
-        middle = lo + (hi - lo) // 2
-        level[0] = middle
-        if _up_to(values, level[0]) > (values.size - 1) // 2:
-            hi = middle
+        if _up_to(values, kind(level)) > (n - 1) // 2:
+            hi = level
+            level = max(lo + (hi - lo) // 2, hi - step)
         else:
-            lo = middle + 1
-    level[0] = lo
-    if _up_to(values, level[0]) > values.size // 2:
+            lo = level + 1
+            level = min(lo + (hi - lo) // 2, lo + step)
+        step *= 2
+    low, most = kind(lo), kind(last)
+    if _up_to(values, low) > n // 2:
         return np.float64(lo)
-    above = np.empty(1, values.dtype)
-    above[0] = last
-    low, most = level[0], above[0]
-    for i in range(values.size):
-        most = min(most, values[i] if values[i] > low else above[0])
+    for i in range(n):
+        most = min(most, values[i] if values[i] > low else kind(last))
     return 0.5 * (np.float64(lo) + np.float64(most))
 
 

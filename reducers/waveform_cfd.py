@@ -71,13 +71,13 @@ def waveform_cfd(waveform: Waveform, constants: Constants) -> Hits:
     A waveform with NaN or infinite samples has no hits, and NaN as baseline and noise.
     """
     c = constants
-    samples = np.zeros(c.capacity, np.int64)
-    room = np.full((2, c.capacity), np.nan)
-    times, heights = room[0], room[1]
+    room = np.full((3, c.capacity), np.nan)  # of one piece: to ask for room takes its time
+    samples, times, heights = room[0].view(np.int64), room[1], room[2]
+    samples[:] = 0
     found = find(waveform, c.discriminator, samples, times, heights)
-    return Hits(
-        found.n, samples, times * c.dt, heights, found.n > c.capacity, found.level, found.noise
-    )
+    for k in range(min(found.n, c.capacity)):
+        times[k] *= c.dt
+    return Hits(found.n, samples, times, heights, found.n > c.capacity, found.level, found.noise)
 
 
 @waveform_cfd.prepare

@@ -1,0 +1,128 @@
+"""Work on many samples at once, where a loop over them does not compile to that.
+
+Every function is an instruction or two for compiled code, and says the same in numpy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+from numba.np.arrayobj import make_array
+from numpy.typing import NDArray
+
+#: Samples at once: the bits of a number that says of which something is true.
+LANES = 32
+
+_INT = ir.IntType(32)
+_DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
+
+
+def above(values: NDArray[np.float64], at: int, limit: float) -> Any:
+    """Bit k is set if ``values[at + k]`` is above ``limit``, for k < ``LANES``; NaN is not.
+
+    ``values`` must have as many.
+    """
+    return int(np.packbits(values[at : at + LANES] > limit, bitorder="little").view("<u4")[0])
+
+
+def below(values: NDArray[np.float64], at: int, limit: float) -> Any:
+    """Bit k is set if ``values[at + k]`` is below ``limit``, as :func:`above` says it."""
+    return int(np.packbits(values[at : at + LANES] < limit, bitorder="little").view("<u4")[0])
+
+
+def lowest(bits: int) -> Any:
+    """Place of the lowest bit that is set in ``bits``, of which at least one is."""
+    return (bits & -bits).bit_length() - 1
+
+
+def correlate(
+    values: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    at: int,
+    out: NDArray[np.float64],
+) -> None:
+    """Fill ``out`` (``LANES``,): out[k] is the sum of weights[t] values[at + k + t] over t.
+
+    ``values`` must have as many.
+    """
+    out[:] = np.correlate(values[at : at + LANES + weights.size - 1], weights)
+
+
+def _place(builder: Any, data: Any, index: Any) -> Any:
+    """Pointer to ``LANES`` doubles from ``index`` on."""
+    return builder.bitcast(builder.gep(data, [index]), _DOUBLES.as_pointer())
+
+
+def _all(builder: Any, value: Any) -> Any:
+    """``value`` in all lanes."""
+    one = builder.insert_element(ir.Constant(_DOUBLES, ir.Undefined), value, _INT(0))
+    first = ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
+    return builder.shuffle_vector(one, ir.Constant(_DOUBLES, ir.Undefined), first)
+
+
+def _comparing(relation: str) -> Any:
+    def compare(_: Any, values: Any, at: Any, limit: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = make_array(signature.args[0])(context, builder, args[0]).data
+            found = builder.load(_place(builder, data, args[1]), align=8)
+            are = builder.fcmp_ordered(relation, found, _all(builder, args[2]))
+            return builder.zext(builder.bitcast(are, ir.IntType(LANES)), ir.IntType(64))
+
+        return types.int64(values, types.int64, types.float64), generate
+
+    return intrinsic(compare)
+
+
+_above, _below = _comparing(">"), _comparing("<")
+
+
+@overload(above, strict=False)  # type: ignore[untyped-decorator]
+def _above_compiled(values: Any, at: Any, limit: Any) -> Any:
+    return lambda values, at, limit: _above(values, at, limit)
+
+
+@overload(below, strict=False)  # type: ignore[untyped-decorator]
+def _below_compiled(values: Any, at: Any, limit: Any) -> Any:
+    return lambda values, at, limit: _below(values, at, limit)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _lowest(_: Any, bits: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.IntType(1)(1))
+
+    return types.int64(types.int64), generate
+
+
+@overload(lowest, strict=False)  # type: ignore[untyped-decorator]
+def _lowest_compiled(bits: Any) -> Any:
+    return lambda bits: _lowest(bits)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _correlate(_: Any, values: Any, weights: Any, at: Any, out: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = [make_array(signature.args[k])(context, builder, args[k]) for k in (0, 1, 3)]
+        x, w, y = (a.data for a in arrays)
+        total = cgutils.alloca_once_value(builder, ir.Constant(_DOUBLES, [0.0] * LANES))
+        taps = builder.extract_value(arrays[1].shape, 0)
+        with cgutils.for_range(builder, taps) as loop:
+            found = builder.load(_place(builder, x, builder.add(args[2], loop.index)), align=8)
+            weight = _all(builder, builder.load(builder.gep(w, [loop.index])))
+            product = builder.fmul(found, weight, flags=["contract"])
+            more = builder.fadd(builder.load(total), product, flags=["contract"])
+            builder.store(more, total)
+        builder.store(builder.load(total), _place(builder, y, ir.IntType(64)(0)), align=8)
+        return context.get_dummy_value()
+
+    return types.void(values, weights, types.int64, out), generate
+
+
+@overload(correlate, strict=False)  # type: ignore[untyped-decorator]
+def _correlate_compiled(values: Any, weights: Any, at: Any, out: Any) -> Any:
+    return lambda values, weights, at, out: _correlate(values, weights, at, out)
