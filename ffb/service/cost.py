@@ -3,7 +3,9 @@
 Times are CPU time of one thread, a median over rounds; in a round everything is timed once, so that
 what a neighbour does to the machine happens to all. A tile reducer's is its share of the fused
 pass: the pass with all of them, less the pass without it, by the switches that every compiled pass
-has. Reading the source is not in it.
+has; that is what leaving it out of the file would save. Alone is what it costs beside calibration,
+which is more where it shares cached pixels with others, and less where it shares the cache itself.
+What the source took to read or make the shots is told beside, and is in no sum.
 """
 
 from __future__ import annotations
@@ -40,13 +42,15 @@ Segments = tuple[NDArray[Any], ...]
 class Line(NamedTuple):
     """Something that costs time: ``sample`` gives microseconds a shot, once a round.
 
-    Those of a ``sum`` are part of a shot's cost; others are parts of them.
+    Those of a ``sum`` are part of a shot's cost; others are parts of them, or ``alone``: what the
+    one of the same name costs without the others.
     """
 
     name: str
     what: str
     sample: Callable[[], float]
     sum: bool = False
+    alone: bool = False
 
 
 class Held:
@@ -66,10 +70,14 @@ class Held:
 
 
 class Shots(NamedTuple):
-    """Shots of a run: ``n`` in the block of the plan, and frames of areas by name."""
+    """Shots of a run: ``n`` in the block of the plan, and frames of areas by name.
+
+    ``source_us`` is what the source took for each of them, microseconds of thread CPU time.
+    """
 
     n: int
     areas: dict[str, list[Segments]]
+    source_us: float
 
 
 def main(file: str, overrides: Sequence[str], run_files: Sequence[str]) -> int:
@@ -109,7 +117,14 @@ def taken(plan: Plan, run: Run) -> Shots:
     """Take a batch of shots, and keep copies of a few frames of every area detector."""
     areas: dict[str, list[Segments]] = {a.name: [] for a in plan.areas}
     n = kept = 0
-    for item in run:
+    source = 0.0
+    items = iter(run)
+    while True:
+        began = time.thread_time()
+        item = next(items, None)
+        source += time.thread_time() - began
+        if item is None:
+            break
         if isinstance(item, BeginStep):
             plan.step(item)
         elif not isinstance(item, Idle):
@@ -122,7 +137,8 @@ def taken(plan: Plan, run: Run) -> Shots:
             if full:
                 break
     plan.close()
-    return Shots(n, {name: frames for name, frames in areas.items() if frames})
+    kinds = {name: frames for name, frames in areas.items() if frames}
+    return Shots(n, kinds, source / max(n, 1) * 1e6)
 
 
 def lines(plan: Plan, shots: Shots) -> list[Line]:
@@ -155,6 +171,7 @@ def _area(stage: AreaStage, frames: Sequence[Segments], batch: Batch) -> list[Li
     without = [(n, of(_switches(stage.names, RUN, n))) for n in stage.names]
     without += [("sums", of(_switches(stage.names, RUN), sums=False))] if stage.summed else []
     bare = of(_switches(stage.names, LEAVE), sums=False)
+    alone = [(n, of(_switches(stage.names, LEAVE, n), sums=False)) for n in stage.names]
     return [
         Line(stage.name, "the fused pass", whole, True),
         Line("  calibration", "the pass without reducers", bare),
@@ -162,6 +179,7 @@ def _area(stage: AreaStage, frames: Sequence[Segments], batch: Batch) -> list[Li
             Line(f"  {n}", "the pass, less the pass without it", _less(whole, w))
             for n, w in without
         ),
+        *(Line(f"  {n}", "", _less(one, bare), alone=True) for n, one in alone),
     ]
 
 
@@ -259,19 +277,28 @@ def measured(of: Sequence[Line]) -> list[list[float]]:
 def show(shots: Shots, of: Sequence[Line], us: Sequence[Sequence[float]]) -> None:
     """Print every line, and the shots a core can do in a second."""
     out = console()
+    alone = {n.name: f"{median(u):,.2f}" for n, u in zip(of, us, strict=True) if n.alone}
     rows = [
-        (line.name, f"{median(u):,.2f}", f"{min(u):,.2f} to {max(u):,.2f}", line.what)
+        (
+            line.name,
+            f"{median(u):,.2f}",
+            alone.get(line.name, "-"),
+            f"{min(u):,.2f} to {max(u):,.2f}",
+            line.what,
+        )
         for line, u in zip(of, us, strict=True)
+        if not line.alone
     ]
     totals = [
         sum(u) for u in zip(*(u for line, u in zip(of, us, strict=True) if line.sum), strict=True)
     ]
     spread = f"{min(totals):,.2f} to {max(totals):,.2f}"
-    rows.append(("a shot", f"{median(totals):,.2f}", spread, "the sum, without reading the source"))
-    out.print(table(("what", "us a shot", "least to most", "how"), rows))
+    rows.append(("a shot", f"{median(totals):,.2f}", "-", spread, "the sum, without the source"))
+    out.print(table(("what", "us a shot", "alone", "least to most", "how"), rows))
     low, high = 1e6 / max(totals), 1e6 / min(totals)
     frames = "".join(f", {len(f)} frames of {name}" for name, f in shots.areas.items())
     out.print(
         f"\n{1e6 / median(totals):,.0f} shots/s per core ({low:,.0f} to {high:,.0f}); medians of"
-        f" {len(totals)} rounds of thread CPU time, {shots.n} shots{frames}"
+        f" {len(totals)} rounds of thread CPU time, {shots.n} shots{frames}; the source took"
+        f" {shots.source_us:,.1f} us a shot to read or make them, once, which comes on top"
     )

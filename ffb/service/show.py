@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ffb.configuration import layers, problems, resolve
 from ffb.reading import contents
 from ffb.reading.contents import SUMS
+from ffb.service import examples
 from ffb.service.terminal import console, table
 from ffb.sums.frames import FrameSums, told
 from ffb.sums.words import COUNTS
@@ -41,10 +42,10 @@ def columns(of: Iterable[Column]) -> Table:
 
 
 def reducers() -> int:
-    """List the installed reducers with the first line of what they say of themselves."""
+    """List the installed reducers with the first sentence of what they say of themselves."""
     found = [resolve.reducer(name, Path()) for name in resolve.installed()]
-    rows = [(r.name, _few(r.inputs), _few(r.outputs), r.doc.splitlines()[0]) for r in found]
-    console().print(table(("reducer", "inputs", "features", "what it does"), rows))
+    rows = [(r.name, _takes(r.inputs.values()), _summary(r.doc)) for r in found]
+    console().print(table(("reducer", "takes", "what it does"), rows))
     return 0
 
 
@@ -53,7 +54,7 @@ def reducer(name: str) -> int:
     found = resolve.reducer(name, Path())
     out = console()
     out.print(f"{found.name}, version {found.version}", style="bold")
-    out.print(f"{_plain(found.doc)}\n")
+    out.print(f"{_flowing(found.doc)}\n")
     inputs = [(k, FRAMES[rank]) for k, rank in found.inputs.items()]
     out.print(table(("input", "what it takes"), inputs))
     if found.params is not None:
@@ -64,7 +65,7 @@ def reducer(name: str) -> int:
         ]
         out.print()
         out.print(table(("parameter", "type", "default"), rows))
-        out.print(f"\n{_plain(inspect.getdoc(found.params) or '')}")
+        out.print(f"\n{_flowing(inspect.getdoc(found.params) or '')}")
     features = [
         (
             k,
@@ -77,8 +78,9 @@ def reducer(name: str) -> int:
     ]
     out.print()
     out.print(table(("feature", "dtype", "axes", "unit", "what it is"), features))
-    out.print("\nIn the file of an experiment:\n")
-    out.print(example(found), end="", soft_wrap=True)  # an inline table has to stay on its line
+    out.print("\nA file that works as it is, on a run made here; put your own source and inputs:\n")
+    # an inline table has to stay on its line
+    out.print(examples.example(found), end="", soft_wrap=True)
     return 0
 
 
@@ -88,45 +90,24 @@ def _few(names: Iterable[str]) -> str:
     return ", ".join(known) if len(known) <= FEW else f"{', '.join(known[:2])}, ... {len(known)}"
 
 
-def _plain(text: str) -> str:
-    return text.replace("``", "")
+def _takes(ranks: Iterable[int]) -> str:
+    """What a reducer takes, such as ``"5 waveforms"``."""
+    counts = Counter(FRAMES[rank].partition(" ")[2] for rank in ranks)
+    return ", ".join(k if n == 1 else f"{n} {k}s" for k, n in counts.items())
+
+
+def _summary(doc: str) -> str:
+    return _flowing(doc).split("\n")[0]
+
+
+def _flowing(text: str) -> str:
+    """Paragraphs on a line each, for a terminal of any width; indented ones as they are."""
+    paragraphs = text.replace("``", "").split("\n\n")
+    return "\n\n".join(p if p.startswith((" ", "- ")) else " ".join(p.split()) for p in paragraphs)
 
 
 def _default(value: Any) -> str:
-    return "may be left out" if value is None else layers.value(_toml(value))
-
-
-def _toml(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def example(found: Any) -> str:
-    """A table of a reducer at work, whose parameters work on a detector of their own.
-
-    They are those of the ``example()`` of its module, or, without one, all that are needed.
-    """
-    inputs = {k: f"an input or a column: {FRAMES[r]}" for k, r in found.inputs.items()}
-    given: dict[str, Any] = {"use": found.name, "inputs": inputs}
-    if found.params is not None:
-        given["params"] = {k: _toml(v) for k, v in _example_parameters(found).items()}
-    lines = [f"{k} = {layers.value(v)}" for k, v in given.items()]
-    return "\n".join([f"[reducers.my_{found.name}]", *lines, ""])
-
-
-def _example_parameters(found: Any) -> dict[str, Any]:
-    defaults = found.params._field_defaults
-    if made := getattr(sys.modules.get(found.module), "example", None):
-        shown = made()[0]._asdict()
-        return {k: v for k, v in shown.items() if k not in defaults or v != defaults[k]}
-    hints = get_type_hints(found.params)
-    return {k: _sample(hints[k]) for k in found.params._fields if k not in defaults}
-
-
-def _sample(hint: Any) -> Any:
-    if get_origin(hint) is tuple:
-        return [_sample(t) for t in get_args(hint) if t is not Ellipsis]
-    simple = {int: 0, float: 0.0, bool: False, str: "", Path: ""}
-    return simple[hint] if hint in simple else _sample(get_args(hint)[0])
+    return "may be left out" if value is None else layers.value(examples.toml(value))
 
 
 def small_data(path: str, follow: bool) -> int:

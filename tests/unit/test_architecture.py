@@ -163,6 +163,7 @@ LAYERS = (
         "service.watch",
         "service.check",
         "service.cost",
+        "service.examples",
         "service.show",
         "service.replay",
         "reading.diff",

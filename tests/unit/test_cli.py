@@ -16,7 +16,7 @@ from ffb.batch import Batch
 from ffb.config import parameters, parse
 from ffb.configuration.resolve import installed, reducer
 from ffb.schema import CORE, Column, Schema
-from ffb.service import processes, show
+from ffb.service import examples, processes, show
 from ffb.sink import Counts, Provenance
 from ffb.source import RunInfo
 
@@ -289,13 +289,9 @@ def test_a_reducer_is_shown_whole_with_a_table_to_start_from(run, name):
     assert "\x1b" not in out
     names = [*found.inputs, *found.outputs, *(found.params._fields if found.params else ())]
     assert all(re.search(rf"^{n}\s", out, re.MULTILINE) for n in names)
-    given = show.example(found)
+    given = examples.example(found)
     assert out.endswith(given)
-    inputs = {
-        f"an input or a column: {show.FRAMES[rank]}": {"detector": "d", "field": "f"}
-        for rank in found.inputs.values()
-    }
-    config = parse({"source": {"kind": "synthetic"}, "inputs": inputs, **tomllib.loads(given)})
+    config = parse(tomllib.loads(given))
     assert config.reducers[f"my_{name}"].use == name
     given_params = config.reducers[f"my_{name}"].params_for(1)
     assert found.params is None or parameters(found.params, given_params)

@@ -53,19 +53,25 @@ def file(tmp_path):
 def test_every_reducer_has_a_line_and_the_sums_are_right(file, capsys):
     assert cli.main(["reducers", "--cost", str(file)]) == 0
     out = capsys.readouterr().out
-    found = re.findall(r"^( *)([\w ]+?)  +(-?[\d,.]+) +(-?[\d,.]+) to (-?[\d,.]+)  ", out, re.M)
+    found = re.findall(
+        r"^( *)([\w ]+?)  +(-?[\d,.]+) +(-?[\d,.]+|-) +(-?[\d,.]+) to (-?[\d,.]+)  ", out, re.M
+    )
     names = [name for _, name, *_ in found]
     assert names == [
         "area", "calibration", "spot", "whole shots", "pulse", "framework", "expressions", "a shot",
     ]  # fmt: skip
     least, most = (
-        {name: float(line[k].replace(",", "")) for _, name, *line in found} for k in (1, 2)
+        {name: float(line[k].replace(",", "")) for _, name, *line in found} for k in (2, 3)
     )
     parts = ("area", "whole shots", "framework")
     assert sum(least[p] for p in parts) <= least["a shot"] + 0.1
     assert sum(most[p] for p in parts) >= most["a shot"] - 0.1
     assert min(least[p] for p in parts) > 0
+    assert [
+        name for name, (_, alone, *_) in {n: line for _, n, *line in found}.items() if alone != "-"
+    ] == ["spot"]
     assert "shots/s per core" in out
+    assert re.search(r"the source took [\d.,]+ us a shot", " ".join(out.split()))
     assert "2 rounds of thread CPU time, 40 shots, 8 frames of area" in out
 
 
