@@ -1,17 +1,12 @@
-"""Regions of any outline and autocorrelations equal float64 brute force."""
+"""Regions of any outline equal float64 brute force."""
 
 import re
 
 import numpy as np
 import pytest
-from scipy.signal import fftconvolve
 
 from ffb.reducers import region as regions
-from ffb.reducers.autocorrelation import Params as Lags
-from ffb.reducers.autocorrelation import autocorrelation
 from ffb.reducers.shapes import inside_polygon
-from ffb.shot import Input
-from ffb.testing.check_reducer import features_in_python
 from tests.unit.passes import detector, member, reduce
 
 RNG = np.random.default_rng(29)
@@ -119,40 +114,3 @@ def test_every_mistake_is_told(tmp_path):
             regions.region.prepare(params, detector(SHAPE))
         lines = str(e.value).splitlines()
         assert all(a.startswith(b) for a, b in zip(lines, starts, strict=True)), lines
-
-
-def by_fourier(image, lag):
-    mask = (~np.isnan(image)).astype(float)
-    values = np.where(mask > 0, image, 0.0).astype(float)
-    parts = [
-        fftconvolve(a, b[::-1, ::-1]) for a, b in [(values, values), (mask, mask), (values, mask)]
-    ]
-    middle = (image.shape[0] - 1, image.shape[1] - 1)
-    cut = tuple(slice(m - lag, m + lag + 1) for m in middle)
-    both, pairs, first = (p[cut] for p in parts)
-    return both * pairs / (first * first[::-1, ::-1]), np.round(pairs)
-
-
-def test_an_autocorrelation_is_that_of_fourier():
-    smooth = fftconvolve(RNG.random((40, 50)), np.ones((3, 5)), "valid")
-    holes = np.where(RNG.random(smooth.shape) < 0.3, np.nan, smooth)
-    inputs = {"image": Input("value", "<f8", smooth.shape)}
-    got = features_in_python(
-        autocorrelation, Lags(6), inputs, [{"image": i} for i in (smooth, holes)]
-    )
-    for g, image in zip(got, (smooth, holes), strict=True):
-        correlation, pairs = by_fourier(image, 6)
-        np.testing.assert_allclose(g["correlation"], correlation, rtol=1e-9)
-        np.testing.assert_array_equal(g["pairs"], pairs)
-        seen = image[~np.isnan(image)]
-        np.testing.assert_allclose(g["zero"], (seen**2).mean() / seen.mean() ** 2, rtol=1e-12)
-        assert g["correlation"][6, 6] == g["zero"] == g["correlation"].max()
-
-
-def test_an_image_without_pixels_has_no_autocorrelation():
-    inputs = {"image": Input("value", "<f8", (5, 6))}
-    frames = [{"image": np.full((5, 6), np.nan)}, {"image": np.zeros((5, 6))}]
-    for got in features_in_python(autocorrelation, Lags(2), inputs, frames):
-        assert np.isnan(got["correlation"]).all()
-    with pytest.raises(ValueError, match="lag: 5 pixels; the image allows 0 to 4"):
-        autocorrelation.constants(Lags(5), inputs)

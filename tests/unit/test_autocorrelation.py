@@ -1,0 +1,113 @@
+"""Autocorrelations equal brute force and Fourier's, however many pixels are lit or masked."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.signal import fftconvolve
+
+from ffb.reducers.autocorrelation import Params, autocorrelation
+from ffb.shot import Input
+from ffb.testing.check_reducer import features_in_python
+
+RNG = np.random.default_rng(83)
+
+
+def by_pairs(image, lag, photon=0.0):
+    """Correlation and number of pairs, pair by pair."""
+    rows, cols = image.shape
+    shape = (2 * lag + 1, 2 * lag + 1)
+    out, pairs = np.full(shape, np.nan), np.zeros(shape, np.int64)
+    image = np.where(np.isfinite(image), image, np.nan).astype(np.float64)
+    for dr in range(-lag, lag + 1):
+        for dc in range(-lag, lag + 1):
+            top, left = max(0, -dr), max(0, -dc)
+            here = image[top : min(rows, rows - dr), left : min(cols, cols - dc)]
+            there = image[top + dr :, left + dc :][: here.shape[0], : here.shape[1]]
+            both = ~np.isnan(here) & ~np.isnan(there)
+            a, b = here[both], there[both]
+            same = photon * a.sum() if dr == dc == 0 else 0.0
+            pairs[lag + dr, lag + dc] = a.size
+            if a.sum() * b.sum() != 0:
+                value = a.size * ((a * b).sum() - same) / (a.sum() * b.sum())
+                out[lag + dr, lag + dc] = value
+    return out, pairs
+
+
+def check(image, params):
+    got = autocorrelation.fn(image, params)
+    expected, pairs = by_pairs(image, params.lag, params.photon)
+    np.testing.assert_array_equal(got.pairs, pairs)
+    np.testing.assert_allclose(got.correlation, expected, rtol=1e-9, atol=1e-12)
+    return got
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.floats(0.001, 0.6),
+    st.floats(0, 1),
+    st.integers(0, 8),
+    st.sampled_from([0.0, 1.0]),
+    st.integers(0, 1 << 30),
+)
+def test_small_images_of_any_occupancy_and_mask(shape, lit, lost, lag, photon, seed):
+    rng = np.random.default_rng(seed)
+    image = (rng.poisson(2, shape) * (rng.random(shape) < lit)).astype(np.float32)
+    image[rng.random(shape) < lost] = rng.choice([np.nan, np.inf])
+    check(image, Params(min(lag, *(s - 1 for s in shape)), photon))
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("lit", [0.02, 1.0])
+def test_by_fourier(lit, lost):
+    smooth = fftconvolve(RNG.random((40, 50)), np.ones((3, 5)), "valid")
+    image = np.where(RNG.random(smooth.shape) < lit, smooth, 0)
+    image = np.where(RNG.random(smooth.shape) < lost, np.nan, image).astype(np.float32)
+    got = autocorrelation.fn(image, Params(6))
+    mask = np.isfinite(image).astype(float)
+    values = np.nan_to_num(image).astype(float)
+    parts = [
+        fftconvolve(a, b[::-1, ::-1]) for a, b in [(values, values), (mask, mask), (values, mask)]
+    ]
+    cut = tuple(slice(n - 1 - 6, n - 1 + 7) for n in image.shape)
+    both, pairs, first = (p[cut] for p in parts)
+    known = first * first[::-1, ::-1] > 1e-6
+    expected = both * pairs / np.where(known, first * first[::-1, ::-1], np.nan)
+    np.testing.assert_allclose(got.correlation, expected, rtol=1e-8, atol=1e-9)
+    np.testing.assert_array_equal(got.pairs, np.round(pairs))
+    expected, pairs = by_pairs(image, 6)
+    np.testing.assert_allclose(got.correlation, expected, rtol=1e-10)
+    assert got.zero == got.correlation[6, 6]
+
+
+def test_distance_0_of_photons_is_without_shot_noise():
+    """Of uncorrelated light it is 1, of speckles as large as a pixel 1 + beta."""
+    flat = RNG.poisson(0.2, (150, 150)).astype(np.float32)
+    speckles = stats.nbinom.rvs(2, 2 / 2.2, size=(150, 150), random_state=RNG).astype(np.float32)
+    plain_, without, bunched = (
+        autocorrelation.fn(image, Params(2, photon))
+        for image, photon in ((flat, 0.0), (flat, 1.0), (speckles, 1.0))
+    )
+    n = flat.sum(dtype=float)
+    assert plain_.zero > 5
+    np.testing.assert_allclose(without.zero, (flat * (flat - 1)).mean() / flat.mean() ** 2)
+    assert abs(without.zero - 1) < 5 * np.sqrt(2 * 150 * 150) / n
+    assert abs(bunched.zero - 1.5) < 0.2
+    off = np.delete(without.correlation.ravel(), 12)
+    np.testing.assert_array_equal(off, np.delete(plain_.correlation.ravel(), 12))
+    assert np.abs(off - 1).max() < 0.12
+
+
+def test_an_image_without_pixels_has_no_autocorrelation():
+    inputs = {"image": Input("value", "<f4", (5, 6))}
+    frames = [
+        {"image": np.full((5, 6), np.nan, np.float32)},
+        {"image": np.zeros((5, 6), np.float32)},
+    ]
+    for got in features_in_python(autocorrelation, Params(2), inputs, frames):
+        assert np.isnan(got["correlation"]).all()
+    with pytest.raises(ValueError, match="lag: 5 pixels; the image allows 0 to 4") as e:
+        autocorrelation.constants(Params(5, -1.0), inputs)
+    assert "photon: -1.0 is no value" in str(e.value)
