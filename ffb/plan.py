@@ -127,6 +127,13 @@ class Plan:
         """Sentences for the log and the file, the run's included."""
         return [*self.warnings, *self._notes, *self._run.notes]
 
+    @property
+    def tallies(self) -> dict[str, int]:
+        """What went wrong so far, by where and why: errors, and corrections that were not made."""
+        detectors = self._bound.detectors.values()
+        made = ((d.area.detector, *n) for d in detectors for n in d.calibration.skipped.items())
+        return {**self.errors, **{f"{name}: {why}": n for name, why, n in made}}
+
     def _guard(self, names: Sequence[str]) -> Guard:
         return Guard(names, self.errors, self._notes)
 

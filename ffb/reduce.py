@@ -130,6 +130,11 @@ class Calibration(Protocol):
         """Rows that ``tile`` takes at once, 0 for row by row."""
         ...
 
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """How many corrections could not be made so far, by what they are and why."""
+        ...
+
 
 _PARAMETERS = (float, int, bool, str, Path)
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.configuration.calibration_settings import CalibrationConfig, CommonModeConfig
-from ffb.reducers.common_mode import Corrected, corrected, plan_of
+from ffb.reducers.common_mode import Corrected, bank_of, corrected, reference_of
 from ffb.reducers.constants import RANGES, edges_mask, from_files
 from ffb.reducers.gain_ranges import (
     F32,
@@ -66,6 +66,15 @@ class Calibration:
     origin: str = ""
     notes: tuple[str, ...] = ()
     known: Constants | None = None
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """How many corrections could not be made so far, by what they are and why."""
+        if not isinstance(self.constants, Corrected):
+            return {}
+        few, much = map(int, self.constants.room.skipped)
+        why = {"common mode: too few pixels count": few, "common mode: too large": much}
+        return {w: n for w, n in why.items() if n}
 
     def calibrate(self, segments: Sequence[Any], out: F32) -> int:
         """Calibrate a whole frame into ``out`` (segments, rows, columns) float32.
@@ -129,13 +138,14 @@ def make(
         return replace(calibration_of(constants), dtype=dtype.str)
     if problems := list(_beside_the_point(constants, settings)):
         raise ValueError("; ".join(problems))
-    constants, mask = from_files(constants, settings, locate)
+    constants, masks = from_files(constants, settings, locate)
     made = calibration_of(
         constants,
-        mask=mask,
+        mask=masks.get("mask"),
         edges=settings.edges,
         unit=settings.unit,
         common_mode=settings.common_mode,
+        unbonded=masks.get("unbonded"),
     )
     ids = dict(made.ids)
     if settings.common_mode:
@@ -162,6 +172,7 @@ def calibration_of(
     unit: str = "keV",
     psana: bool = False,
     common_mode: CommonModeConfig | None = None,
+    unbonded: NDArray[Any] | None = None,
 ) -> Calibration:
     """Lay constants out for the kernel.
 
@@ -172,10 +183,11 @@ def calibration_of(
     ``psana`` those are 0 and nothing is masked for want of gain: psana's frame. Without any gain
     the factor is 1 and the unit ADU, but for types for which psana has a factor of its own.
     A camera without pedestals keeps its raw ADU, as with psana. ``common_mode`` is taken from
-    pixels before their gain.
+    pixels before their gain; with ``unbonded`` (segments, rows, columns) only those of its pixels
+    count that are not 0.
     """
     c = constants
-    _check(c, mask)
+    _check(c, mask=mask, unbonded=unbonded)
     good = _good(c, mask, edges)
     notes = []
     if c.pedestals is None:  # of a camera, or it would not have passed the check
@@ -192,10 +204,14 @@ def calibration_of(
     planes, tile = kernel_of(c.dettype, ranges, good, undefined)
     height, noise = 0, None if c.rms is None else _noise(c)
     if common_mode is not None:
-        plan, height = plan_of(common_mode, constants.dettype, c.shape)
+        bank = bank_of(common_mode, constants.dettype, c.shape)
+        reference = reference_of(common_mode, bank, c.shape) if unbonded is None else unbonded != 0
         pedestal = ranges[0][0]
         fit = np.isfinite(pedestal) & high_gain(c)
-        planes, tile = corrected(planes, tile, good, plan, height, pedestal, fit)
+        planes, tile, height, more = corrected(
+            planes, tile, good, common_mode, bank, reference, pedestal, fit
+        )
+        notes += more
     return Calibration(
         planes,
         tile,
@@ -225,7 +241,7 @@ def _none(detector: str) -> str:
     )
 
 
-def _check(c: Constants, mask: NDArray[Any] | None) -> None:
+def _check(c: Constants, **masks: NDArray[Any] | None) -> None:
     """Raise ``LookupError`` for what is missing, ``ValueError`` for every shape that is wrong."""
     if c.dettype in UNKNOWN:
         raise LookupError(
@@ -250,7 +266,7 @@ def _check(c: Constants, mask: NDArray[Any] | None) -> None:
     arrays = [(name, getattr(c, name), shape) for name, shape in expected.items()]
     wrong = [
         f"{name} {a.shape} instead of {shape}"
-        for name, a, shape in [*arrays, ("mask", mask, c.shape)]
+        for name, a, shape in [*arrays, *((n, a, c.shape) for n, a in masks.items())]
         if a is not None and a.shape != shape
     ]
     if wrong:

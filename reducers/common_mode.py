@@ -4,8 +4,8 @@ As psana's ``UtilsCommonMode.common_mode_apply``, bit by bit: the median over ro
 whole of a bank of pixels, found among those that are good and in their first gain range, and taken
 from the same. Every median reads a few hundred values that are in the cache; the frame crosses the
 memory as often as without. Beyond psana's, pixels that hold photons can be kept from counting, and
-the median can come from reference columns, as in psana's ``archon``, which takes that of the pixels
-without a sensor from a whole row of a bank.
+only some pixels may count: those of reference columns, as in psana's ``archon``, or of a mask, such
+as the ones without a sensor. Where no correction can be made, it is counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ffb.configuration.calibration_settings import CommonModeConfig
 from ffb.loops.compile import borrowed
-from ffb.reducers.counting import FEW, fill_keys, median
+from ffb.reducers.counting import GROUPS, Search, means, medians, search
 from ffb.reducers.gain_ranges import ADU, F32, Planes, Single, exact
 
 #: Rows and columns of a bank by type of detector, those of psana.
@@ -28,39 +28,43 @@ BANKS = {"jungfrau": (256, 64), "epix10ka": (176, 48), "epix100": (352, 96)}
 ROWS, COLUMNS, WHOLE = 0, 1, 2
 STAGES = {"rows": ROWS, "columns": COLUMNS, "banks": WHOLE}
 
-#: Columns that are turned at once, so that their values lie together.
-STRIP = 16
+#: Least number of pixels that count in a group that never has enough: it is never corrected.
+NEVER = np.iinfo(np.int32).max
 
 
 class Plan(NamedTuple):
-    """What to take from what: ``stages`` one after the other, with the ``least`` pixels of each.
+    """What to take from what: ``stages`` one after the other, over ``columns`` and banks of them.
 
-    ``columns`` of the detector, ``width`` of a bank; ``first`` and ``last`` column of a bank that
-    counts; ``threshold`` and ``largest`` in ADU, infinite if there are none.
+    ``least`` has for every group of pixels how many must count, those of the i-th stage from
+    ``begins[i]`` on; ``width`` is that of a bank; ``threshold`` and ``largest`` are in ADU,
+    infinite if there are none. Of ``counted`` (pixels,) those count that are not 0, all if it is
+    empty.
     """
 
     stages: NDArray[np.int64]
-    least: NDArray[np.int64]
+    begins: NDArray[np.int64]
+    least: NDArray[np.int32]
     columns: int
     width: int
-    first: int
-    last: int
     threshold: np.float32
     largest: np.float32
+    by_mean: bool
+    counted: NDArray[np.uint8]
 
 
 class Room(NamedTuple):
     """Room to work in.
 
-    For keys and what is left of a bracket; for turned columns and what is to be taken from them;
-    for a row calibrated without common mode.
+    For pixels that belong together, put together; for what is to be taken from them and the search
+    for it; for a row calibrated without common mode. ``skipped`` counts groups that were not
+    corrected, because too few of their pixels counted and because it would have been too much.
     """
 
-    keys: NDArray[np.int32]
-    few: NDArray[np.int32]
-    turned: F32
+    packed: F32
     corrections: F32
+    search: Search
     line: F32
+    skipped: NDArray[np.int64]
 
 
 class Corrected(NamedTuple):
@@ -81,66 +85,97 @@ class Corrected(NamedTuple):
     room: Room
 
 
-def plan_of(
-    setting: CommonModeConfig, dettype: str, shape: tuple[int, int, int]
-) -> tuple[Plan, int]:
-    """Lay out the work for a detector of ``shape``, and the rows that must be seen at once.
-
-    Raises ``ValueError`` with a line for each thing that does not fit.
-    """
-    rows, columns = shape[1:]
-    height, width = setting.bank or BANKS.get(dettype, (rows, columns))
-    first, last = setting.reference or (0, width)
-    problems = []
-    if rows % height or columns % width:
-        problems.append(
+def bank_of(setting: CommonModeConfig, dettype: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of a bank; raises ``ValueError`` if segments cannot be divided by it."""
+    height, width = setting.bank or BANKS.get(dettype, shape[1:])
+    if shape[1] % height or shape[2] % width:
+        raise ValueError(
             f"common_mode.bank: {height} x {width} pixels do not divide segments of"
-            f" {rows} x {columns}"
+            f" {shape[1]} x {shape[2]}"
         )
-    if last > width:
-        problems.append(f"common_mode.reference: ends at {last}, a bank at its column {width}")
-    sizes = {"rows": last - first, "columns": height, "banks": height * (last - first)}
-    least = []
-    for over in setting.over:
-        least.append(max(setting.pixels, ceil(setting.fraction * sizes[over])))
-        if least[-1] > sizes[over]:
-            problems.append(
-                f"common_mode.pixels: {least[-1]} are never there; {sizes[over]} count in one of"
-                f" the {over}"
-            )
-    if problems:
-        raise ValueError("\n".join(problems))
-    limits = (np.float32(np.inf if x is None else x) for x in (setting.threshold, setting.largest))
-    stages = np.array([STAGES[o] for o in setting.over], np.int64)
-    plan = Plan(stages, np.array(least, np.int64), columns, width, first, last, *limits)
-    return plan, 1 if setting.over == ("rows",) else height
+    return height, width
+
+
+def reference_of(
+    setting: CommonModeConfig, bank: tuple[int, int], shape: tuple[int, ...]
+) -> NDArray[np.bool_] | None:
+    """Pixels in the reference columns of banks, ``None`` if there are none of those."""
+    if not setting.reference:
+        return None
+    first, last = setting.reference
+    if last > bank[1]:
+        raise ValueError(f"common_mode.reference: ends at {last}, a bank at its column {bank[1]}")
+    at = np.arange(shape[2]) % bank[1]
+    return np.broadcast_to((at >= first) & (at < last), shape)
+
+
+def _by_group(over: str, bank: tuple[int, int], pixels: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many ``pixels`` (segments, rows, columns) there are in each group."""
+    height, width = bank
+    boxes = pixels.reshape(-1, height, pixels.shape[-1] // width, width)
+    axes: dict[str, tuple[int, ...]] = {"rows": (3,), "columns": (1,), "banks": (1, 3)}
+    return np.asarray(boxes.sum(axis=axes[over]).ravel(), np.int64)
 
 
 def corrected(
     planes: Planes,
     tile: Any,
     mask: NDArray[np.bool_],
-    plan: Plan,
-    height: int,
+    setting: CommonModeConfig,
+    bank: tuple[int, int],
+    reference: NDArray[np.bool_] | None,
     pedestal: NDArray[Any],
     fit: NDArray[np.bool_],
-) -> tuple[Corrected, Any]:
+) -> tuple[Corrected, Any, int, list[str]]:
     """Constants and kernel of a calibration with a common mode, of those of one without.
 
     ``pedestal`` and ``fit``, whether a pixel could take part, are (segments, rows, columns), of the
-    first gain range. Good pixels take part if they are fit, those of reference columns even if
-    they are masked.
+    first gain range. Good pixels take part if they are fit, those of the ``reference`` even if
+    they are masked; if there is one, others do not count. Gives also how many rows the kernel
+    must see at once, and notes on what is never corrected.
+
+    Raises ``ValueError`` with a line for each setting that does not fit.
     """
-    part = fit & mask
-    if (plan.first, plan.last) != (0, plan.width):
-        in_bank = np.arange(plan.columns) % plan.width
-        part |= fit & (in_bank >= plan.first) & (in_bank < plan.last)
+    there = np.ones(mask.shape, np.bool_) if reference is None else reference
+    part = fit & (mask if reference is None else mask | reference)
+    least, begins, problems, notes = [], [0], [], []
+    for over in setting.over:
+        asked = _by_group(over, bank, there)
+        needed = np.maximum(setting.pixels, np.ceil(setting.fraction * asked)).astype(np.int64)
+        if (needed > asked).all():
+            problems.append(
+                f"common_mode.pixels: {ceil(needed.min())} are never there; {asked.max()} count in"
+                f" one of the {over}"
+            )
+        never = _by_group(over, bank, part & there) < needed
+        if never.any():
+            notes.append(
+                f"common mode: {never.sum()} of {never.size} {over} have too few pixels that"
+                " count, and are left as they are"
+            )
+        least.append(np.where(never, NEVER, needed).astype(np.int32))
+        begins.append(begins[-1] + never.size)
+    if problems:
+        raise ValueError("\n".join(problems))
+    threshold, largest = (np.inf if x is None else x for x in (setting.threshold, setting.largest))
+    columns, height = mask.shape[2], 1 if setting.over == ("rows",) else bank[0]
+    plan = Plan(
+        np.array([STAGES[o] for o in setting.over], np.int64),
+        np.array(begins[:-1], np.int64),
+        np.concatenate(least),
+        columns,
+        bank[1],
+        np.float32(threshold),
+        np.float32(largest),
+        setting.by == "mean",
+        np.zeros(0, np.uint8) if reference is None else reference.astype(np.uint8).ravel(),
+    )
     room = Room(
-        np.zeros(height * plan.width, np.int32),
-        np.zeros(2 * FEW + 1, np.int32),
-        np.zeros(STRIP * height, np.float32),
-        np.zeros(STRIP, np.float32),
-        np.zeros(plan.columns, np.float32),
+        np.zeros(max(GROUPS * bank[0], bank[0] * bank[1], GROUPS * bank[1]), np.float32),
+        np.zeros(GROUPS, np.float32),
+        search(),
+        np.zeros(columns, np.float32),
+        np.zeros(2, np.int64),
     )
     constants = Corrected(
         planes,
@@ -151,7 +186,7 @@ def corrected(
         plan,
         room,
     )
-    return constants, _over(tile)
+    return constants, _over(tile), height, notes
 
 
 @cache
@@ -160,16 +195,17 @@ def _over(tile: Any) -> Any:
 
     @exact
     def rows(raw: Any, first: int, c: Corrected, out: Any, bad: Any) -> None:
-        columns = c.plan.columns
+        raw, out, columns = borrowed(raw), borrowed(out), c.plan.columns
+        pedestals, factors = borrowed(c.pedestal), borrowed(c.factor)
         for r in range(bad.size):
             at = r * columns
-            pedestal = c.pedestal[first + at : first + at + columns]
+            pedestal = pedestals[first + at : first + at + columns]
             bad[r] = _above(raw[at : at + columns], pedestal, c.switched, out[at : at + columns])
         for i in range(c.plan.stages.size):
-            _correct(out, c.plan, c.plan.stages[i], c.plan.least[i], c.room)
+            _correct(out, first, c.plan, i, c.room)
         for r in range(bad.size):
             at = r * columns
-            factor = c.factor[first + at : first + at + columns]
+            factor = factors[first + at : first + at + columns]
             line = out[at : at + columns]
             if bad[r] != 0 or c.mixed:
                 bad[r] = tile(raw[at : at + columns], first + at, c.planes, c.room.line)
@@ -201,57 +237,92 @@ def _above(raw: Any, pedestal: Any, switched: int, out: Any) -> Any:
 
 
 @exact
-def _correct(values: Any, plan: Plan, stage: int, least: int, room: Room) -> None:
-    """Take from ``values`` (height * columns,) the median of every row, column or bank of theirs.
+def _correct(values: Any, first: int, plan: Plan, i: int, room: Room) -> None:
+    """Take from ``values`` (height * columns,) what every row, column or bank has in common.
 
-    There is one loop over all kinds of groups, so that the median is compiled into it once.
+    ``first`` is the first pixel's index in the detector. There is one loop over all kinds of
+    groups, so that the median is compiled into it once.
     """
-    values, every, few = borrowed(values), borrowed(room.keys), borrowed(room.few)
-    columns, corrections = borrowed(room.turned), borrowed(room.corrections)
-    rows, banks, guess = values.size // plan.columns, plan.columns // plan.width, np.float32(0)
-    tall = 1 if stage == ROWS else rows
-    groups = plan.columns if stage == COLUMNS else banks * (rows // tall)
-    for g in range(groups):
-        top, left, turned = g // banks * tall, g % banks * plan.width, g % STRIP
-        number: Any = 0
-        if stage == COLUMNS:
-            if turned == 0:
-                _turn(values, plan.columns, g, columns)
-            column = columns[turned * rows : (turned + 1) * rows]
-            number = fill_keys(column, plan.threshold, every[:rows])
-            size = rows
-        else:
-            size = plan.last - plan.first
-            for r in range(tall):
-                at = (top + r) * plan.columns + left
-                keys = every[r * size : (r + 1) * size]
-                number += fill_keys(values[at + plan.first : at + plan.last], plan.threshold, keys)
-            size *= tall
-        correction = np.float32(0)
-        if number >= least:
-            guess = median(every[:size], number, guess, few)
-            correction = guess if abs(guess) < plan.largest else correction
-        if stage == COLUMNS:
-            corrections[turned] = correction
-            if turned == STRIP - 1 or g == groups - 1:
+    values, packed, stage = borrowed(values), borrowed(room.packed), plan.stages[i]
+    every, taken = borrowed(plan.least), borrowed(room.corrections)
+    columns, width = plan.columns, plan.width
+    rows, banks = values.size // columns, columns // width
+    tall = rows if stage == WHOLE else 1
+    across, together = (columns if stage == COLUMNS else banks), (1 if stage == WHOLE else GROUPS)
+    block = first // columns if stage == ROWS else first // values.size
+    for top in range(0, rows if stage == ROWS else 1):
+        for left in range(0, across, together):
+            n = min(together, across - left)
+            begin = plan.begins[i] + (block + top) * across + left
+            least, corrections = every[begin : begin + n], taken[:n]
+            at = left if stage == COLUMNS else top * columns + left * width
+            if stage == COLUMNS:
+                _turn(values, first, columns, left, n, plan.counted, packed)
+                groups = packed[: n * rows]
+            elif stage == WHOLE or plan.counted.size:
+                _pack(values, first, columns, at, n * width, tall, plan.counted, packed)
+                groups = packed[: n * width * tall]
+            else:
+                groups = values[at : at + n * width]
+            if plan.by_mean:
+                means(groups, least, plan.threshold, corrections)
+            else:
+                medians(groups, least, plan.threshold, room.search, corrections)
+            _judge(corrections, least, plan.largest, room.skipped)
+            if stage == COLUMNS:
                 for r in range(rows):
-                    at = r * plan.columns + g
-                    row = values[at - turned : at + 1]
-                    for i in range(row.size):
-                        row[i] -= corrections[i]
-        else:
-            for r in range(tall):
-                at = (top + r) * plan.columns + left
-                bank = values[at : at + plan.width]
-                for i in range(bank.size):
-                    bank[i] -= correction
+                    row = values[r * columns + left : r * columns + left + n]
+                    for g in range(n):
+                        row[g] -= corrections[g]
+            else:
+                for r in range(tall):
+                    for g in range(n):
+                        start, correction = r * columns + at + g * width, corrections[g]
+                        bank = values[start : start + width]
+                        for j in range(bank.size):
+                            bank[j] -= correction
 
 
 @exact
-def _turn(values: Any, columns: int, left: int, turned: Any) -> None:
-    """Lay up to STRIP columns from ``left`` on one behind the other."""
+def _judge(corrections: Any, least: Any, largest: Any, skipped: Any) -> None:
+    """Make corrections 0 that are not to be made, and count those that might have been."""
+    for g in range(corrections.size):
+        size = abs(corrections[g])
+        if not size < largest:  # NaN where too few pixels counted
+            skipped[0] += np.int64((size != size) & (least[g] != NEVER))
+            skipped[1] += np.int64(size == size)
+            corrections[g] = np.float32(0)
+
+
+@exact
+def _turn(
+    values: Any, first: int, columns: int, left: int, n: int, counted: Any, turned: Any
+) -> None:
+    """Lay ``n`` columns from ``left`` on one behind the other, NaN for pixels that do not count."""
     rows = values.size // columns
     for r in range(rows):
-        row = values[r * columns + left : r * columns + min(left + STRIP, columns)]
+        row = values[r * columns + left : r * columns + left + n]
         for i in range(row.size):
             turned[i * rows + r] = row[i]
+        if counted.size:
+            at = first + r * columns + left
+            counts = counted[at : at + n]
+            for i in range(counts.size):
+                if counts[i] == 0:
+                    turned[i * rows + r] = np.float32(np.nan)
+
+
+@exact
+def _pack(
+    values: Any, first: int, columns: int, at: int, wide: int, tall: int, counted: Any, packed: Any
+) -> None:
+    """Lay parts of rows one behind the other, NaN for pixels that do not count."""
+    for r in range(tall):
+        begin = r * columns + at
+        row, out = values[begin : begin + wide], packed[r * wide : (r + 1) * wide]
+        for i in range(row.size):
+            out[i] = row[i]
+        if counted.size:
+            counts = counted[first + begin : first + begin + wide]
+            for i in range(counts.size):
+                out[i] = out[i] if counts[i] != 0 else np.float32(np.nan)

@@ -19,32 +19,38 @@ from ffb.source import Constants
 #: Constants that may come from a file, by the names they have in the configuration.
 FILES = ("pedestals", "gain", "offset", "rms", "status")
 
+#: Masks that may.
+MASKS = ("mask", "unbonded")
+
 #: Gain ranges by detector type; all others have one.
 RANGES = {"jungfrau": 3, "epix10ka": 7}
 
 
 def from_files(
     constants: Constants, setting: CalibrationConfig, locate: Callable[[str], Path] = Path
-) -> tuple[Constants, NDArray[Any] | None]:
-    """Replace constants by those in files, and read the user's mask.
+) -> tuple[Constants, dict[str, NDArray[Any]]]:
+    """Replace constants by those in files, and read the masks that are asked for by name.
 
     Files hold the segments read out, in their order. Where the run leaves out segments, files may
     hold all of them: then they are taken by number, as psana does with those of its store. ``ids``
     name the file with the first twelve digits of the SHA-256 of its bytes.
     """
     ids, arrays = dict(constants.ids), {}
-    for name in (*FILES, "mask"):
-        if path := getattr(setting, name):
+    paths = {name: getattr(setting, name) for name in (*FILES, "mask")}
+    if setting.common_mode:
+        paths["unbonded"] = setting.common_mode.unbonded
+    for name, path in paths.items():
+        if path:
             file = locate(path)
             array, digest = load(file, name, constants.detector)
             arrays[name], taken = _read_out(_shaped(array, name, constants), constants)
             ids[name] = f"{file.name} sha256:{digest[:12]}{taken}"
-    mask = arrays.pop("mask", None)
+    masks = {name: arrays.pop(name) for name in MASKS if name in arrays}
     origins = ["files"] if arrays else []
     if constants.origin not in ("", "none"):
         origins.append(constants.origin)
     replaced: dict[str, Any] = {**arrays, "ids": ids, "origin": "; ".join(origins) or "none"}
-    return replace(constants, **replaced), mask
+    return replace(constants, **replaced), masks
 
 
 def edges_mask(detector: str, shape: tuple[int, ...], edges: int) -> NDArray[np.bool_]:
@@ -80,9 +86,9 @@ def uncalibrated(
     if setting is None:
         return Uncalibrated(np.ones(given.shape, np.bool_), given.dtype), {}
     bare = Constants(detector, "", (s, rows, columns), segments=segments)
-    constants, mask = from_files(bare, setting, locate)
+    constants, masks = from_files(bare, setting, locate)
     good = edges_mask(detector, given.shape, setting.edges)
-    if mask is not None:
+    if (mask := masks.get("mask")) is not None:
         if mask.shape != given.shape:
             raise ValueError(f"{detector}: mask {mask.shape} instead of {given.shape}")
         good &= mask != 0
@@ -120,7 +126,7 @@ def _shaped(array: NDArray[Any], name: str, constants: Constants) -> NDArray[Any
         raise LookupError(f"{constants.detector}: {name} holds {array.dtype}, no numbers")
     while array.ndim in (1, 2):
         array = array[None]
-    if name in ("mask", "status"):
+    if name in (*MASKS, "status"):
         return array
     if array.ndim == 3 and constants.dettype not in RANGES:
         array = array[None]

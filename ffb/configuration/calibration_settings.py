@@ -18,12 +18,14 @@ def _listed(value: object) -> object:
 class CommonModeConfig(Table):
     """An offset that pixels read out together have in common, found anew in every shot.
 
-    It is the median of their ADU above the pedestals, and is taken from them before the gain.
+    It is found from their ADU above the pedestals, and is taken from them before the gain.
     Masked pixels, and those that have switched to a lower gain, neither count nor change.
     """
 
     over: Annotated[List[Over], BeforeValidator(_listed)]
     """"rows" of a bank, its "columns", whole "banks", or a list of these, one after the other."""
+    by: Literal["median", "mean"] = "median"
+    """What pixels have in common: the median of those that count, as with psana, or their mean."""
     bank: List[Count] = ()
     """Rows and columns of a bank; if left out, those of the detector's type where psana knows
     them, else a whole segment."""
@@ -38,6 +40,9 @@ class CommonModeConfig(Table):
     reference: List[Annotated[int, Field(ge=0)]] = ()
     """First column of a bank that counts, and the first after it that does not: pixels without a
     sensor, such as [264, 300] of an archon. They count even if a mask hides them from reducers."""
+    unbonded: str = ""
+    """File with a mask (segments, rows, columns) of the only pixels that count, not 0, such as
+    those without a sensor. They count even if another mask hides them from reducers."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -47,6 +52,8 @@ class CommonModeConfig(Table):
             raise ValueError(f"over: {', '.join(self.over)} names one of them twice")
         if self.bank and len(self.bank) != 2:
             raise ValueError(f"bank: expected [rows, columns], got {list(self.bank)}")
+        if self.reference and self.unbonded:
+            raise ValueError("reference and unbonded both say which pixels count; leave out one")
         if self.reference:
             first, *rest = self.reference
             if len(rest) != 1 or rest[0] <= first:

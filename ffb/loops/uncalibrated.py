@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,3 +46,8 @@ class Uncalibrated(NamedTuple):
     def tile(self) -> Any:
         """The converter."""
         return _tile
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """There are no corrections."""
+        return {}

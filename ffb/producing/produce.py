@@ -291,7 +291,7 @@ class Producer:
             "lost": dict(self.losses.total),
             "read_hz": self._rates[0](self.read, now),
             "reduced_hz": self._rates[1](self.reduced, now),
-            "errors": {str(k): v for k, v in plan.errors.items()},
+            "errors": plan.tallies,
             "notes": [*plan.notes],
             **self.link.gauges,
         }

@@ -77,7 +77,8 @@ def words(shape, seed=3):
 
 def calibrated(k, raw):
     out = np.full(raw.shape, -99, np.float32)
-    return out, k.calibrate([s.ravel() for s in raw], out)
+    with np.errstate(all="ignore"):  # compiled code does not warn
+        return out, k.calibrate([s.ravel() for s in raw], out)
 
 
 def bits(a):

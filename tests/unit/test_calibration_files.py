@@ -50,8 +50,8 @@ def test_files_replace_what_the_store_has_and_leave_the_rest(files):
     stored = Constants(
         **(vars(stored) | {"origin": "psana's store", "ids": {"gain": "a", "offset": "b"}})
     )
-    constants, mask = from_files(stored, CalibrationConfig(gain="all.npz"), lambda p: files / p)
-    assert mask is None
+    constants, masks = from_files(stored, CalibrationConfig(gain="all.npz"), lambda p: files / p)
+    assert masks == {}
     np.testing.assert_array_equal(constants.gain, jungfrau().gain)
     np.testing.assert_array_equal(constants.pedestals, stored.pedestals)
     assert constants.origin == "files; psana's store"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
@@ -12,12 +13,14 @@ from ffb.configuration.calibration_settings import CalibrationConfig, CommonMode
 from ffb.configuration.problems import ConfigError
 from ffb.loops.fuse import RUN
 from ffb.loops.stages import AreaPass
+from ffb.plan import Plan
 from ffb.reducers import calibration as cal
-from ffb.reducers.counting import FEW, fill_keys, median
+from ffb.reducers.counting import GROUPS, GUESS, medians, search
 from ffb.reducers.roi import Params, roi
 from ffb.schema import Schema
 from ffb.shot import Input
 from ffb.source import Constants
+from ffb.testing.listed import ListedRun, ListedShot
 from tests.unit.calibrations import bits, calibrated, jungfrau
 from tests.unit.passes import member
 
@@ -46,35 +49,46 @@ def frame(c, seed=5):
     return np.where(switched, raw | np.uint16(0xC000), raw)
 
 
-def truth(c, raw, k, fit, setting):
-    """The frame as the settings say, in numpy: float32, each correction rounded as it is made."""
+def truth(c, raw, k, fit, setting, unbonded=None):
+    """The frame as the settings say, in numpy: float32, each correction rounded as it is made.
+
+    And which pixels are corrected; how many groups are not, for too few pixels and for too much.
+    """
     pedestal = c.pedestals[0] if c.offset is None else c.pedestals[0] + c.offset[0]
     values = raw.astype(np.float32) - pedestal
     part = fit & np.isfinite(values)
     height, width = setting.bank
     first, last = setting.reference or (0, width)
     within = np.arange(c.shape[2]) % width
-    counted = part & (k.mask | bool(setting.reference)) & (within >= first) & (within < last)
+    counted = part & (within >= first) & (within < last)
+    counted &= k.mask | bool(setting.reference) if unbonded is None else unbonded
     part &= k.mask | counted
+    few = much = 0
     limit = np.inf if setting.largest is None else setting.largest
     for over in setting.over:
         tall = {"rows": 1, "columns": height, "banks": height}[over]
         wide = {"rows": width, "columns": 1, "banks": width}[over]
-        size = {"rows": last - first, "columns": height, "banks": height * (last - first)}[over]
         for s, r, at in np.ndindex(c.shape[0], c.shape[1] // tall, c.shape[2] // wide):
             box = (s, slice(r * tall, (r + 1) * tall), slice(at * wide, (at + 1) * wide))
             here = values[box][counted[box]]
+            asked = np.ones(c.shape, bool) if unbonded is None else unbonded
+            asked = asked & (within >= first) & (within < last)
+            least = max(setting.pixels, setting.fraction * asked[box].sum())
+            ever = (counted | (c.dettype == "jungfrau") & k.mask & ~fit & asked)[box].sum() >= least
             if setting.threshold is not None:
                 here = here[here < setting.threshold]
-            if here.size < max(setting.pixels, setting.fraction * size):
+            if here.size < least:
+                few += ever
                 continue
-            middle = np.median(here)
-            assert middle.dtype == np.float32
-            if abs(middle) < limit:
-                values[box] -= middle
-    return values, part
+            middle = np.median(here) if setting.by == "median" else np.mean(here, dtype=float)
+            if abs(np.float32(middle)) < limit:
+                values[box] -= np.float32(middle)
+            else:
+                much += 1
+    return values, part, {k: n for k, n in zip(WHY, (few, much), strict=True) if n}
 
 
+WHY = ("common mode: too few pixels count", "common mode: too large")
 SETTINGS = [
     {"over": "rows"},
     {"over": "columns", "pixels": 3},
@@ -82,6 +96,9 @@ SETTINGS = [
     {"over": ["banks", "rows", "columns"], "pixels": 3, "largest": 25.0, "threshold": 40.0},
     {"over": "rows", "fraction": 0.8, "pixels": 1, "threshold": 15.0},
     {"over": ["rows", "banks"], "reference": [7, 12], "pixels": 3},
+    {"over": ["banks", "rows"], "unbonded": "yes", "pixels": 1, "largest": 19.0},
+    {"over": ["columns", "rows"], "unbonded": "yes", "pixels": 1, "fraction": 0.6},
+    {"over": ["banks", "columns"], "by": "mean", "threshold": 30.0, "pixels": 3},
 ]
 
 
@@ -91,11 +108,13 @@ def test_pixels_lose_the_median_of_those_beside_them(make, table):
     c = make(SHAPE)
     setting = CommonModeConfig(bank=BANK, **({"pixels": 5} | table))
     plain = cal.calibration_of(c)
-    k = cal.calibration_of(c, common_mode=setting)
+    few = np.random.default_rng(6).random(SHAPE) < 0.2  # some of them masked
+    unbonded = few if setting.unbonded else None
+    k = cal.calibration_of(c, common_mode=setting, unbonded=unbonded)
     np.testing.assert_array_equal(k.mask, plain.mask)
     assert k.height == (1 if setting.over == ("rows",) else 4)
     raw = frame(c)
-    values, part = truth(c, raw, k, raw <= 0x3FFF, setting)
+    values, part, skipped = truth(c, raw, k, raw <= 0x3FFF, setting, unbonded)
     factor = plain.constants.factor.reshape(c.shape)
     out, bad = calibrated(k, raw)
     without, worse = calibrated(plain, raw)
@@ -106,6 +125,7 @@ def test_pixels_lose_the_median_of_those_beside_them(make, table):
     assert bad == worse == np.isnan(out).sum()
     assert (out[~k.mask] == 0).all()
     assert (out[taking] != without[taking]).any()
+    assert k.skipped == skipped
 
 
 def test_a_common_offset_disappears_and_photons_stay():
@@ -122,6 +142,7 @@ def test_a_common_offset_disappears_and_photons_stay():
     assert c.shape == SHAPE
 
 
+@np.errstate(all="ignore")
 def test_the_fused_pass_sees_what_a_whole_frame_sees():
     c = camera()
     raws = [frame(c, seed) for seed in (5, 6)]
@@ -146,12 +167,54 @@ def test_the_fused_pass_sees_what_a_whole_frame_sees():
             np.testing.assert_array_equal(both.columns[name], column[::-1], err_msg=name)
 
 
-def of(values, threshold=np.inf, guess=0.0):
-    values = np.asarray(values, np.float32)
-    keys, few = np.zeros(values.size, np.int32), np.zeros(2 * FEW + 1, np.int32)
-    number = fill_keys(values, np.float32(threshold), keys)
+@np.errstate(all="ignore")
+def test_whoever_watches_sees_what_could_not_be_corrected(tmp_path):
+    level = Constants("jf", "rayonix", SHAPE, np.full((1, *SHAPE), 900, np.float32))
+    unbonded = np.zeros(SHAPE, np.uint8)
+    unbonded[:, :-1, ::12] = unbonded[:, :-1, 5::12] = 1  # none in the last row
+    np.save(path := tmp_path / "unbonded.npy", unbonded)
+    common = {"over": "rows", "bank": BANK, "pixels": 2, "unbonded": str(path)}
+    tables = {
+        "source": {"kind": "synthetic"},
+        "inputs": {"jf": {"detector": "jf", "field": "raw"}},
+        "reducers": {"spot": {"use": "roi", "inputs": "jf", "params": {"area": True}}},
+        "calibration": {"jf": {"common_mode": {**common, "largest": 20.0, "threshold": 50.0}}},
+        "batch": {"shots": 3, "together": 2},
+    }
+    run = ListedRun({"jf": Input("area", "<u2", SHAPE)}, (), {"jf": level})
+    plan = Plan.make(parse(tables), run)
+    raw = np.full((3, *SHAPE), 905, np.uint16)
+    raw[0, 1, 2, 12:24] += 30  # too much for one group
+    raw[2, 0, 3, 0] += 100  # a photon: too few in another
+    for k, shot in enumerate(raw):
+        plan.take(ListedShot(k, {"jf": shot}), 0)
+    area = plan.close().columns["spot/area"]
+    left = np.zeros((3, *SHAPE[1:]), bool)
+    left[:, -1] = True
+    left[2, 3, :12] = True
+    np.testing.assert_array_equal(area, np.where(left, raw[:, 0] - 900.0, raw[:, 0] - 905.0))
+    assert plan.tallies == {f"jf: {WHY[0]}": 1, f"jf: {WHY[1]}": 1}
+    never = "jf: common mode: 6 of 48 rows have too few pixels that count, and are left as they are"
+    assert never in plan.notes
+    assert plan.constants["jf"]["unbonded"].startswith("unbonded.npy sha256:")
+
+
+def of(groups, threshold=np.inf, guess=0.0, least=1):
+    """Medians of groups (groups, size), and how many of their values count."""
+    groups = np.asarray(groups, np.float32)
+    out, room = np.zeros(len(groups), np.float32), search()
+    room.known[GUESS : GUESS + np.uint64(GROUPS)] = guess
+    least = np.full(len(groups), least, np.int32)
     with np.errstate(all="ignore"):
-        return number, median(keys, number, np.float32(guess), few) if number else np.nan
+        medians(groups.ravel(), least, np.float32(threshold), room, out)
+    return out
+
+
+def truth_of(groups, threshold=np.inf):
+    """The same by numpy, group by group; NaN where nothing counts."""
+    with np.errstate(all="ignore"):
+        there = [g[g < threshold] for g in np.asarray(groups, np.float32)]
+        return np.array([np.median(g) if g.size else np.nan for g in there], np.float32)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 16, 63, 64, 200])
@@ -162,28 +225,40 @@ def of(values, threshold=np.inf, guess=0.0):
         lambda rng, n: rng.integers(-2, 3, n),
         lambda rng, n: rng.normal(0, 1, n) * 10.0 ** rng.integers(-37, 37, n),
         lambda rng, n: np.full(n, -7.25),
-        lambda rng, n: rng.choice([0.0, -0.0, 1e-45, -1e-45, 3e38, -3e38], n),
+        lambda rng, n: rng.choice([0.0, -0.0, 1e-45, -1e-45, 1e38, -1e38], n),
         lambda rng, n: np.where(rng.random(n) < 0.5, 1.0, 1e30),
     ],
     ids=["normal", "ties", "scales", "constant", "extremes", "two"],
 )
 def test_medians_are_those_of_numpy(draw, size):
     rng = np.random.default_rng(size)
-    for guess in (0.0, 1e6, -1e38):
-        values = np.asarray(draw(rng, size), np.float32)
-        values[rng.random(size) < 0.2] = np.nan
-        there = values[~np.isnan(values)]
-        number, middle = of(values, guess=guess)
-        assert number == there.size
-        if number:
-            with np.errstate(all="ignore"):
-                assert middle == np.median(there)
-    there = values[values < 1.5]
-    number, middle = of(values, 1.5)
-    assert number == there.size
-    if number:
+    for number in (1, 5, GROUPS):
+        groups = np.array([draw(rng, size) for _ in range(number)], np.float32)
+        groups[rng.random(groups.shape) < 0.2] = np.nan
+        groups[0, :] = np.nan if size % 2 else groups[0]
+        for guess in (0.0, 1e6, -1e38):
+            np.testing.assert_array_equal(of(groups, guess=guess), truth_of(groups))
+        np.testing.assert_array_equal(of(groups, 1.5), truth_of(groups, 1.5))
+
+
+def test_a_search_goes_on_where_another_ended_and_finds_the_same():
+    rng = np.random.default_rng(3)
+    groups = rng.normal(0, 3, (200, 4, 96)).astype(np.float32)
+    groups[100:] += 700
+    groups[::7] = np.round(groups[::7])
+    groups[5, 1, 2:] = np.nan
+    room, out = search(), np.zeros(4, np.float32)
+    for four in groups[:: 20 if numba.config.DISABLE_JIT else 1]:
         with np.errstate(all="ignore"):
-            assert middle == np.median(there)
+            medians(four.ravel(), np.ones(4, np.int32), np.float32(np.inf), room, out)
+        np.testing.assert_array_equal(out, truth_of(four))
+
+
+def test_a_group_of_too_few_has_no_median():
+    groups = np.arange(12.0).reshape(3, 4)
+    groups[1, 2:] = np.nan
+    np.testing.assert_array_equal(of(groups, least=3), [1.5, np.nan, 9.5])
+    np.testing.assert_array_equal(of(groups, 9.0, least=3), [1.5, np.nan, np.nan])
 
 
 @pytest.mark.parametrize(
@@ -217,6 +292,10 @@ def test_what_does_not_fit_the_detector_is_refused(table, words):
         ({"over": "rows", "bank": [96]}, ": bank: expected [rows, columns], got [96]"),
         ({"over": "rows", "reference": [8, 4]}, ": reference: expected [first, last], got [8, 4]"),
         ({"over": "columns", "reference": [0, 4]}, ": reference: columns of a bank serve its rows"),
+        (
+            {"over": "rows", "reference": [0, 4], "unbonded": "a.npy"},
+            ": reference and unbonded both say which pixels count",
+        ),
         ({"over": "rows", "treshold": 3.0}, ".treshold: unknown key; did you mean 'threshold'?"),
         ({"over": "rows", "threshold": 0.0}, ".threshold: must be greater than 0, got 0.0"),
         ({}, ".over: missing: "),
