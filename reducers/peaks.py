@@ -4,6 +4,8 @@ Written from the description of Cheetah's peak finder 8 (Barty et al., J. Appl. 
 2014): the mean and the spread of the pixels at each whole radius from the beam are found by
 leaving outliers out again and again; pixels above ``snr`` spreads, and above ``adc``, that touch
 each other are a peak if they are neither too few nor too many and stand out of what is around them.
+What the paper leaves open is as in psana's ``peakfinder_8``, so that both list the same peaks, but
+for one defect: there a pixel that an earlier, larger peak left in memory may join two peaks.
 """
 
 from __future__ import annotations
@@ -23,15 +25,19 @@ from ffb.reducers import scattering
 #: How often the background is found, each time without the outliers of the last.
 PASSES = 5
 
+#: Spread of the background where there is no pixel of it around a peak; it has its radius' mean.
+ALONE = 0.01
+
 
 class Params(NamedTuple):
     """Where the detector stands, as for ``azimuthal``, and what makes a peak.
 
     A pixel is lit above ``adc``, in calibrated units, and above the mean of its radius by ``snr``
-    times the spread there. Lit pixels that touch, also at corners, are a peak if there are
-    ``min_pixels`` to ``max_pixels`` of them, and their sum above the background around them is at
-    least ``snr`` times its spread; that background is of the unlit pixels of the segment within
-    twice ``local_radius`` pixels of the brightest one. ``pixel`` [um] is the step of the radius;
+    times the spread there. Lit pixels of a segment that touch, also at corners, are a peak if there
+    are ``min_pixels`` to ``max_pixels`` of them, not all on the segment's edge, and their sum above
+    the background around them is at least ``snr`` times its spread. That background is of the unlit
+    pixels of the segment within twice ``local_radius`` pixels; none of them is brighter than the
+    peak, and they do spread. ``pixel`` [um] is the step of the radius;
     ``radius`` keeps the search to pixels from one to another number of steps from the beam.
     At most ``capacity`` peaks are listed; a shot is a hit from ``hit`` peaks on. Without ``energy``
     q is NaN.
@@ -102,9 +108,13 @@ class Peaks(NamedTuple):
     overflow: A[bool, Feature("1", "whether there were more than the capacity")]
     hit: A[bool, Feature("1", "whether there were peaks enough for a hit")]
     row: A[
-        Vector, Feature("pixel", "centroid along the segment's rows", ("peak",), "<f8", length="n")
+        Vector,
+        Feature("pixel", "centroid of its values along the rows", ("peak",), "<f8", length="n"),
     ]
-    col: A[Vector, Feature("pixel", "centroid along its columns", ("peak",), "<f8", length="n")]
+    col: A[
+        Vector,
+        Feature("pixel", "centroid of its values along the columns", ("peak",), "<f8", length="n"),
+    ]
     intensity: A[
         Vector, Feature("@", "sum above the local background", ("peak",), "<f8", length="n")
     ]
@@ -182,12 +192,15 @@ def _grow(at: int, ground: Ground, state: State) -> Any:
 
 @kernel
 def _around(at: int, ground: Ground, state: State) -> Any:
-    """Mean and spread of the unlit good pixels around the one ``at``."""
+    """Mean, spread and largest of the unlit good pixels around the one ``at``, and their number.
+
+    As in psana, the window has its near edges and not its far ones.
+    """
     rows, columns, reach = ground.rows, ground.columns, ground.reach
     row, col = at // columns % rows, at % columns
-    n, total, squares = 0.0, 0.0, 0.0
-    for dr in range(max(-reach, -row), min(reach, rows - 1 - row) + 1):
-        for dc in range(max(-reach, -col), min(reach, columns - 1 - col) + 1):
+    n, total, squares, largest = 0.0, 0.0, 0.0, -np.inf
+    for dr in range(max(-reach, -row), min(reach, rows - row)):
+        for dc in range(max(-reach, -col), min(reach, columns - col)):
             p = at + dr * columns + dc
             r, v = ground.radius[p], np.float64(state.frame[p])
             near = dr * dr + dc * dc <= reach * reach
@@ -195,34 +208,43 @@ def _around(at: int, ground: Ground, state: State) -> Any:
                 n += 1.0
                 total += v
                 squares += v * v
+                largest = max(largest, v)
     if n == 0:
-        return 0.0, 0.0
+        return 0.0, 0.0, largest, n
     mean = total / n
-    return mean, np.sqrt(max(squares / n - mean * mean, 0.0))
+    return mean, np.sqrt(max(squares / n - mean * mean, 0.0)), largest, n
 
 
 @kernel
 def _measure(known: int, ground: Ground, state: State, found: int) -> Any:
     """Measure the peak in the queue, list it if it is one, and say so."""
     frame, queue, columns = state.frame, state.queue, ground.columns
-    best = queue[0]
+    best, first = queue[0], queue[0] // columns // ground.rows * ground.rows
+    raw, above, along, across, row, col = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for k in range(known):
-        best = queue[k] if frame[queue[k]] > frame[best] else best
-    mean, spread = _around(best, ground, state)
-    total, along, across, weight = 0.0, 0.0, 0.0, 0.0
-    for k in range(known):
-        v = np.float64(frame[queue[k]]) - mean
-        total += v
-        weight += v
-        along += v * (queue[k] // columns % ground.rows)
-        across += v * (queue[k] % columns)
-    if not ((total > 0) & (total >= ground.snr * spread)):
+        p, v, r = queue[k], np.float64(frame[queue[k]]), ground.radius[queue[k]]
+        best = p if v > frame[best] else best
+        raw += v
+        along += v * (p // columns - first)
+        across += v * (p % columns)
+        w = v - state.rest[1, r] / state.rest[0, r]
+        above += w
+        row += w * (p // columns - first)
+        col += w * (p % columns)
+    row, col = np.rint(row / above), np.rint(col / above)
+    middle = (first + np.int64(row)) * columns + np.int64(col)
+    mean, spread, largest, around = _around(middle, ground, state)
+    if around == 0:
+        r = ground.radius[best]
+        mean, spread = state.rest[1, r] / state.rest[0, r], ALONE
+    total = raw - known * mean
+    if not ((spread > 0) & (total >= ground.snr * spread) & (largest <= frame[best])):
         return 0
     if found < ground.capacity:
         out = state.peaks
-        out[0, found], out[1, found] = along / weight, across / weight
+        out[0, found], out[1, found] = along / raw, across / raw
         out[2, found], out[3, found] = total, np.float64(frame[best]) - mean
-        out[4, found] = total / spread if spread > 0 else np.inf
+        out[4, found] = total / spread
         out[5, found] = ground.q[best]
         state.whole[0, found] = best // (columns * ground.rows)
         state.whole[1, found] = known
@@ -231,13 +253,15 @@ def _measure(known: int, ground: Ground, state: State, found: int) -> Any:
 
 @kernel
 def _search(ground: Ground, state: State) -> Any:
-    """List all peaks; how many there are."""
+    """List all peaks; how many there are. One begins at a pixel that is not on an edge."""
     found, columns, adc = 0, ground.columns, np.float32(ground.adc)
     high = state.limits[1]
     for number in range(state.frame.size // columns):
+        if number % ground.rows in (0, ground.rows - 1):
+            continue
         first = number * columns
         row, radius = state.frame[first : first + columns], ground.radius[first : first + columns]
-        for i in range(columns):
+        for i in range(1, columns - 1):
             v = row[i]
             if v > adc and v > high[radius[i]] and state.seen[first + i] == 0:
                 known = _grow(first + i, ground, state)
@@ -246,7 +270,7 @@ def _search(ground: Ground, state: State) -> Any:
     return found
 
 
-@tile_reducer(version=1)
+@tile_reducer(version=2)
 class peaks:  # noqa: N801 - named after its module
     """Bragg peaks of an area detector over a radial background."""
 

@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from ffb import Area
+from ffb.reducers import geometry
 from ffb.reducers.peaks import Params, peaks
 from ffb.sources.standins import import_psana
 from tests.unit.passes import member, reduce
@@ -30,38 +31,133 @@ def scene(seed, spots=15):
     return np.where(mask, frame, 0).astype(np.float32), mask
 
 
-def detector(mask, segments=1):
-    r, c = np.indices(SHAPE)
-    xyz = np.stack([(r - BEAM[0]) * 75.0, (c - BEAM[1]) * 75.0, 0.0 * r])
-    parts = (segments, SHAPE[0] // segments, SHAPE[1])
+def rings(seed, saturation):
+    """Two rings and spots on eight segments in two columns, some of them across their edges.
+
+    Returns frame, mask and the radius in pixels, each (960, 130): segments one above the other.
+    """
+    rng = np.random.default_rng(seed)
+    s, r, c = np.indices((8, *SHAPE))
+    y, x = s // 2 * (SHAPE[0] + 9) + r - 250.3, s % 2 * (SHAPE[1] + 11) + c - 136.2
+    radius = np.hypot(y, x)
+    frame = 30 * np.exp(-radius / 80) + 4 * np.exp(-((radius - 100) ** 2) / 18)
+    frame += 8 * np.exp(-((radius - 61) ** 2) / 8) + rng.normal(2, 1, frame.shape)
+    for _ in range(60):
+        k, at = rng.integers(8), [rng.uniform(-1, n) for n in SHAPE]
+        away = (r[k] - at[0]) ** 2 + (c[k] - at[1]) ** 2
+        frame[k] += rng.uniform(8, 500) * np.exp(-away / (2 * rng.uniform(0.6, 1.5) ** 2))
+    frame = np.minimum(frame, saturation)
+    frame.flat[rng.integers(0, frame.size, 40)] += 1000
+    mask = rng.random(frame.shape) > 0.01
+    mask[:, 59:61] = mask[:, :, 64:66] = mask[2, 30:50, 30:70] = False
+    frame = np.where(mask, frame, 0).astype(np.float32)
+    return tuple(a.reshape(-1, SHAPE[1]) for a in (frame, mask, radius, y, x))
+
+
+def detector(mask, segments=1, yx=None):
+    r, c = np.indices(SHAPE) if yx is None else yx
+    y, x = (r - BEAM[0], c - BEAM[1]) if yx is None else (r, c)
+    xyz = np.stack([y * 75.0, x * 75.0, 0.0 * r])
+    parts = (segments, mask.shape[0] // segments, mask.shape[1])
     return Area("det", parts, mask.reshape(parts), xyz.reshape(3, *parts), "keV")
 
 
-def found(frame, mask, params=SETTINGS):
-    area = detector(mask)
-    out = reduce([member("p", peaks, params, area)], area, [frame[None]])
+def found(frame, mask, params=SETTINGS, segments=1, yx=None):
+    area = detector(mask, segments, yx)
+    out = reduce([member("p", peaks, params, area)], area, [frame.reshape(area.shape)])
     n = out["p/n"][0]
     return {k.removeprefix("p/"): v[0][:n] if v.ndim > 1 else v[0] for k, v in out.items()}
+
+
+def psanas(frame, mask, radius, params, segments=1):
+    """Row in the stack of segments, column, sum, pixels, largest and snr of psana's peaks."""
+    find = import_psana("psana.peakfinder8").peakfinder_8
+    p, (rows, columns) = params, mask.shape
+    x, y, total, _, npix, largest, _, snr = (
+        np.array(o)
+        for o in find(
+            *(p.capacity, frame, mask.astype(np.int8), radius.astype(np.float32)),
+            *(columns, rows // segments, 1, segments),
+            *(p.adc, p.snr, p.min_pixels, p.max_pixels, p.local_radius),
+        )
+    )
+    return {"row": y, "col": x, "intensity": total, "npix": npix, "max": largest, "snr": snr}
+
+
+def assert_the_same(ours, theirs, rows=0):
+    assert ours["n"] == ours["found"] == theirs["row"].size > 8
+    ours = ours | {"row": ours["segment"] * rows + ours["row"]}
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, rtol=2e-3 if name == "snr" else 1e-4)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_peaks_are_those_of_psana(seed):
     frame, mask = scene(seed)
     r, c = np.indices(SHAPE)
-    radius = np.hypot(r - BEAM[0], c - BEAM[1]).astype(np.float32)
-    find = import_psana("psana.peakfinder8").peakfinder_8
-    theirs = find(
-        100, frame, mask.astype(np.int8), radius, SHAPE[1], SHAPE[0], 1, 1, 10.0, 5.0, 2, 50, 3
-    )
-    x, y, intensity, _, npix, _, _, _ = (np.array(o) for o in theirs)
-    ours = found(frame, mask)
-    assert ours["n"] == ours["found"] == x.size > 8
-    nearest = np.hypot(ours["row"][:, None] - y, ours["col"][:, None] - x).argmin(axis=0)
-    assert sorted(nearest) == list(range(x.size))
-    np.testing.assert_allclose(ours["row"][nearest], y, atol=0.3)
-    np.testing.assert_allclose(ours["col"][nearest], x, atol=0.3)
-    np.testing.assert_array_equal(ours["npix"][nearest], npix)
-    np.testing.assert_allclose(ours["intensity"][nearest], intensity, rtol=0.05)
+    radius = np.hypot(r - BEAM[0], c - BEAM[1])
+    assert_the_same(found(frame, mask), psanas(frame, mask, radius, SETTINGS))
+
+
+@pytest.mark.parametrize(
+    ("change", "saturation"),
+    [
+        ({}, np.inf),
+        ({"snr": 6.0, "adc": 0.0, "min_pixels": 1, "max_pixels": 20, "local_radius": 2}, np.inf),
+        ({"snr": 4.0, "adc": 15.0, "min_pixels": 3, "local_radius": 5}, 120.0),
+        ({"snr": 8.0, "adc": 5.0, "max_pixels": 30}, 120.0),
+    ],
+    ids=str,
+)
+def test_peaks_of_eight_segments_with_rings_are_those_of_psana(change, saturation):
+    frame, mask, radius, y, x = rings(3, saturation)
+    params = SETTINGS._replace(capacity=500, **change)
+    ours = found(frame, mask, params, 8, (y, x))
+    assert_the_same(ours, psanas(frame, mask, radius, params, 8), SHAPE[0])
+    q = geometry.Geometry.of(100.0, 9.5).q(np.arctan(radius * 0.075 / 100.0))
+    r = np.rint(ours["segment"] * SHAPE[0] + ours["row"]).astype(int)
+    near = q[r, np.rint(ours["col"]).astype(int)]
+    np.testing.assert_allclose(ours["q"], near, atol=np.diff(q[:, 0]).max() * 3)
+
+
+def one(frame, **change):
+    mask = np.ones(SHAPE, bool)
+    radius = np.full(SHAPE, 5.0)
+    theirs = psanas(frame, mask, radius, SETTINGS._replace(**change))
+    ours = found(frame, mask, SETTINGS._replace(distance=1e6, pixel=1e6, **change))
+    assert ours["n"] == theirs["row"].size
+    return ours["n"]
+
+
+def test_what_decides_at_edges_and_beside_what_is_brighter():
+    flat = (np.indices(SHAPE).sum(axis=0) % 2).astype(np.float32)
+    for rows, columns, n in (
+        ([0, 0], [20, 21], 0),  # all on an edge of the segment
+        ([0, 1], [20, 20], 1),
+        ([30, 31], [0, 1], 1),
+        ([119, 118], [129, 128], 1),
+        ([50, 51], [129, 129], 0),
+    ):
+        frame = flat.copy()
+        frame[rows, columns] = 100.0, 60.0
+        assert one(frame) == n
+    frame = flat.copy()
+    frame[40:60, 40:60] = 0.5  # nothing spreads around it
+    frame[50, 50:52] = 100.0
+    assert one(frame) == 0
+    frame[46, 50] = 0.7
+    assert one(frame) == 1
+
+
+def test_psana_joins_peaks_by_a_pixel_that_another_left_in_memory():
+    frame = (np.indices(SHAPE).sum(axis=0) % 2).astype(np.float32)
+    frame[20, 20:26] = 100.0  # a larger peak, of the first segment
+    frame[60 + 10, 40:43] = frame[60 + 21, 23:25] = 100.0  # beside where the fourth of those was
+    mask, radius = np.ones(SHAPE, bool), np.full(SHAPE, 5.0)
+    theirs = psanas(frame, mask, radius, SETTINGS, 2)
+    ours = found(frame, mask, SETTINGS._replace(distance=1e6, pixel=1e6), 2)
+    assert theirs["npix"].tolist() == [6, 5]
+    assert ours["npix"].tolist() == [6, 3, 2]
 
 
 def test_peaks_are_the_labels_of_lit_pixels():
