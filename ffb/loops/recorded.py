@@ -42,7 +42,9 @@ def _record(
     for k in range(inputs.shape[0]):
         size, to, index = inputs[k, _SIZE], inputs[k, _TO], inputs[k, _INDEX]
         begin = inputs[k, _FROM]
-        buffer[to : to + n * size] = frames[begin : begin + n * size]
+        taken, copy = frames[begin : begin + n * size], buffer[to : to + n * size]
+        for b in range(copy.size):  # numba takes two seconds to compile the error of `copy[:] =`
+            copy[b] = taken[b]
         flag, item, blank = inputs[k, _FLAG], inputs[k, _ITEM], inputs[k, _BLANK]
         for j in range(n):
             here = present[j, index]
