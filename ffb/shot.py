@@ -51,7 +51,9 @@ class Input(NamedTuple):
     :class:`FrameBlock`, and ``"area"`` for an area detector, whose segments are handed over in
     place; the shape of an area is ``(segments, rows, columns)``. ``length`` names the input that
     counts the entries of a *list*, whose places that are not used are missing, or the bytes of a
-    text (dtype ``|SN``); where it is more than there is room for, the rest was cut off.
+    text (dtype ``|SN``); where it is more than there is room for, the rest was cut off. ``coords``
+    (n,) in ``coords_unit`` say what the places of a waveform mean, where a reducer that made it
+    knows.
     """
 
     kind: Literal["value", "area"]
@@ -60,6 +62,8 @@ class Input(NamedTuple):
     unit: str = "1"
     doc: str = ""
     length: str = ""
+    coords: tuple[float, ...] = ()
+    coords_unit: str = ""
 
 
 class FrameBlock:

@@ -16,11 +16,14 @@ class Params(NamedTuple):
     """What to sum along which curve.
 
     ``curvature`` [pixel, pixel/pixel, ...], constant first, gives the place of the line at row r of
-    the rectangle (at column c with ``axis = 1``): what lies on it comes into one bin. ``axis`` is
-    the one that is summed over, as in ``projection``: 0 leaves a bin per column. Pixels outside of
-    ``low`` to ``high``, in calibrated units, are left out, as RIXS and XES want it for a camera
-    whose noise is cut. ``energy`` [eV, eV/pixel, ...], constant first, is the energy of a bin by
-    its distance from the line's place, in pixels.
+    the rectangle (at column c with ``axis = 1``): what lies on it comes into one bin. A tilted line
+    has two coefficients. ``axis`` is the one that is summed over, as in ``projection``: 0 leaves a
+    bin per column. Pixels outside of ``low`` to ``high``, in calibrated units, are left out, as
+    RIXS and XES want it for a camera whose noise is cut; with ``photons`` those within are
+    counted, too, each as one. ``background`` are rows (columns) beside the rectangle, [begin, end]
+    or several such pairs, half-open: the mean of what is on the same line there is taken off every
+    pixel. ``energy`` [eV, eV/pixel, ...], constant first, is the energy of a bin by its distance
+    from the line's place, in pixels.
     """
 
     axis: int
@@ -30,34 +33,42 @@ class Params(NamedTuple):
     cols: tuple[int, int] | None = None
     low: float = -np.inf
     high: float = np.inf
+    photons: bool = False
+    background: tuple[int, ...] = ()
     energy: tuple[float, ...] = ()
 
 
 class Constants(NamedTuple):
-    """The rectangle, and for each place along the summed axis the first of two bins and a share.
+    """The rectangle with its background, and of each place along the summed axis what it is for.
 
-    A pixel at place p, and x across, falls into bins ``bin[p] + x`` and the one behind it, into
-    the latter with the share ``behind[p]``; ``size`` bins hold all of them; ``origin`` is the
-    distance of the first bin from the line's place.
+    ``role`` is 0 for none, 1 for the spectrum, 2 for the background. A pixel at place p, and x
+    across, falls into bins ``bin[p] + x`` and the one behind it, into the latter with the share
+    ``behind[p]``; ``size`` bins hold all of them; ``origin`` is the distance of the first bin from
+    the line's place. The first ``kinds`` of KEPT, WEIGHT and COUNT are summed.
     """
 
     window: Window
     axis: int
+    role: NDArray[np.int64]
     bin: NDArray[np.int64]
     behind: NDArray[np.float64]
     size: int
     origin: float
     low: float
     high: float
+    kinds: int
+    subtract: bool
+
+
+#: What is summed: values within the limits, good pixels, pixels within the limits.
+KEPT, WEIGHT, COUNT = range(3)
 
 
 class State(NamedTuple):
-    """Sums and shares of pixels, float64, a bin each; room for a row."""
+    """Sums (2, 3, size), float64, of spectrum and background; room for a row (3, across)."""
 
     sums: NDArray[np.float64]
-    npix: NDArray[np.float64]
-    kept: NDArray[np.float64]
-    weight: NDArray[np.float64]
+    row: NDArray[np.float64]
 
 
 class Profile(NamedTuple):
@@ -67,6 +78,27 @@ class Profile(NamedTuple):
     npix: Annotated[
         Vector, Feature("1", "valid pixels behind it, shared between two bins", ("energy",), "<f8")
     ]
+    photons: Annotated[
+        Vector,
+        Feature("1", "pixels within the limits on the line", ("energy",), "<f8", when="photons"),
+    ]
+    background: Annotated[
+        Vector,
+        Feature("@", "what was taken off the sum", ("energy",), "<f8", when="background"),
+    ]
+
+
+def _ranges(params: Params, size: int) -> list[tuple[int, int]]:
+    """Pairs of the background; ``ValueError`` for what is none or off the segment."""
+    flat = params.background
+    pairs = list(zip(flat[::2], flat[1::2], strict=False))
+    if len(flat) % 2 or not all(0 <= a < b <= size for a, b in pairs):
+        what = ("rows", "columns")[params.axis]
+        raise ValueError(
+            f"background: {list(flat)} are no ranges [begin, end, ...] of the segment's {what},"
+            f" 0..{size}"
+        )
+    return pairs
 
 
 @tile_reducer(version=1)
@@ -76,7 +108,8 @@ class curved_projection:  # noqa: N801
     Every pixel is moved by the line's place and shared between the two bins it then overlaps, so
     that the sum of all bins is that of all pixels; nothing is moved around the ends, where there
     are as many bins more as the line is curved. smalldata_tools moves by whole pixels and around
-    the end.
+    the end. A background is the mean over its good pixels in a bin, those outside of the limits as
+    0, times the ``npix`` of the bin; where it has none, ``sum`` is NaN.
     """
 
     @staticmethod
@@ -89,6 +122,8 @@ class curved_projection:  # noqa: N801
             problems.append(f"axis: there is no {params.axis}; 0 sums over rows, 1 over columns")
         if not params.low < params.high:
             problems.append(f"high: {params.high} must be above low, {params.low}")
+        if params.photons and params.low <= 0.0:
+            problems.append("photons: pixels without a photon count, too; low must be above 0")
         w = Window(0, 1, 0, 1)
         try:
             w = window(area, params.segment, params.rows, params.cols)
@@ -96,21 +131,35 @@ class curved_projection:  # noqa: N801
             problems.append(str(e))
         if problems:
             raise ValueError("\n".join(problems))
-        along, across = w.shape[params.axis], w.shape[1 - params.axis]
-        place = np.polynomial.polynomial.polyval(np.arange(along), params.curvature)
-        if not np.ptp(place) < 4 * across:
+        top = params.segment * area.shape[1]
+        first, last = (w.start, w.stop) if params.axis else (w.first - top, w.last - top)
+        pairs = _ranges(params, area.shape[1 + params.axis])
+        if any(a < last and b > first for a, b in pairs):
+            raise ValueError("background: overlaps the rectangle; it is what lies beside it")
+        low = min([first, *(a for a, _ in pairs)])
+        high = max([last, *(b for _, b in pairs)])
+        role = np.zeros(high - low, np.int64)
+        for (a, b), number in [*((p, 2) for p in pairs), ((first, last), 1)]:
+            role[a - low : b - low] = number
+        across = w.shape[1 - params.axis]
+        place = np.polynomial.polynomial.polyval(np.arange(low, high) - first, params.curvature)
+        used = place[role > 0]
+        if not np.ptp(used) < 4 * across:
             raise ValueError(
-                f"curvature: the line moves by {np.ptp(place):.0f} pixels over {along}, in a"
+                f"curvature: the line moves by {np.ptp(used):.0f} pixels over {used.size}, in a"
                 f" rectangle of {across}: coefficients are constant first, of the place within it"
             )
-        origin = np.floor(-place.max())
-        shift = -place - origin
-        first = np.floor(shift).astype(np.int64)
-        size = across + int(first.max()) + 1
-        behind = shift - first
+        origin = np.floor(-used.max())
+        shift = np.where(role > 0, -place - origin, 0.0)
+        begin = np.floor(shift).astype(np.int64)
+        size = across + int(begin.max()) + 1
+        w = w._replace(start=low, stop=high) if params.axis else w._replace(
+            first=top + low, last=top + high
+        )  # fmt: skip
         return Constants(
-            w, params.axis, first, behind, size, float(origin), params.low, params.high
-        )
+            w, params.axis, role, begin, shift - begin, size, float(origin), params.low,
+            params.high, 3 if params.photons else 2, bool(pairs),
+        )  # fmt: skip
 
     @staticmethod
     def axes(params: Params, constants: Constants) -> dict[str, Axis]:
@@ -123,49 +172,60 @@ class curved_projection:  # noqa: N801
     @staticmethod
     def allocate(constants: Constants) -> State:
         """Room for the sums."""
-        size, columns = constants.size, constants.window.shape[1]
-        return State(np.zeros(size), np.zeros(size), np.zeros(columns), np.zeros(columns))
+        return State(np.zeros((2, 3, constants.size)), np.zeros((3, constants.window.shape[1])))
 
     @staticmethod
     def start(constants: Constants, state: State) -> None:
         """Forget the last shot."""
         state.sums[:] = 0.0
-        state.npix[:] = 0.0
 
     @staticmethod
     def accumulate(tile: Tile, constants: Constants, state: State) -> None:
         """Share a row out between bins."""
         c, w = constants, constants.window
         row = tile.number - w.first
-        if row < 0 or tile.number >= w.last:
+        if row < 0 or tile.number >= w.last or (c.axis == 0 and c.role[row] == 0):
             return
         values, valid = tile.values[w.start : w.stop], tile.valid[w.start : w.stop]
-        kept, weight = state.kept, state.weight
+        kept, weight, count = state.row[KEPT], state.row[WEIGHT], state.row[COUNT]
         for i in range(values.size):
             v = np.float64(values[i])
             good = (valid[i] != 0) & (v == v)
             inside = good & (v >= c.low) & (v <= c.high)
             kept[i] = v if inside else 0.0
             weight[i] = 1.0 if good else 0.0
+        if c.kinds > COUNT:
+            for i in range(values.size):
+                v = np.float64(values[i])
+                count[i] = weight[i] if (v >= c.low) & (v <= c.high) else 0.0
         if c.axis == 0:
-            at, share = c.bin[row], c.behind[row]
-            for out, given in ((state.sums, kept), (state.npix, weight)):
-                here, behind = out[at : at + given.size], out[at + 1 : at + 1 + given.size]
-                for i in range(given.size):
-                    here[i] += (1.0 - share) * given[i]
-                for i in range(given.size):
-                    behind[i] += share * given[i]
+            at, share, sums = c.bin[row], c.behind[row], state.sums[c.role[row] - 1]
+            for k in range(c.kinds):
+                given, out = state.row[k], sums[k]
+                n, rest = given.size, 1.0 - share
+                out[at] += rest * given[0]
+                inner, here, before = out[at + 1 : at + n], given[1:], given[: n - 1]
+                for i in range(inner.size):
+                    inner[i] += rest * here[i] + share * before[i]
+                out[at + n] += share * given[n - 1]
             return
-        for out, given in ((state.sums, kept), (state.npix, weight)):
-            for i in range(given.size):
-                at = c.bin[i] + row
-                out[at] += (1.0 - c.behind[i]) * given[i]
-                out[at + 1] += c.behind[i] * given[i]
+        for i in range(values.size):
+            if c.role[i]:
+                sums, at = state.sums[c.role[i] - 1], c.bin[i] + row
+                for k in range(c.kinds):
+                    sums[k, at] += (1.0 - c.behind[i]) * state.row[k, i]
+                    sums[k, at + 1] += c.behind[i] * state.row[k, i]
 
     @staticmethod
     def finish(constants: Constants, state: State) -> Profile:
-        """Hand over the sums."""
-        return Profile(state.sums, state.npix)
+        """Take the background off and hand over the sums."""
+        (found, npix, photons), (level, size) = state.sums[0], state.sums[1, :2]
+        if constants.subtract:
+            for i in range(found.size):
+                mean = level[i] / size[i] if size[i] > 0.0 else np.nan
+                level[i] = mean * npix[i] if npix[i] > 0.0 else 0.0
+                found[i] -= level[i]
+        return Profile(found, npix, photons, level)
 
 
 def example() -> tuple[Params, Area]:

@@ -75,6 +75,13 @@ def normal(y: Any, good: Any, p: Any, bell: Any, matrix: Any, right: Any) -> Any
 
 
 @kernel
+def copy(here: Any, there: Any) -> None:
+    """Copy one row to another; slices would do, and take a second to compile."""
+    for k in range(here.size):
+        there[k] = here[k]
+
+
+@kernel
 def fit_gauss(y: Any, good: Any, p: Any) -> Any:
     """Improve ``p`` (4,): height, centre, sigma, constant, to the least squares of ``y``.
 
@@ -85,9 +92,9 @@ def fit_gauss(y: Any, good: Any, p: Any) -> Any:
     damped, step, bell = np.zeros((4, 4)), np.empty(4), np.empty(y.size)
     total, damping = normal(y, good, p, bell, matrix, right), 1e-3
     for _ in range(ROUNDS):
-        damped[:] = matrix
-        step[:] = right
+        copy(right, step)
         for a in range(4):
+            copy(matrix[a], damped[a])
             damped[a, a] += damping * (matrix[a, a] + 1e-300)
         better, moved = solve(damped, step), 0.0
         if better:
@@ -104,7 +111,10 @@ def fit_gauss(y: Any, good: Any, p: Any) -> Any:
                 break
             continue
         small = (total - after <= 1e-12 * total) | (moved < REST * (1.0 + damping))
-        p[:], matrix[:], right[:] = trial, damped, step
+        copy(trial, p)
+        copy(step, right)
+        for a in range(4):
+            copy(damped[a], matrix[a])
         total, damping = after, damping * 0.1
         if small:
             return (p[1] >= 0.0) & (p[1] <= y.size - 1.0)

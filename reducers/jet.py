@@ -16,8 +16,9 @@ class Params(NamedTuple):
 
     ``rows`` and ``cols``, half-open, choose a rectangle of ``segment``. Pixels of at least
     ``threshold``, in calibrated units, are jet, with what they are above it as their weight;
-    fewer than ``least`` of them are none. ``row`` is where the position is told, the middle of the
-    rectangle without it; rows count from the segment's first.
+    fewer than ``least`` of them are none. The jet runs roughly across rows, upright, or, with
+    ``axis = 1``, across columns. ``at`` is the row (column) where the position is told, the middle
+    of the rectangle without it; it counts from the segment's first.
     """
 
     threshold: float
@@ -25,17 +26,22 @@ class Params(NamedTuple):
     rows: tuple[int, int] | None = None
     cols: tuple[int, int] | None = None
     least: int = 20
-    row: float | None = None
+    axis: int = 0
+    at: float | None = None
 
 
 class Constants(NamedTuple):
-    """The same, checked; ``row`` counts from the rectangle's first, ``col`` is its first column."""
+    """The same, checked; ``at`` counts from the rectangle's first.
+
+    ``first`` is where the rectangle begins along the position's axis.
+    """
 
     window: Window
     threshold: float
     least: int
-    row: float
-    col: int
+    axis: int
+    at: float
+    first: int
 
 
 class State(NamedTuple):
@@ -49,10 +55,11 @@ class Jet(NamedTuple):
     """The jet of one shot; NaN where there is none."""
 
     position: Annotated[
-        float, Feature("pixel", "column of the jet's axis at the row asked for, of the segment")
+        float, Feature("pixel", "column (row) of the jet's axis at the row (column) asked for")
     ]
     angle: Annotated[
-        float, Feature("deg", "how the axis leans from the rows' direction, to higher columns")
+        float,
+        Feature("deg", "how the axis leans from upright (from level) to higher columns (rows)"),
     ]
     width: Annotated[float, Feature("pixel", "rms distance of the weight from the axis")]
     sum: Annotated[float, Feature("@", "weight of all pixels that are jet")]
@@ -64,8 +71,8 @@ class jet:  # noqa: N801
     """Axis of the brightest streak of a rectangle: position, angle and width.
 
     The axis is the line through the centre of weight along which the weight spreads most (the
-    first principal axis of its second moments); it runs roughly along the rows' direction, as in
-    a camera that sees the jet upright.
+    first principal axis of its second moments). Its angle is 0 where it is upright (level, with
+    ``axis = 1``); beyond 45 degrees position and angle hold as well, and the other axis is better.
     """
 
     @staticmethod
@@ -81,14 +88,19 @@ class jet:  # noqa: N801
             w = window(area, params.segment, params.rows, params.cols)
         except ValueError as e:
             problems.append(str(e))
-        top = w.first - params.segment * area.shape[1]
-        middle = top + (w.shape[0] - 1) / 2
-        row = middle if params.row is None else params.row
-        if not np.isfinite(row):
-            problems.append(f"row: {row} is no row")
+        if params.axis not in (0, 1):
+            problems.append(f"axis: there is no {params.axis}; 0 is upright, 1 is level")
+        begin = (w.first - params.segment * area.shape[1], w.start)
+        along = 0 if params.axis == 0 else 1
+        middle = begin[along] + (w.shape[along] - 1) / 2
+        at = middle if params.at is None else params.at
+        if not np.isfinite(at):
+            problems.append(f"at: {at} is no place along the jet")
         if problems:
             raise ValueError("\n".join(problems))
-        return Constants(w, params.threshold, params.least, row - top, w.start)
+        return Constants(
+            w, params.threshold, params.least, along, at - begin[along], begin[1 - along]
+        )
 
     @staticmethod
     def allocate(constants: Constants) -> State:
@@ -136,11 +148,13 @@ class jet:  # noqa: N801
         along = m[3] / m[0] - row * row
         mixed = m[4] / m[0] - row * col
         across = m[5] / m[0] - col * col
+        if constants.axis == 1:
+            row, col, along, across = col, row, across, along
         angle = 0.5 * np.arctan2(2.0 * mixed, along - across)
         least = 0.5 * (along + across - np.hypot(along - across, 2.0 * mixed))
         slope = np.tan(angle)
         return Jet(
-            constants.col + col + slope * (constants.row - row),
+            constants.first + col + slope * (constants.at - row),
             np.degrees(angle),
             np.sqrt(max(least, 0.0)),
             m[0],

@@ -22,14 +22,16 @@ class Params(NamedTuple):
     """Where the spectrum lies and what its pixels mean.
 
     ``energy`` [eV, eV/pixel, ...], constant first, is the energy of a pixel by its number in the
-    profile. ``region`` and ``baseline`` are half-open ranges of pixels: what is looked at (all of
-    it without), and what the mean of is taken off first (nothing without). ``without`` are pixels
-    that are left out everywhere, as dead columns. Pixels below ``threshold``, above the baseline,
-    count for no moment. The line is fitted over ``reach`` of its full widths at half maximum on
-    either side; ``inf`` takes all of the region.
+    profile; without it, the energies that come with a profile (``curved_projection`` gives them,
+    by its own ``energy``), or else the numbers of the pixels. ``region`` and ``baseline`` are
+    half-open ranges of pixels: what is looked at (all of it without), and what the mean of is taken
+    off first (nothing without). ``without`` are pixels that are left out everywhere, as dead
+    columns. Pixels below ``threshold``, above the baseline, count for no moment. The line is fitted
+    over ``reach`` of its full widths at half maximum on either side; ``inf`` takes all of the
+    region.
     """
 
-    energy: tuple[float, ...] = (0.0, 1.0)
+    energy: tuple[float, ...] = ()
     region: tuple[int, int] | None = None
     baseline: tuple[int, int] | None = None
     threshold: float = -np.inf
@@ -201,7 +203,7 @@ def spectrum(profile: Waveform, constants: Constants) -> Lines:
 def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
     """Check ranges against the profile; ``ValueError`` lists what does not fit."""
     (size,) = inputs["profile"].shape
-    problems = polynomial_problems("energy", params.energy)
+    problems = polynomial_problems("energy", params.energy) if params.energy else []
     start, stop = params.region or (0, size)
     before, after = params.baseline or (0, 0)
     for name, (a, b), least in (("region", (start, stop), 5), ("baseline", (before, after), 1)):
@@ -223,7 +225,11 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
     if problems:
         raise ValueError("\n".join(problems))
     kept = ~np.isin(np.arange(start, stop), params.without)
-    energy = np.polynomial.polynomial.polyval(np.arange(start, stop), params.energy)
+    profile = inputs["profile"]
+    if params.energy or profile.coords_unit != "eV":
+        energy = np.polynomial.polynomial.polyval(np.arange(start, stop), params.energy or (0, 1))
+    else:
+        energy = np.array(profile.coords[start:stop])
     return Constants(
         start, stop, left.astype(np.int64), kept.astype(np.float64), int(kept.sum()),
         params.threshold, params.reach, energy.astype(np.float64),

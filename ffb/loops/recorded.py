@@ -95,7 +95,7 @@ class Recorded(NamedTuple):
     @property
     def columns(self) -> tuple[Column, ...]:
         """Its column, and the one that says where it is, beside whole numbers."""
-        _, dtype, shape, unit, doc, length = self.input
+        _, dtype, shape, unit, doc, length, *_ = self.input
         dims = ("row", "col") if len(shape) == 2 else ("entry" if length else "sample",)
         kind = np.dtype(dtype).newbyteorder("<")
         if self.unpack:

@@ -12,6 +12,7 @@ from ffb.reducers import spectrum as spectra
 from ffb.shot import Input
 from ffb.testing.check_reducer import features_in_python
 from tests.unit.passes import detector, member, reduce
+from tests.unit.plans import INPUTS, feed, plan, shot
 
 RNG = np.random.default_rng(23)
 SHAPE = (2, 12, 31)
@@ -24,24 +25,36 @@ def frames():
     return [f.astype(np.float32) for f in frames]
 
 
+def spans(params):
+    """Places along the summed axis and across it, of the segment, and those of the background."""
+    boxes = [params.rows or (0, SHAPE[1]), params.cols or (0, SHAPE[2])]
+    beside = [*zip(params.background[::2], params.background[1::2], strict=True)]
+    return boxes[params.axis], boxes[1 - params.axis], beside
+
+
 def shared(image, mask, params, constants):
-    """Bins of one frame, pixel by pixel."""
-    sums, npix = np.zeros(constants.size), np.zeros(constants.size)
-    rows, cols = params.rows or (0, SHAPE[1]), params.cols or (0, SHAPE[2])
-    for r in range(*rows):
-        for c in range(*cols):
-            v = float(image[params.segment, r, c])
-            if not mask[params.segment, r, c] or np.isnan(v):
-                continue
-            along, across = (r - rows[0], c - cols[0])[:: 1 if params.axis == 0 else -1]
-            place = across - sum(k * along**n for n, k in enumerate(params.curvature))
-            place -= constants.origin
-            low = int(np.floor(place))
-            for b, share in ((low, low + 1 - place), (low + 1, place - low)):
-                if share > 0:
-                    npix[b] += share
-                    sums[b] += share * v * (params.low <= v <= params.high)
-    return sums, npix
+    """Sums, weights and photons of spectrum and background, each bin by bin, pixel by pixel."""
+    box, across, beside = spans(params)
+    out = np.zeros((2, 3, constants.size))
+    for role, pairs in enumerate(([box], beside)):
+        for p in [p for pair in pairs for p in range(*pair)]:
+            for x in range(*across):
+                at = (p, x) if params.axis == 0 else (x, p)
+                v = float(image[(params.segment, *at)])
+                if not mask[(params.segment, *at)] or np.isnan(v):
+                    continue
+                place = (
+                    x
+                    - across[0]
+                    - sum(k * (p - box[0]) ** n for n, k in enumerate(params.curvature))
+                )
+                place -= constants.origin
+                low = int(np.floor(place))
+                inside = params.low <= v <= params.high
+                for b, share in ((low, low + 1 - place), (low + 1, place - low)):
+                    if share > 0:
+                        out[role, :, b] += share * np.array([v * inside, 1, inside])
+    return out
 
 
 @pytest.mark.parametrize(
@@ -50,6 +63,9 @@ def shared(image, mask, params, constants):
         curved.Params(0, (0.4, -0.6, 0.11), segment=1, rows=(1, 12), cols=(3, 30), low=5.0),
         curved.Params(1, (2.0, 0.3), high=60.0),
         curved.Params(0),
+        curved.Params(0, (0.4, -0.3), 1, (4, 8), (3, 30), 5.0, 50.0, True, (0, 3, 9, 12)),
+        curved.Params(1, (0.0, 0.2), 0, (1, 12), (9, 20), 8.0, photons=True, background=(21, 30)),
+        curved.Params(1, rows=(5, 6), cols=(0, 1), background=(30, 31)),
     ],
 )
 def test_a_curved_projection_is_that_of_its_pixels(params):
@@ -57,14 +73,43 @@ def test_a_curved_projection_is_that_of_its_pixels(params):
     area, images = detector(SHAPE, mask), frames()
     one = member("p", curved.curved_projection, params, area)
     got = reduce([one], area, images)
+    assert ("p/photons" in got, "p/background" in got) == (params.photons, params.background != ())
     for k, image in enumerate(images):
-        sums, npix = shared(image, mask, params, one.constants)
+        (sums, npix, photons), (beside, size, _) = shared(image, mask, params, one.constants)
+        if params.background:
+            with np.errstate(all="ignore"):
+                level = np.where(npix > 1e-12, beside / size * npix, 0.0)
+            np.testing.assert_allclose(got["p/background"][k], level, rtol=1e-9, atol=1e-7)
+            sums = sums - level
+        if params.photons:
+            np.testing.assert_allclose(got["p/photons"][k], photons, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(got["p/sum"][k], sums, rtol=1e-9, atol=1e-7)
         np.testing.assert_allclose(got["p/npix"][k], npix, rtol=1e-9, atol=1e-9)
-    rows, cols = params.rows or (0, SHAPE[1]), params.cols or (0, SHAPE[2])
-    box = np.where(mask, images[0], 0.0)[params.segment, slice(*rows), slice(*cols)]
-    kept = box[(box >= params.low) & (box <= params.high)].sum(dtype=float)
+    if params.background:
+        return
+    box, across, _ = spans(params)
+    where = (slice(*box), slice(*across))[:: 1 if params.axis == 0 else -1]
+    inside = np.where(mask, images[0], 0.0)[params.segment][where]
+    kept = inside[(inside >= params.low) & (inside <= params.high)].sum(dtype=float)
     np.testing.assert_allclose(got["p/sum"][0].sum(), kept, rtol=1e-9)
+
+
+def test_what_lies_under_a_line_is_taken_off():
+    """A slope along the energies, under a tilted line: the moments are the line's alone."""
+    rows, cols = np.indices(SHAPE[1:])
+    place = 12.0 + 0.25 * (rows - 4)
+    image = np.zeros(SHAPE, np.float32)
+    image[0] = 30 + 2 * (cols - 0.25 * (rows - 4))
+    image[0, 4:8] += 100 * np.exp(-0.5 * ((cols - place) / 1.5) ** 2)[4:8]
+    params = curved.Params(0, (0.0, 0.25), 0, (4, 8), background=(0, 3, 9, 12))
+    area = detector(SHAPE)
+    got = reduce([member("p", curved.curved_projection, params, area)], area, [image])
+    total = got["p/sum"][0]
+    at = curved.curved_projection.prepare(params, area).origin + np.arange(total.size)
+    inner = (at > 3) & (at < 25)
+    np.testing.assert_allclose(total[inner].sum(), 400 * 1.5 * np.sqrt(2 * np.pi), rtol=1e-3)
+    mean = (total[inner] * at[inner]).sum() / total[inner].sum()
+    np.testing.assert_allclose(mean, 12.0, atol=0.05)
 
 
 def test_a_curved_line_becomes_a_sharp_one_at_its_energy():
@@ -95,6 +140,10 @@ def test_what_no_projection_can_be_is_told():
         "energy: [nan]": curved.Params(0, energy=(np.nan,)),
         "rows: [3, 90] is off": curved.Params(0, rows=(3, 90)),
         "curvature: the line moves by 1100 pixels": curved.Params(0, (0.0, 100.0)),
+        "photons: pixels without a photon": curved.Params(0, photons=True),
+        "background: [1] are no ranges": curved.Params(0, rows=(4, 8), background=(1,)),
+        "background: [3, 90] are no": curved.Params(0, rows=(4, 8), background=(3, 90)),
+        "background: overlaps": curved.Params(0, rows=(4, 8), background=(3, 5)),
     }
     for start, params in wrong.items():
         with pytest.raises(ValueError, match=f"^{re.escape(start)}"):
@@ -227,11 +276,15 @@ def streak(at, degrees, shape=(1, 60, 80), level=100.0):
     return (level * np.exp(-0.5 * (distance / 1.5) ** 2))[None].astype(np.float32)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize(("at", "degrees"), [(40.0, 0.0), (33.3, 12.0), (50.0, -20.0)])
-def test_a_jet_is_found_where_it_is(at, degrees):
-    area = detector((1, 60, 80))
+def test_a_jet_is_found_where_it_is(at, degrees, axis):
+    image = streak(at, degrees)
     params = jets.Params(threshold=5.0, cols=(5, 78))
-    got = reduce([member("j", jets.jet, params, area)], area, [streak(at, degrees)])
+    if axis:
+        image, params = image.transpose(0, 2, 1), jets.Params(5.0, rows=(5, 78), axis=1)
+    area = detector(image.shape)
+    got = reduce([member("j", jets.jet, params, area)], area, [np.ascontiguousarray(image)])
     np.testing.assert_allclose(got["j/position"], at, atol=0.05)
     np.testing.assert_allclose(got["j/angle"], degrees, atol=0.3)
     np.testing.assert_allclose(got["j/width"], 1.35, atol=0.1)
@@ -242,7 +295,7 @@ def test_a_jet_is_the_first_principal_axis():
     area = detector((1, 60, 80), mask)
     images = [streak(30, 8) + RNG.normal(0, 5, mask.shape).astype(np.float32) for _ in range(3)]
     images[1][RNG.random(mask.shape) < 0.05] = np.nan
-    params = jets.Params(threshold=20.0, rows=(4, 55), cols=(6, 70), row=10.0)
+    params = jets.Params(threshold=20.0, rows=(4, 55), cols=(6, 70), at=10.0)
     got = reduce([member("j", jets.jet, params, area)], area, images)
     for k, image in enumerate(images):
         rows, cols = np.indices(mask.shape[1:])
@@ -273,7 +326,37 @@ def test_without_a_jet_there_is_no_axis():
         "threshold: nan": jets.Params(np.nan),
         "least: 1": jets.Params(1.0, least=1),
         "cols: [5, 100] is off": jets.Params(1.0, cols=(5, 100)),
-        "row: inf": jets.Params(1.0, row=np.inf),
+        "at: inf": jets.Params(1.0, at=np.inf),
+        "axis: there is no 2": jets.Params(1.0, axis=2),
     }.items():
         with pytest.raises(ValueError, match=f"^{re.escape(start)}"):
             jets.jet.prepare(params, area)
+
+
+def test_a_spectrum_knows_the_energies_of_its_profile():
+    """By the curve's own polynomial, wherever its bins begin."""
+    rows, cols = np.indices((9, 23))
+    image = np.zeros(INPUTS["jf"].shape, np.uint16)
+    image[0] = np.round(1000 * np.exp(-0.5 * ((cols - 9 - 0.5 * (rows - 4)) / 1.5) ** 2))
+    curve = {"axis": 0, "curvature": [7.0, 0.5], "energy": [850, 0.5]}
+    reducers = {
+        "line": {"use": "spectrum", "inputs": "xes/sum"},
+        "xes": {"use": "curved_projection", "inputs": "jf", "params": curve},
+    }
+    columns = feed(plan(reducers, inputs=INPUTS), [shot(1, jf=image)])
+    np.testing.assert_allclose(columns["line/peak"], 850.0, atol=0.01)
+    wide = np.sqrt(1.5**2 + 0.125)  # every other row is shared by two bins
+    np.testing.assert_allclose(columns["line/fwhm"], 0.5 * 2.3548 * wide, atol=0.01)
+
+
+def test_what_is_no_energy_is_none():
+    def energy(params, **axis):
+        given = {"profile": Input("value", "<f8", (6,), "ADU")._replace(**axis)}
+        return spectra.spectrum.constants(params, given).energy.tolist()
+
+    own, pixels = (5.0, 4.0, 3.0, 2.0, 1.0, 0.5), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    cut = spectra.Params(region=(1, 6))
+    assert energy(spectra.Params()) == pixels
+    assert energy(spectra.Params(), coords=own, coords_unit="1/A") == pixels
+    assert energy(cut, coords=own, coords_unit="eV") == list(own[1:])
+    assert energy(spectra.Params((1.0, 2.0)), coords=own, coords_unit="eV")[:2] == [1.0, 3.0]
