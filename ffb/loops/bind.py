@@ -163,18 +163,11 @@ class Binder:
         if name in self.inputs:
             return self.inputs[name]
         if name in self.columns:
-            return self._on_its_axis(as_input(self.columns[name]), self.columns[name])
+            c = self.columns[name]
+            return as_input(c, self.coords.get(c.reducer, {}))
         if name not in self.config.inputs and (owner := owner_of(name, self.used)):
             self.problems.append(f"{where}: {no_column(name, owner, self.columns)}")
         return None
-
-    def _on_its_axis(self, given: Input, column: Column) -> Input:
-        """What a column holds, with the coordinates that the reducer gave of its only axis."""
-        known = self.coords.get(column.reducer, {})
-        if len(column.dims) != 1 or column.dims[0] not in known:
-            return given
-        axis = known[column.dims[0]]
-        return given._replace(coords=tuple(axis["values"]), coords_unit=axis["unit"])
 
     def _member(
         self,

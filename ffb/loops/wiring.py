@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
+from typing import Any
 
 from ffb.configuration.problems import nearest
 from ffb.schema import KEPT, LASER, PULSE_ID, STEP, TIMESTAMP, XRAY, Column, column_name
@@ -23,9 +24,16 @@ def owner_of(column: str, reducers: Iterable[str]) -> str:
     return max(mine, key=len, default="")
 
 
-def as_input(column: Column) -> Input:
-    """A column as a reducer receives it: one row a shot."""
-    return Input("value", column.dtype, column.shape, column.unit, column.doc)
+def as_input(column: Column, coords: Mapping[str, Mapping[str, Any]]) -> Input:
+    """A column as a reducer receives it: one row a shot.
+
+    ``coords`` are those that its reducer gave of its axes; a waveform's are told.
+    """
+    given = Input("value", column.dtype, column.shape, column.unit, column.doc)
+    axis = coords.get(column.dims[0]) if len(column.dims) == 1 else None
+    if axis is None:
+        return given
+    return given._replace(coords=tuple(axis["values"]), coords_unit=axis["unit"])
 
 
 def motor_column(motor: str) -> Column:
