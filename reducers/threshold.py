@@ -11,6 +11,11 @@ from ffb import Area, Feature, Tile, tile_reducer
 from ffb.reducers.window import Window, somewhere
 
 
+#: Pixels whose sum is float32 before it is added in float64: 256 whole numbers of 16 bits stay
+#: exact, and each addition of others rounds by at most 2^-24.
+BLOCK = 256
+
+
 class Params(NamedTuple):
     """Pixels of at least ``low`` and at most ``high``, in calibrated units, are taken.
 
@@ -48,12 +53,13 @@ class Taken(NamedTuple):
     npix: Annotated[int, Feature("1", "valid pixels between the levels")]
 
 
-@tile_reducer(version=1)
+@tile_reducer(version=2)
 class threshold:  # noqa: N801
     """Sum and number of the valid pixels between two levels, both of which are in.
 
-    Levels are compared in float32, as pixels are. For other statistics of what lies above a level
-    see ``region``, which takes four times as long.
+    Levels are compared in float32, as pixels are. The sum is exact for whole numbers of 16 bits;
+    of others rounding moves it by at most 2^-16 of the magnitudes it adds, in practice by 1e-7.
+    For other statistics of what lies above a level see ``region``, which takes longer.
     """
 
     @staticmethod
@@ -84,17 +90,21 @@ class threshold:  # noqa: N801
 
     @staticmethod
     def accumulate(tile: Tile, constants: Constants, state: State) -> None:
-        """Add a row; loops are apart because a mixed one does not vectorise."""
+        """Add a row, in blocks whose sums are float32: half the time of float64 for each pixel."""
         w, low, high = constants.window, constants.low, constants.high
         if tile.number < w.first or tile.number >= w.last:
             return
-        values = tile.values[w.start : w.stop]
+        values, nothing = tile.values[w.start : w.stop], np.float32(0)
         total, number = 0.0, np.int32(0)
-        for i in range(values.size):
-            v = np.float64(values[i])
-            total += v if (values[i] >= low) & (values[i] <= high) else 0.0
-        for i in range(values.size):
-            number = np.int32(number + np.int32((values[i] >= low) & (values[i] <= high)))
+        for at in range(0, values.size, BLOCK):
+            block = values[at : at + BLOCK]
+            part, several = nothing, np.int32(0)
+            for i in range(block.size):
+                taken = (block[i] >= low) & (block[i] <= high)
+                part += block[i] if taken else nothing
+                several = np.int32(several + np.int32(taken))  # numba would count in 64 bits
+            total += np.float64(part)
+            number = np.int32(number + several)
         state.total[0] += total
         state.number[0] += number
 

@@ -202,7 +202,26 @@ def test_threshold_takes_what_lies_between_its_levels(kind, low, high):
             box = cut(image, mask, place) if place else np.where(mask, image.astype(float), np.nan)
             taken = box[(box >= low) & (box <= high)]
             assert got["t/npix"][k] == taken.size
-            np.testing.assert_allclose(got["t/sum"][k], taken.sum(), rtol=1e-12)
+            near = 2**-16 * np.abs(taken).sum()
+            np.testing.assert_allclose(got["t/sum"][k], taken.sum(), rtol=0, atol=near)
+
+
+@pytest.mark.parametrize("columns", [256, 1000, 1025])
+def test_threshold_sums_in_float32_what_float32_holds(columns):
+    shape = (1, 3, columns)
+    mask = RNG.random(shape) > 0.1
+    far = 1e6 + RNG.normal(0, 3, shape)
+    far[RNG.random(shape) < 0.1] = np.nan
+    words = RNG.choice(np.array([1, 65535]), shape, p=[0.1, 0.9])
+    images = [i.astype(np.float32) for i in (words, far, RNG.normal(0, 1e4, shape))]
+    area = detector(shape, mask)
+    params = threshold.Params(-1e9)
+    got = reduce([member("t", threshold.threshold, params, area)], area, images)
+    assert got["t/sum"][0] == words[mask].sum()
+    for k, image in enumerate(images):
+        good = image[mask & ~np.isnan(image)].astype(np.float64)
+        assert got["t/npix"][k] == good.size
+        assert abs(got["t/sum"][k] - good.sum()) <= 2**-20 * np.abs(good).sum()
 
 
 @pytest.mark.parametrize("bins", [3000, 70000])
