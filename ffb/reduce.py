@@ -135,6 +135,15 @@ class Calibration(Protocol):
         """How many corrections could not be made so far, by what they are and why."""
         ...
 
+    @property
+    def lend(self) -> Any:
+        """The numba function for rows that may be right as they came, or ``None``.
+
+        ``lend(raw_row, first, constants, values) -> (row, bad)`` gives the row itself, or
+        ``values``, filled as ``tile`` fills them.
+        """
+        ...
+
 
 _PARAMETERS = (float, int, bool, str, Path)
 

@@ -61,6 +61,7 @@ class Calibration:
     unit: str
     dtype: str = "<u2"
     height: int = 0
+    lend: None = None
     noise: F32 | None = None
     ids: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ffb.loops.compile import prefetch
+from ffb.loops.compile import aligned, prefetch
 from ffb.source import Constants
 
 #: The ADC value of a raw pixel; its gain range is in the two bits above.
@@ -222,20 +222,22 @@ def kernel_of(
     planes = [_plane(*ranges[0], good, np.float32(0))]
     planes += [_plane(*r, good, undefined) for r in ranges[1:]]
     if dettype == "epix10ka":
-        return Epix10ka(*(a.ravel() for plane in planes for a in plane)), epix10ka_tile
-    pedestal, factor = (a.ravel() for a in planes[0])
+        return Epix10ka(*(a for plane in planes for a in plane)), epix10ka_tile
     if dettype != "jungfrau":
-        return Single(pedestal, factor), single_tile
-    switched = np.concatenate([np.stack([a.ravel() for a in p], axis=-1) for p in planes[1:]])
+        return Single(*planes[0]), single_tile
+    switched = np.concatenate([np.stack(p, axis=-1) for p in planes[1:]])
     found = np.zeros(good.shape[-1], np.int32)
-    return Jungfrau(pedestal, factor, switched, undefined, found), jungfrau_tile
+    return Jungfrau(*planes[0], switched, undefined, found), jungfrau_tile
 
 
 def _plane(
     pedestal: NDArray[Any], factor: NDArray[Any], good: NDArray[np.bool_], undefined: np.float32
 ) -> tuple[F32, F32]:
-    """Fold the mask into one range; good pixels without gain get the factor ``undefined``."""
+    """Fold the mask into one range, flat; good pixels without gain get the factor ``undefined``."""
     finite = np.isfinite(pedestal) & np.isfinite(factor)
     folded = (np.where(finite, factor, 0) * good).astype(np.float32)
     folded[good & (folded == 0)] = undefined
-    return np.where(finite, pedestal, 0).astype(np.float32), folded
+    hot = aligned(folded.size, np.float32), aligned(folded.size, np.float32)
+    hot[0][:] = np.where(finite, pedestal, 0).ravel()
+    hot[1][:] = folded.ravel()
+    return hot

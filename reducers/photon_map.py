@@ -49,6 +49,7 @@ class PhotonMap(NamedTuple):
     dtype: str
     height: int
     unit: str = UNIT
+    lend: None = None
 
 
 class Mapped(NamedTuple):

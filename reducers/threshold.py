@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from ffb import Area, Feature, Tile, tile_reducer
 from ffb.reducers.window import Window, somewhere
 
-
 #: Pixels whose sum is float32 before it is added in float64: 256 whole numbers of 16 bits stay
 #: exact, and each addition of others rounds by at most 2^-24.
 BLOCK = 256

@@ -30,6 +30,7 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import make_array
+from numpy.typing import NDArray
 
 #: No ``nnan``: with it the compiler deletes every test for NaN.
 OPTIONS: Mapping[str, Any] = {
@@ -37,6 +38,9 @@ OPTIONS: Mapping[str, Any] = {
     "error_model": "numpy",
     "fastmath": {"reassoc", "contract", "nsz", "arcp"},
 }
+
+#: Bytes of a line of the cache, and of the longest vector.
+LINE = 64
 
 
 def _options(checked: bool, exact: bool) -> dict[str, Any]:
@@ -52,6 +56,17 @@ def kernel(fn: Callable[..., Any], checked: bool = False, exact: bool = False) -
     ``exact`` leaves floating-point operations as they are written.
     """
     return numba.njit(fn, **_options(checked, exact))
+
+
+def aligned(size: int, dtype: Any) -> NDArray[Any]:
+    """Zeros (size,) that begin where a line of the cache does, which numpy's need not.
+
+    A vector that lies across two lines takes twice as long to load, and to store.
+    """
+    kind = np.dtype(dtype)
+    memory = np.zeros(size * kind.itemsize + LINE, np.uint8)
+    begin = -memory.ctypes.data % LINE
+    return memory[begin : begin + size * kind.itemsize].view(kind)
 
 
 def borrowed(array: Any) -> Any:
@@ -76,6 +91,33 @@ def _without_owner(_: Any, array: Any) -> Any:
 @overload(borrowed, strict=False)  # type: ignore[untyped-decorator]
 def _borrowed(array: Any) -> Any:
     return lambda array: _without_owner(array)
+
+
+def lent(array: Any, like: Any) -> Any:
+    """``array`` of one dimension, for reading, in compiled code as of the type of ``like``.
+
+    So that what takes arrays of our own takes a read-only one, too; its elements must be aligned.
+    """
+    return array
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _typed(_: Any, array: Any, like: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        given = make_array(array)(context, builder, args[0])
+        out = make_array(like)(context, builder)
+        for field in ("data", "nitems", "itemsize", "shape", "strides"):
+            setattr(out, field, getattr(given, field))
+        out.meminfo = context.get_constant_null(numba.types.voidptr)
+        out.parent = context.get_constant_null(numba.types.pyobject)
+        return out._getvalue()
+
+    return like(array, like), generate
+
+
+@overload(lent, strict=False)  # type: ignore[untyped-decorator]
+def _lent(array: Any, like: Any) -> Any:
+    return lambda array, like: _typed(array, like)
 
 
 def prefetch(array: Any, index: Any) -> None:

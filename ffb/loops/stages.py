@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ffb.batch import Batch
 from ffb.configuration.problems import ConfigError
-from ffb.loops.compile import in_short
-from ffb.loops.fuse import Member, compile_area, compile_shots, plain, several
+from ffb.loops.area import block_of, compile_area, several
+from ffb.loops.compile import aligned, in_short
+from ffb.loops.fuse import Member, compile_shots, plain
 from ffb.loops.guard import Guard
 from ffb.loops.places import Places
 from ffb.reduce import Area, Calibration, Reducer, TileReducer
@@ -29,7 +30,7 @@ class AreaPass:
     """One compiled pass over an area detector's raw pixels, with all it needs beside them.
 
     It takes up to ``together`` shots at once. With ``summed`` it adds each to the arrays ``into``:
-    of the k-th, tiles from ``done[k]`` on.
+    of the k-th, rows from ``done[k]`` on.
     """
 
     def __init__(
@@ -45,8 +46,8 @@ class AreaPass:
         segments, rows, columns = area.shape
         self._segments, self._full = segments, segments * together
         mask = np.ascontiguousarray(area.mask, np.uint8).ravel()
-        lines = np.zeros(max(calibration.height, 1) * columns, np.float32)
-        spoilt = np.zeros(calibration.height, np.int64)
+        height = block_of(calibration, len(members), rows, columns)
+        lines, spoilt = aligned(height * columns, np.float32), np.zeros(height, np.int64)
         self._first = (rows, plain(calibration.constants), mask, lines, spoilt)
         states = tuple(_tile(m).allocate(m.constants) for m in members)
         states = states if together == 1 else several(states, together)
@@ -137,7 +138,7 @@ class AreaStage:
         self.summed, self.together = summed, together
         segments, rows, columns = area.shape
         size = segments * together if together > 1 else 0
-        self._frames = tuple(np.empty((size, rows * columns), self._dtype))
+        self._frames = tuple(aligned(rows * columns, self._dtype) for _ in range(size))
         self._held: list[tuple[int, Lights]] = []
         self._present, self._index = block.present, block.index[name]
         self._guard = guards([m.name for m in members])

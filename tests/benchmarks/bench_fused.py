@@ -16,6 +16,7 @@ from ffb import Area
 from ffb.batch import Batch
 from ffb.loops.fuse import RUN, Member
 from ffb.loops.stages import AreaPass
+from ffb.loops.uncalibrated import Uncalibrated
 from ffb.reducers.azimuthal import azimuthal
 from ffb.reducers.calibration import Calibration, calibration_of
 from ffb.reducers.histogram import Params as Bins
@@ -28,7 +29,6 @@ from ffb.schema import Schema
 from ffb.sums.held import Summed, Summing
 from ffb.sums.words import what_of
 from tests.benchmarks.bench_kernels import SETTINGS, SHAPE, constants, flat, raw_frames
-from tests.benchmarks.bench_scattering import Calibrated
 from tests.benchmarks.harness import Table, compare, machine, over, read
 from tests.unit.passes import member
 
@@ -63,7 +63,7 @@ def fused(k: Calibration, members: dict[str, Member], area: Area, rounds: int) -
     whole = np.zeros(SHAPE, np.float32)
     bins = members["q"].constants
     few, most = [members["box"], members["bright"]], [*members.values()]
-    apart = [passes([m], Calibrated(area.mask), area) for m in most]
+    apart = [passes([m], Uncalibrated(area.mask, "<f4"), area) for m in most]
 
     def separately(raw: Segments) -> None:
         k.calibrate(raw, whole)
@@ -121,9 +121,9 @@ def against_numpy(
         frames.append(np.zeros(SHAPE, np.float32))
         k.calibrate(flat(raw), frames[-1])
     lo, hi, bins = SPECTRUM[:3]
-    counted = passes([members["spectrum"]], Calibrated(area.mask), area)
+    counted = passes([members["spectrum"]], Uncalibrated(area.mask, "<f4"), area)
     part = area._replace(shape=(1, *SHAPE[1:]), mask=area.mask[2:3], xyz=None)
-    whole = passes([member("all", roi, Roi(), part)], Calibrated(part.mask), part)
+    whole = passes([member("all", roi, Roi(), part)], Uncalibrated(part.mask, "<f4"), part)
     good = area.mask[2]
     rows, cols = np.indices(good.shape, sparse=True)
 

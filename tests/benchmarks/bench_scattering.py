@@ -9,16 +9,16 @@ import os
 import warnings
 from collections.abc import Callable
 from time import thread_time
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area
 from ffb.batch import Batch
-from ffb.loops.compile import kernel
 from ffb.loops.fuse import RUN
 from ffb.loops.stages import AreaPass
+from ffb.loops.uncalibrated import Uncalibrated
 from ffb.reduce import TileReducer
 from ffb.reducers.azimuthal import azimuthal
 from ffb.reducers.cake import Params as Cake
@@ -87,34 +87,12 @@ def assembled(segments: NDArray[Any]) -> NDArray[Any]:
     return image
 
 
-class Calibrated(NamedTuple):
-    """A calibration for frames that are calibrated: it copies rows."""
-
-    mask: NDArray[np.bool_]
-    constants: tuple[int, ...] = (0,)
-    dtype: str = "<f4"
-    unit: str = "keV"
-    height: int = 0
-
-    @property
-    def tile(self) -> Any:
-        """The copier."""
-        return _copy
-
-
-@kernel
-def _copy(raw: Any, first: int, constants: Any, values: Any) -> Any:
-    for i in range(raw.size):
-        values[i] = raw[i]
-    return 0
-
-
 def ours(reducer: TileReducer, params: Any, area: Area) -> tuple[Run, Any, dict[str, Any]]:
     """A tile reducer alone in a pass over calibrated frames, its constants, what it writes."""
     m = member("ours", reducer, params, area)
     schema = Schema(m.all_columns)
     batch, active = Batch(schema, 1), np.full(1, RUN, np.uint8)
-    work = AreaPass((m,), Calibrated(area.mask), area, schema, 1)
+    work = AreaPass((m,), Uncalibrated(area.mask, "<f4"), area, schema, 1)
     return lambda f: work(flat(f), 0, batch.buffer, active), m.constants, batch.columns
 
 

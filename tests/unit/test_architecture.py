@@ -88,6 +88,7 @@ LAYERS = (
         "loops.combine",
         "messaging.window",
         "loops.fuse",
+        "loops.area",
         "sums.held",
         "live.accumulate",
         "producing.shed",

@@ -9,9 +9,12 @@ from ffb.config import parse
 from ffb.configuration.calibration_settings import CalibrationConfig
 from ffb.configuration.defaults import Defaults
 from ffb.loops.bind import Binder
+from ffb.loops.uncalibrated import Uncalibrated
+from ffb.reducers import roi, threshold
 from ffb.reducers.constants import uncalibrated
 from ffb.shot import Input
 from ffb.sources.choose import source_of
+from tests.unit.passes import detector, member, reduce
 
 
 @pytest.mark.parametrize("dtype", ["|u1", "<u2", "<i2", "<i4", "<f4"])
@@ -26,10 +29,63 @@ def test_pixels_left_alone_can_be_masked(tmp_path, dtype):
     np.testing.assert_array_equal(k.mask, mask[None] & inside)
     assert list(ids) == ["mask"]
     assert ids["mask"].startswith("mask.npy sha256:")
-    raw = np.arange(77).astype(dtype)
-    out = np.full(77, -1, np.float32)
-    assert k.tile(raw, 0, k.constants, out) == 0
-    np.testing.assert_array_equal(out, np.where(k.mask.ravel(), raw.astype(np.float32), 0))
+    raw = np.arange(1, 78).astype(dtype)
+    raw.flags.writeable = False
+    for first in range(0, 77, 11):
+        row, good = raw[first : first + 11], k.mask.ravel()[first : first + 11]
+        out, bad = row_of(k, row, first)
+        np.testing.assert_array_equal(out, np.where(good, row.astype(np.float32), 0))
+        assert bad == 0
+
+
+def row_of(k, row, first=0):
+    """A row as reducers get it, and how many of its good pixels are NaN."""
+    values = np.full(row.size, -1, np.float32)
+    if k.lend:
+        return k.lend(row, first, k.constants, values)
+    return values, k.tile(row, first, k.constants, values)
+
+
+ROW = np.arange(1, 41, dtype=np.float32)
+HIDDEN = np.arange(40) % 13 == 5
+
+
+@pytest.mark.parametrize("masked", [0.0, -0.0, 3.0, np.nan, np.inf])
+@pytest.mark.parametrize("skewed", [False, True])
+def test_a_row_is_lent_if_nothing_has_to_change(masked, skewed):
+    k = Uncalibrated(~HIDDEN.reshape(1, 1, 40), "<f4")
+    memory = np.zeros(40 * 4 + 1, np.uint8)
+    row = memory[skewed : skewed + 160].view(np.float32)  # a source may hand over what is unaligned
+    row[:] = np.where(HIDDEN, masked, ROW)
+    row[[0, 17]] = np.nan
+    row.flags.writeable = False
+    kept = row.copy()
+    out, bad = row_of(k, row)
+    assert bad == 2
+    assert np.shares_memory(out, memory) == (masked == 0 and not skewed)
+    np.testing.assert_array_equal(out, np.where(HIDDEN, 0, kept))
+    np.testing.assert_array_equal(row, kept)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 37), (3, 1, 130)], ids=str)
+def test_lent_rows_reduce_as_copied_ones(shape):
+    rng = np.random.default_rng(6)
+    mask = rng.random(shape) > 0.2
+    mask[0, 0] = True
+    area = detector(shape, mask)
+    image = rng.normal(0, 3, shape).astype(np.float32)
+    image[rng.random(shape) < 0.1] = np.nan
+    clean = np.where(mask, image, np.float32(0))
+    members = [
+        member("spot", roi.roi, roi.Params(area=True), area),
+        member("bright", threshold.threshold, threshold.Params(-1.0, 2.0), area),
+    ]
+    got = reduce(members, area, [image, clean])
+    for name, column in got.items():
+        np.testing.assert_array_equal(column[0], column[1], err_msg=name)
+    taken = clean[mask & (clean >= -1) & (clean <= 2)].astype(np.float64)
+    assert got["bright/npix"][1] == taken.size
+    assert got["bright/sum"][1] == pytest.approx(taken.sum(), abs=1e-5 * taken.size)
 
 
 def test_pixels_left_alone_need_no_settings():
