@@ -8,6 +8,7 @@ a pixel depend on its neighbours a whole segment is calibrated at once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -41,8 +42,12 @@ Counts = NDArray[np.int64]
 
 
 class PhotonMap(NamedTuple):
-    """A :class:`ffb.reduce.Calibration` whose pixels are whole photons, ``unit`` photons."""
+    """A :class:`ffb.reduce.Calibration` whose pixels are whole photons, ``unit`` photons.
 
+    ``calibrated`` is the one without photons.
+    """
+
+    calibrated: Calibration
     constants: Any
     tile: Any
     mask: NDArray[np.bool_]
@@ -50,6 +55,11 @@ class PhotonMap(NamedTuple):
     height: int
     unit: str = UNIT
     lend: None = None
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Corrections of the calibration that could not be made."""
+        return self.calibrated.skipped
 
 
 class Mapped(NamedTuple):
@@ -116,7 +126,7 @@ def photon_map(calibration: Calibration, settings: PhotonConfig, area: Area) -> 
     height = calibration.height if s.by == "pixels" else rows
     tile = _kernel(calibration.tile, calibration.height, s.by)
     constants = Mapped(calibration.constants, own, columns)
-    return PhotonMap(constants, tile, calibration.mask, calibration.dtype, height)
+    return PhotonMap(calibration, constants, tile, calibration.mask, calibration.dtype, height)
 
 
 def _made(reducer: Any, params: Any, area: Area) -> tuple[Any, Any]:

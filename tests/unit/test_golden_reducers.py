@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 #: The test that holds a reducer against something that does not share its code.
 REFERENCES = {
-    "autocorrelation": "test_region.test_an_autocorrelation_is_that_of_fourier",
+    "autocorrelation": "test_autocorrelation.test_by_fourier",
     "azimuthal": "test_azimuthal.test_the_profile_is_that_of_pyfai",
     "cake": "test_cake.test_the_cake_is_that_of_pyfai",
     "curved_projection": "test_spectrometer.test_a_curved_projection_is_that_of_its_pixels",
