@@ -103,7 +103,7 @@ class Azimuthal(NamedTuple):
     ]
 
 
-@tile_reducer(version=2)
+@tile_reducer(version=3)
 class azimuthal:  # noqa: N801 - named after its module
     """I(q) of an area detector, over its good pixels."""
 

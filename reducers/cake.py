@@ -72,7 +72,7 @@ class Cake(NamedTuple):
     ]
 
 
-@tile_reducer(version=1)
+@tile_reducer(version=2)
 class cake:  # noqa: N801 - named after its module
     """I(phi, q) of an area detector, over its good pixels."""
 

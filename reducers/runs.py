@@ -24,7 +24,7 @@ COLUMN = np.uint32(0xFFFF)
 @kernel
 def _one(v: Any, run: Any, k: int) -> Any:
     """Pixel ``k`` of a run; numba does not ask an unsigned index whether it counts from the end."""
-    return np.float64(v[np.uint64(run & COLUMN) + np.uint64(k)])
+    return v[np.uint64(run & COLUMN) + np.uint64(k)]
 
 
 @kernel
@@ -43,26 +43,27 @@ def add(v: Any, row: int, runs: Any, bounds: Any, sums: Any) -> None:
 
     One addition to memory a run instead of one a pixel, and hardly ever twice in a row to the
     same bin, which would have to wait for the first. Loops of fixed length spare the processor
-    guessing where a run ends. Four sums for each bin, by turns, are faster on a frame that lies in
-    memory, but not in a pass that has just calibrated the row.
+    guessing where a run ends. A run is added up in the type of ``v``, since turning every pixel
+    into float64 took a third of the time: in float32 it is off by at most 7 * 2**-24 of the sum of
+    its pixels' sizes; runs are added up in float64.
     """
     b = bounds[row * LONGEST : row * LONGEST + LONGEST + 1]
     for run in runs[b[0] : b[1]]:
-        sums[run >> BIN] += _one(v, run, 0)
+        sums[run >> BIN] += np.float64(_one(v, run, 0))
     for run in runs[b[1] : b[2]]:
-        sums[run >> BIN] += _two(v, run, 0)
+        sums[run >> BIN] += np.float64(_two(v, run, 0))
     for run in runs[b[2] : b[3]]:
-        sums[run >> BIN] += _two(v, run, 0) + _one(v, run, 2)
+        sums[run >> BIN] += np.float64(_two(v, run, 0) + _one(v, run, 2))
     for run in runs[b[3] : b[4]]:
-        sums[run >> BIN] += _four(v, run, 0)
+        sums[run >> BIN] += np.float64(_four(v, run, 0))
     for run in runs[b[4] : b[5]]:
-        sums[run >> BIN] += _four(v, run, 0) + _one(v, run, 4)
+        sums[run >> BIN] += np.float64(_four(v, run, 0) + _one(v, run, 4))
     for run in runs[b[5] : b[6]]:
-        sums[run >> BIN] += _four(v, run, 0) + _two(v, run, 4)
+        sums[run >> BIN] += np.float64(_four(v, run, 0) + _two(v, run, 4))
     for run in runs[b[6] : b[7]]:
-        sums[run >> BIN] += _four(v, run, 0) + (_two(v, run, 4) + _one(v, run, 6))
+        sums[run >> BIN] += np.float64(_four(v, run, 0) + (_two(v, run, 4) + _one(v, run, 6)))
     for run in runs[b[7] : b[8]]:
-        sums[run >> BIN] += _four(v, run, 0) + _four(v, run, 4)
+        sums[run >> BIN] += np.float64(_four(v, run, 0) + _four(v, run, 4))
 
 
 def cut(

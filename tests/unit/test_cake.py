@@ -92,8 +92,9 @@ def test_the_sum_over_phi_is_the_profile(area, frames):
     out = reduce(both, area, frames)
     for moment in ("sum", "norm", "npix"):
         total = out[f"c/{moment}"].sum(axis=1)
-        np.testing.assert_allclose(total, out[f"az/{moment}"], rtol=1e-9)
-    np.testing.assert_allclose(out["c/reference"], out["az/reference"], rtol=1e-9)
+        within = 1e-6 if moment == "sum" else 1e-9  # float32 adds up neighbours that share a bin
+        np.testing.assert_allclose(total, out[f"az/{moment}"], rtol=within)
+    np.testing.assert_allclose(out["c/reference"], out["az/reference"], rtol=1e-6)
 
 
 def test_everything_that_cannot_be_meant_is_listed_at_once(area):
