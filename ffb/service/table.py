@@ -122,7 +122,7 @@ def line(meta: dict[str, Any] | None) -> str:
     queues = {q[0] for q in meta["status"].get("queues") or []}
     said = [r for r in rows(meta) if r.heading != "file"]
     return "  |  ".join(
-        f"{r.heading} {r.value}" if r.heading in queues else r.value
+        f"{r.heading} {r.value}" if r.heading in {"lost", *queues} else r.value
         for r in said
         if r.heading not in queues or r.style
     )

@@ -62,7 +62,7 @@ def watch(
     """Keep children alive and show how it goes until producers are through or we are stopped."""
     views, told = Subscriber(config.endpoints().views, config.key(secret=False)), Told(config)
     since, said = time.monotonic(), 0.0
-    address, meta = "", None
+    address, meta, text = "", None, ""
     try:
         with Screen(console=console, auto_refresh=False, transient=False) as screen:
             while not (stopped or supervisor.finished("producer") or supervisor.lost("aggregator")):
@@ -76,9 +76,9 @@ def watch(
                         console.print(f"page: {address}", highlight=False)
                 if console.is_terminal:
                     screen.update(table(meta, supervisor.children, address, since), refresh=True)
-                elif time.monotonic() - said > LINE_S:
-                    said = time.monotonic()
-                    console.print(line(meta), highlight=False, soft_wrap=True)
+                elif time.monotonic() - said > LINE_S and line(meta) != text:
+                    said, text = time.monotonic(), line(meta)
+                    console.print(text, highlight=False, soft_wrap=True)
     finally:
         views.close()
         told.close()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import numpy as np
 import psutil
@@ -102,6 +103,8 @@ def test_a_run_survives_the_death_of_its_aggregator_and_every_row_is_there_once(
         wait_for(process, lambda: child(process, "aggregate"))
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
+    lines = said.splitlines()
+    assert all(a != b for a, b in pairwise(lines)), "a log need not hear the same twice"
     with ffb.open(path) as run:
         assert run.complete
         assert (run.counts.read, run.counts.written) == (SHOTS, SHOTS)

@@ -39,7 +39,7 @@ def test_a_line_of_a_run_has_rates_books_and_latency():
     assert "tstx00001 run 7 recording" in said
     assert "read 120  reduced 119  written 118 Hz" in said
     assert "read 110  written 100  in flight 6" in said
-    assert "4 (4 backpressure)" in said
+    assert "lost 4 (4 backpressure)" in said
     assert "p50 31 ms  p95 55 ms" in said
 
 
