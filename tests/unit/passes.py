@@ -37,3 +37,18 @@ def reduce(members: list[Member], area: Area, images: Any, dtype: str = "<f4") -
 
 def detector(shape: tuple[int, int, int], mask: Any = None) -> Area:
     return Area("det", shape, np.ones(shape, np.bool_) if mask is None else mask, None, "keV")
+
+
+def repeated(members: list[Member], area: Area) -> Any:
+    """What :func:`reduce` does to a single frame, as often as it is called, with one pass."""
+    schema = Schema(tuple(c for m in members for c in m.all_columns))
+    run = AreaPass(members, Uncalibrated(area.mask, "<f4"), area, schema, 1)
+    active = np.full(len(members), RUN, np.uint8)
+
+    def columns(image: Any) -> dict[str, Any]:
+        batch = Batch(schema, 1)
+        with np.errstate(all="ignore"):
+            run(tuple(s.ravel() for s in image), 0, batch.buffer, active)
+        return batch.columns
+
+    return columns

@@ -3,9 +3,24 @@
 import math
 
 import numpy as np
+from hypothesis import strategies as st
 
 #: Calibrated value of one photon.
 ENERGY = 10.0
+
+#: Values on the thresholds of tests and beside them, and those that are not valid.
+PALETTE = (1.0, np.nextafter(1, 0), 4.0, np.nextafter(4, 0), 5.0, 9.0, 10.0, 14.9, 15.0, 25.0,
+           35.0, 400.0, np.nextafter(400, 401), 3e7, np.inf, np.nan, -2.0)  # fmt: skip
+
+
+@st.composite
+def any_frame(draw, shape):
+    """A frame with 0.1 to 60 % of its pixels lit, by few values or by many, and noise elsewhere."""
+    rng = np.random.default_rng(draw(st.integers(0, 1 << 32)))
+    lit = rng.random(shape) < draw(st.floats(0.001, 0.6))
+    few = draw(st.lists(st.sampled_from(PALETTE), min_size=1, max_size=6))
+    values = rng.choice(few, shape) if draw(st.booleans()) else rng.gamma(1.5, 6.0, shape)
+    return np.where(lit, values, rng.normal(0, 0.3, shape)).astype(np.float32)
 
 
 def charges(shape, density, rng, noise=0.3, width=0.35):

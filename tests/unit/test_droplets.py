@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from scipy import ndimage
 
 from ffb.reducers.droplets import Params, droplets
-from tests.unit.passes import detector, member, reduce
-from tests.unit.photon_frames import charges
+from tests.unit.passes import detector, member, reduce, repeated
+from tests.unit.photon_frames import any_frame, charges
 
 LISTS = ("sum", "npix", "row", "col", "segment")
 #: All of two segments, so that one compiled pass does for all of them.
@@ -167,6 +168,35 @@ def test_thresholds_in_units_of_the_noise_of_each_pixel():
         droplets.prepare(p, detector(shape))
     with pytest.raises(ValueError, match=r"in_noise: no good pixel of det has a noise above 0"):
         droplets.prepare(p, area._replace(noise=0 * noise))
+
+
+SMALL = (2, 9, 23)
+MASK = np.random.default_rng(91).random(SMALL) > 0.04
+CUT = TWO._replace(threshold=4.0, threshold_low=1.0, pixel_max=400.0, max_npix=25, capacity=400)
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Columns of one frame."""
+    area = detector(SMALL, MASK)
+    return repeated([member("droplets", droplets, CUT, area)], area)
+
+
+@settings(max_examples=80, deadline=None)
+@given(any_frame(SMALL))
+def test_any_frame_has_the_droplets_of_scipy(found, frame):
+    agree(found(frame), 0, frame, MASK, CUT)
+
+
+@settings(max_examples=20, deadline=None)
+@given(any_frame(SMALL))
+def test_a_frame_has_the_same_droplets_upside_down(found, frame):
+    frame = np.where(MASK & MASK[::-1, ::-1, ::-1], frame, 0)
+    there, back = found(frame), found(np.ascontiguousarray(frame[::-1, ::-1, ::-1]))
+    for f in ("n_all", "n", "giant"):
+        assert there[f"droplets/{f}"][0] == back[f"droplets/{f}"][0]
+    sums = [np.sort(c["droplets/sum"][0][: c["droplets/n"][0]]) for c in (there, back)]
+    np.testing.assert_allclose(*sums, rtol=1e-6)
 
 
 def test_without_a_list_there_are_the_counts_alone():

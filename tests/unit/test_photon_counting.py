@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from ffb.reducers.greedy import BRIGHTEST
 from ffb.reducers.photon_counting import Params, photon_counting
-from tests.unit.passes import detector, member, reduce
-from tests.unit.photon_frames import ENERGY, charges
+from tests.unit.passes import detector, member, reduce, repeated
+from tests.unit.photon_frames import ENERGY, any_frame, charges
 
 ALL = Params(ENERGY, threshold=0.5, pixel_max=400.0, capacity=4000)
 #: Of two segments, so that one compiled pass does for all frames.
@@ -92,6 +93,23 @@ def test_odd_shapes_and_frames(shape):
     check(shape, mask, images)
     check(shape, mask, images, Params(ENERGY, fraction=0.4, capacity=7))
     check(shape, ~mask & mask, [noise])
+
+
+SMALL = (2, 9, 23)
+MASK = np.random.default_rng(91).random(SMALL) > 0.04
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Columns of one frame."""
+    area = detector(SMALL, MASK)
+    return repeated([member("photon_counting", photon_counting, ALL, area)], area)
+
+
+@settings(max_examples=60, deadline=None)
+@given(any_frame(SMALL))
+def test_any_frame_has_the_photons_of_the_reference(found, frame):
+    agree(found(frame), 0, frame, MASK, ALL)
 
 
 @pytest.mark.parametrize(

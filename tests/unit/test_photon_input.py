@@ -7,11 +7,10 @@ import pytest
 
 from ffb import config
 from ffb.plan import Plan
-from ffb.reducers.photon_counting import Params as Counting
 from ffb.shot import Input
 from ffb.testing.listed import ListedRun, ListedShot
 from tests.unit.photon_frames import ENERGY, charges
-from tests.unit.test_photon_map import by_droplets, counted
+from tests.unit.test_photon_map import by_droplets
 from tests.unit.test_photons import Params
 
 SHAPE = (2, 12, 40)
@@ -46,12 +45,8 @@ def images(n=5):
     return out
 
 
-@pytest.mark.parametrize("by", ["droplets", "pairs"])
-def test_reducers_and_sums_take_photons_in_place_of_the_frame(by):
-    settings = DROPLETS if by == "droplets" else {"energy": ENERGY, "by": by}
-    plan, frames = made(counts=settings), images()
-    p, q = Params(ENERGY, 4.0, 1.0), Counting(ENERGY)
-    of = (lambda s: by_droplets(s, p)) if by == "droplets" else (lambda s: counted(s, q))
+def test_reducers_and_sums_take_photons_in_place_of_the_frame():
+    plan, frames, p = made(counts=DROPLETS), images(), Params(ENERGY, 4.0, 1.0)
     for k, image in enumerate(frames):
         plan.take(ListedShot(100 + k, {"frame": image, "counts": image.copy()}), k)
     batch = plan.close()
@@ -61,7 +56,7 @@ def test_reducers_and_sums_take_photons_in_place_of_the_frame(by):
     for k, image in enumerate(frames):
         values = np.where(good, image, 0).astype(np.float64)
         lost = np.isnan(values) | (values > 1e6 * ENERGY)
-        found = [of(segment) for segment in values]
+        found = [by_droplets(segment, p) for segment in values]
         expected = np.where(lost, np.nan, np.stack(found))
         total += np.nan_to_num(expected)
         area = np.where(good, expected, np.nan)[1]

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as examples
 
 from ffb.configuration.photon_settings import PhotonConfig
 from ffb.loops.uncalibrated import Uncalibrated
@@ -10,7 +12,7 @@ from ffb.reducers.photon_counting import Params as Counting
 from ffb.reducers.photon_map import photon_map
 from ffb.reducers.photons import Params as Photons
 from tests.unit.passes import detector
-from tests.unit.photon_frames import ENERGY, charges
+from tests.unit.photon_frames import ENERGY, any_frame, charges
 from tests.unit.test_photon_counting import counted
 from tests.unit.test_photons import closest, droplets_of, greedy, number_of
 
@@ -116,3 +118,14 @@ def test_droplets_are_those_of_photons(edges):
         np.testing.assert_array_equal(got, np.where(unknown, np.nan, expected))
     assert lost[0] == 0 < min(lost[1], lost[2])
     assert np.nanmax(maps[0]) > 1
+
+
+@examples(max_examples=40, deadline=None)
+@given(any_frame(SHAPE))
+def test_any_frame_has_the_photons_of_the_reference(frame):
+    settings = {"threshold": 4.0, "threshold_low": 1.0, "max_npix": 25, "pixel_max": 400.0}
+    ((got,), _) = mapped([frame], MASK, **settings)
+    p = Photons(ENERGY, **settings)
+    values, unknown = bounded(frame, 400.0)
+    expected = np.stack([by_droplets(segment, p) for segment in values])
+    np.testing.assert_array_equal(got, np.where(unknown, np.nan, expected))

@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from scipy import ndimage
 
 from ffb.reducers.greedy import BRIGHTEST
 from ffb.reducers.photons import Params, photons
-from tests.unit.passes import detector, member, reduce
-from tests.unit.photon_frames import ENERGY, charges
+from tests.unit.passes import detector, member, reduce, repeated
+from tests.unit.photon_frames import ENERGY, any_frame, charges
 
 ALL = Params(ENERGY, threshold=4.0, threshold_low=1.0, min_sum=3.0, capacity=4000)
 #: Of two segments, so that one compiled pass does for all frames.
@@ -183,6 +184,24 @@ def test_a_pixel_of_exactly_k_photons_holds_k():
     p = Params(49.0, threshold=20.0, capacity=40_000)
     (found,) = check(image.shape, np.ones(image.shape, np.bool_), [image], p)
     assert found[0] == sum(range(240))
+
+
+SMALL = (2, 9, 23)
+MASK = np.random.default_rng(91).random(SMALL) > 0.04
+CUT = ALL._replace(pixel_max=400.0, max_npix=25, capacity=2000)
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Columns of one frame."""
+    area = detector(SMALL, MASK)
+    return repeated([member("photons", photons, CUT, area)], area)
+
+
+@settings(max_examples=80, deadline=None)
+@given(any_frame(SMALL))
+def test_any_frame_has_the_photons_of_the_reference(found, frame):
+    agree(found(frame), 0, frame, MASK, CUT)
 
 
 @pytest.mark.parametrize("edges", [(2.0,), (4.0, 31.0), (4.0, 5.0, 40.0, 40.5)])
