@@ -1,8 +1,10 @@
 """PONI files of pyFAI: where the detector stands, by the text that pyFAI's calibration writes.
 
 All versions up to 2.1, and 3 without parallax correction, are read as pyFAI 2026.9 reads them. A
-PONI counts pixels from the corner of an image: that of a detector which is one flat segment, or
-the one that psana assembles from several.
+PONI counts pixels from the corner of an image: that of a detector which is one flat segment, or the
+one that psana assembles; of one segment with seams, or turned round, its shape tells. Files made
+for segments one above the other, as LCLSGeom hands them to pyFAI, are refused: their origin is what
+its version made of the geometry.
 """
 
 from __future__ import annotations
@@ -30,6 +32,16 @@ PIXELS = {
     "epix100": 50.0,
     "epix10k": 100.0,
 }
+
+#: Of files whose origin nobody can tell.
+LCLSGEOM = (
+    "made for segments one above the other, {shape}, as by LCLSGeom; a PONI file does not tell"
+    " where their origin is: name the geometry that was written beside it in [calibration] and give"
+    " its distance, or calibrate on the image psana assembles"
+)
+
+#: By how many pixels an image may be smaller than what is assembled: rounding, and seams.
+SLACK = 2
 
 #: Detectors whose pixels are bent, hexagonal or of several sizes: only a geometry places them.
 UNEVEN = re.compile(r"aarhus|d5$|x?cirpad|rapid|pixirad|(im)?xpad|jungfrau(500k|16mcor)?$")
@@ -60,6 +72,8 @@ class Poni(NamedTuple):
 
         Raises ``ValueError`` for more segments, uneven pixels and another detector's file.
         """
+        if self.detector == "jungfrau05m":
+            raise ValueError(LCLSGEOM.format(shape=shape[1:]))
         if shape[0] != 1 or UNEVEN.match(self.detector):
             what = f"{shape[0]} segments" if shape[0] != 1 else self.detector
             raise ValueError(
@@ -72,14 +86,21 @@ class Poni(NamedTuple):
         positions = np.stack([rows * self.pixel[0], cols * self.pixel[1], np.zeros(shape[1:])])
         return self._oriented(positions[:, None], shape[1:])
 
+    def of_frames(self, xyz: NDArray[np.float64]) -> bool:
+        """Whether the file is for frames of one segment, not the image that psana makes of them."""
+        segments, *shape = xyz.shape[1:]
+        spans = [np.ptp(xyz[axis]) * 1e-6 / self.pixel[axis] for axis in (0, 1)]
+        image = tuple(round(float(span)) + 1 for span in spans)
+        return segments == 1 and self.shape == (*shape,) != image
+
     def assembled(
         self, xyz: NDArray[np.float64], corner: tuple[float, float] | None = None
     ) -> NDArray[np.float64]:
         """Positions [m] of psana's ``xyz`` [um] from the corner of the image it assembles.
 
         That image shows the whole detector; ``corner`` [um] is its least x and y, where ``xyz``
-        are of a part. Raises ``ValueError`` for an orientation that needs the image's size, where
-        the file does not tell it.
+        are of a part. Raises ``ValueError`` for a file that is made for another image, and for an
+        orientation that needs the image's size, where the file does not tell it.
         """
         positions = on_detector(xyz)
         for axis in (0, 1):
@@ -90,7 +111,19 @@ class Poni(NamedTuple):
                 f"orientation {self.orientation} counts from the far side of an image of unknown"
                 " size; give its max_shape in Detector_config"
             )
+        if self.shape is not None:
+            self._made_for(positions, self.shape)
         return self._oriented(positions, self.shape or ())
+
+    def _made_for(self, positions: NDArray[np.float64], shape: tuple[int, int]) -> None:
+        """Raise ``ValueError`` for positions [m] that do not fit an image of ``shape``."""
+        segments, rows, columns = positions.shape[1:]
+        size = [round(float(positions[i].max()) / self.pixel[i] + 0.5) for i in (0, 1)]
+        stack = columns == shape[1] and rows < shape[0] and shape[0] % rows == 0
+        if segments > 1 and stack and size != [*shape]:
+            raise ValueError(LCLSGEOM.format(shape=shape))
+        if size[0] > shape[0] + SLACK or size[1] > shape[1] + SLACK:
+            raise ValueError(f"made for an image of {shape}, but psana assembles one of {(*size,)}")
 
     def _oriented(
         self, positions: NDArray[np.float64], image: tuple[int, ...]
@@ -160,6 +193,10 @@ def _not_understood(keys: Mapping[str, str], config: Mapping[str, Any]) -> list[
         out.append(f"orientation {orientation!r} is none of pyFAI's, 1 to 4")
     if keys.get("parallax", "").lower() == "true":
         out.append("the parallax correction is not done here; calibrate without it")
+    offsets = [k for k in ("x_offset_file", "y_offset_file", "filename") if config.get(k)]
+    if offsets:
+        which = f"{offsets[0]} {config[offsets[0]]}"
+        out.append(f"{which} moves pixels one by one, which is not done here; name a geometry file")
     splines = (config.get("splineFile"), config.get("splinefile"), keys.get("splinefile"))
     if any(s and str(s).lower() != "none" for s in splines):
         out.append("distortion by a spline file is not done here; calibrate without it")
@@ -173,7 +210,9 @@ def _number(name: str, value: Any, problems: list[str]) -> float:
     except (TypeError, ValueError):
         number = np.nan
     positive = name in ("distance", "wavelength", "pixel1", "pixel2")
-    if value is None:
+    if value is None and name.startswith("pixel"):
+        problems.append(f"{name} is missing; write the size of a pixel [m] into Detector_config")
+    elif value is None:
         problems.append(f"{name} is missing; write the file with pyFAI")
     elif not np.isfinite(number) or (positive and number <= 0):
         problems.append(f"{name} is {value!r}, no {'size' if positive else 'number'}")

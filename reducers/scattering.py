@@ -62,7 +62,8 @@ def setup_problems(params: Setup, area: Area) -> Iterator[str]:
         if twice := [name for name in given if getattr(params, name) is not None]:
             yield f"poni: the file tells {', '.join(twice)}; leave out either"
     elif params.distance is None:
-        yield "distance: give the millimetres from sample to detector, or a PONI file as poni"
+        said = "" if area.xyz is None else f" (its geometry says {-area.xyz[2].mean() / 1e3:g})"
+        yield f"distance: give the millimetres from sample to detector{said}, or a PONI file: poni"
     elif area.xyz is None:
         yield (
             f"distance: {area.detector} has no geometry; name a file as"
@@ -220,7 +221,7 @@ def _by_poni(
     """Read the geometry and place the pixels; ``ValueError`` names the file."""
     try:
         file = poni.read(path)
-        if area.xyz is None:
+        if area.xyz is None or file.of_frames(area.xyz):
             positions = file.flat(area.shape)
         else:
             positions = file.assembled(area.xyz, area.corner)

@@ -250,6 +250,61 @@ def test_a_part_of_a_detector_counts_from_the_corner_of_the_whole(tmp_path):
     np.testing.assert_allclose(a.q, b.q, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((16, 9), r"made for segments one above the other, \(16, 9\), as by LCLSGeom"),
+        ((32, 9), "one above the other"),
+        ((18, 17), r"made for an image of \(18, 17\), but psana assembles one of \(19, 21\)"),
+        ((20, 21), None),
+        ((17, 19), None),
+    ],
+)
+def test_a_file_made_for_another_image_is_refused(tmp_path, shape, words):
+    rows, cols = np.indices((8, 9), float)
+    xyz = np.stack([rows * 75 - 300, cols * 75 + 50, 0 * rows])[:, None]
+    xyz = np.concatenate([xyz, xyz + np.reshape([800, 900, 0], (3, 1, 1, 1))], axis=1)
+    config = f'{{"pixel1": 7.5e-5, "pixel2": 7.5e-5, "max_shape": {[*shape]}}}'
+    file = poni.read(by_hand(tmp_path, "Jungfrau1M", config))
+    if words is None:
+        file.assembled(xyz)
+        return
+    with pytest.raises(ValueError, match=words):
+        file.assembled(xyz)
+
+
+def test_segments_that_psana_too_puts_one_above_the_other_are_an_image(tmp_path):
+    rows, cols = np.indices((16, 9), float)
+    xyz = np.stack([rows * 75, cols * 75, 0 * rows]).reshape(3, 2, 8, 9)
+    config = '{"pixel1": 7.5e-5, "pixel2": 7.5e-5, "max_shape": [16, 9]}'
+    placed = poni.read(by_hand(tmp_path, config=config)).assembled(xyz)
+    np.testing.assert_allclose(placed[0, :, :, 0].ravel(), (np.arange(16) + 0.5) * 75e-6)
+
+
+def test_a_file_for_frames_of_one_segment_places_them_as_they_are(tmp_path):
+    rows, cols = np.indices((8, 9), float)
+    # turned by 90 degrees and with a seam: psana's image of it is 9 x 11
+    xyz = np.stack([cols * 75, -75 * (rows + 3 * (rows > 3)), 0 * rows])[:, None]
+    area = Area("det", (1, 8, 9), np.ones((1, 8, 9), bool), xyz, "keV")
+    config = '{"pixel1": 7.5e-5, "pixel2": 7.5e-5, "max_shape": [8, 9]}'
+    file = by_hand(tmp_path, config=config, Wavelength=1e-10)
+    ours = azimuthal.prepare(Params(poni=file, bins=7), area)
+    flat = azimuthal.prepare(Params(poni=file, bins=7), area._replace(xyz=None))
+    np.testing.assert_array_equal(ours.q, flat.q)
+    of_image = by_hand(tmp_path, config=config.replace("[8, 9]", "[9, 11]"), Wavelength=1e-10)
+    other = azimuthal.prepare(Params(poni=of_image, bins=7), area)
+    assert np.abs(other.q / flat.q - 1).max() > 1e-3
+    with pytest.raises(ValueError, match="as by LCLSGeom"):
+        azimuthal.prepare(Params(poni=by_hand(tmp_path, "Jungfrau05M", config)), area)
+
+
+def test_a_distance_that_the_geometry_knows_is_told(tmp_path):
+    _, area = area_of(tmp_path)
+    area = area._replace(xyz=np.full((3, *area.shape), -98_765.0))
+    with pytest.raises(ValueError, match=r"distance: .*detector \(its geometry says 98\.765\)"):
+        azimuthal.prepare(Params(), area)
+
+
 def area_of(tmp_path, wavelength=None, **change):
     """Parameters for a file of a 5 x 6 detector, and that detector."""
     more = {} if wavelength is None else {"Wavelength": wavelength}
@@ -292,6 +347,8 @@ def test_pyfais_names_of_units_are_understood(tmp_path, name):
         ('{"pixel1": 1e-4, "pixel2": 1e-4}', {"Rot2": "left"}, "rot2 is 'left', no number"),
         ('{"pixel1": 1e-4, "pixel2": 1e-4}', {"Distance": "0"}, "distance is '0', no size"),
         ('{"pixel1": 1e-4, "pixel2": 1e-4}', {"Wavelength": "nan"}, "wavelength is 'nan'"),
+        ('{"x_offset_file": "a.cbf", "pixel1": 1e-4, "pixel2": 1e-4}', {}, "x_offset_file a.cbf"),
+        ('{"filename": "a.h5", "pixel1": 1e-4, "pixel2": 1e-4}', {}, "filename a.h5 moves pixels"),
         ("{pixel1", {}, "not JSON"),
         ("[1, 2]", {}, "no table"),
         ('{"pixel1": 1e-4, "pixel2": 1e-4, "max_shape": [7, 6]}', {}, r"image of \(7, 6\)"),
