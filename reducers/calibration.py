@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ffb.configuration.calibration_settings import CalibrationConfig, CommonModeConfig
 from ffb.reducers.common_mode import Corrected, bank_of, corrected, reference_of
-from ffb.reducers.constants import RANGES, edges_mask, from_files
+from ffb.reducers.constants import RANGES, from_files
 from ffb.reducers.gain_ranges import (
     F32,
     WITHOUT_GAIN,
@@ -31,11 +31,9 @@ from ffb.reducers.gain_ranges import (
     kernel_of,
     ranges_of,
 )
+from ffb.reducers.masks import NO_MASKING, Masking, good_pixels
 from ffb.shot import Input
 from ffb.source import Constants
-
-#: Gain ranges whose status masks a pixel; psana leaves out the two that epix10ka derives.
-STATUS_RANGES = 5
 
 #: Types that switch gain in a way that is not known here; the gain is in bits of their words.
 UNKNOWN = ("epixhr2x2", "epixhremu", "epixm320", "epixuhr", "epixuhr3x2", "jungfrauemu")
@@ -143,7 +141,7 @@ def make(
     made = calibration_of(
         constants,
         mask=masks.get("mask"),
-        edges=settings.edges,
+        masking=Masking.of(settings),
         unit=settings.unit,
         common_mode=settings.common_mode,
         unbonded=masks.get("unbonded"),
@@ -169,7 +167,7 @@ def calibration_of(
     constants: Constants,
     *,
     mask: NDArray[Any] | None = None,
-    edges: int = 0,
+    masking: Masking = NO_MASKING,
     unit: str = "keV",
     psana: bool = False,
     common_mode: CommonModeConfig | None = None,
@@ -177,19 +175,18 @@ def calibration_of(
 ) -> Calibration:
     """Lay constants out for the kernel.
 
-    ``mask`` (segments, rows, columns), nonzero is good, and ``edges``, a number of rows and
-    columns along the edges of every segment, join the status. A pixel with a constant that is not
-    finite is masked, and so is one whose first gain range has no gain; a pixel that a shot finds
-    in a range without gain, or with a gain code that means none, becomes NaN in that shot. With
-    ``psana`` those are 0 and nothing is masked for want of gain: psana's frame. Without any gain
-    the factor is 1 and the unit ADU, but for types for which psana has a factor of its own.
-    A camera without pedestals keeps its raw ADU, as with psana. ``common_mode`` is taken from
-    pixels before their gain; with ``unbonded`` (segments, rows, columns) only those of its pixels
-    count that are not 0.
+    ``mask`` (segments, rows, columns), nonzero is good, joins what ``masking`` makes. A pixel with
+    a constant that is not finite is masked, and so is one whose first gain range has no gain; a
+    pixel that a shot finds in a range without gain, or with a gain code that means none, becomes
+    NaN in that shot. With ``psana`` those are 0 and nothing is masked for want of gain: psana's
+    frame. Without any gain the factor is 1 and the unit ADU, but for types for which psana has a
+    factor of its own. A camera without pedestals keeps its raw ADU, as with psana. ``common_mode``
+    is taken from pixels before their gain; with ``unbonded`` (segments, rows, columns) only those
+    of its pixels count that are not 0.
     """
     c = constants
     _check(c, mask=mask, unbonded=unbonded)
-    good = _good(c, mask, edges)
+    good = good_pixels(c, masking, mask)
     notes = []
     if c.pedestals is None:  # of a camera, or it would not have passed the check
         notes.append(f"raw ADU: no pedestals (constants: {c.origin})")
@@ -275,18 +272,6 @@ def _check(c: Constants, **masks: NDArray[Any] | None) -> None:
             f"{c.detector} ({c.dettype}) has {c.shape[0]} segments of {c.shape[1]} x {c.shape[2]}"
             f" pixels, but {'; '.join(wrong)}: take constants made for this detector"
         )
-
-
-def _good(c: Constants, mask: NDArray[Any] | None, edges: int) -> NDArray[np.bool_]:
-    """AND the masks: status over gain ranges, the user's, and the edges."""
-    good = np.ones(c.shape, np.bool_)
-    if c.status is not None:
-        status = c.status if c.status.ndim == 4 else c.status[None]
-        good &= (status[:STATUS_RANGES] == 0).all(axis=0)
-    if mask is not None:
-        good &= mask != 0
-    good &= edges_mask(c.detector, c.shape, edges)
-    return good
 
 
 def _finite(ranges: list[Range]) -> NDArray[np.bool_]:

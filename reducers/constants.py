@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 
 from ffb.configuration.calibration_settings import CalibrationConfig
 from ffb.loops.uncalibrated import Uncalibrated
+from ffb.reducers.masks import Masking, good_pixels
 from ffb.shot import Input
 from ffb.source import Constants
 
 #: Constants that may come from a file, by the names they have in the configuration.
 FILES = ("pedestals", "gain", "offset", "rms", "status")
+
+#: What numpy's own files are called; all others are texts.
+NUMPY = (".npy", ".npz")
 
 #: Masks that may.
 MASKS = ("mask", "unbonded")
@@ -53,28 +57,15 @@ def from_files(
     return replace(constants, **replaced), masks
 
 
-def edges_mask(detector: str, shape: tuple[int, ...], edges: int) -> NDArray[np.bool_]:
-    """Mask ``edges`` rows and columns along the edges of every segment; true is good.
-
-    Raises ``ValueError`` when that leaves no pixel.
-    """
-    if 2 * edges >= min(shape[1:]) and edges:
-        raise ValueError(
-            f"{detector}: edges = {edges} leaves no pixel of segments of {shape[1]} x {shape[2]}"
-        )
-    inside = np.zeros(shape, np.bool_)
-    inside[:, edges : shape[1] - edges, edges : shape[2] - edges] = True
-    return inside
-
-
 def uncalibrated(
     detector: str,
     setting: CalibrationConfig | None,
     locate: Callable[[str], Path],
     given: Input,
     segments: tuple[int, ...] = (),
+    dettype: str = "",
 ) -> tuple[Uncalibrated, dict[str, str]]:
-    """Leave pixels as they are, but for the mask and the edges of the settings; and the ids.
+    """Leave pixels as they are, but for the mask, edges and seams of the settings; and the ids.
 
     Raises ``ValueError`` for pixels that are no plain numbers, a mask of another shape or edges
     that leave nothing, and ``LookupError`` for a file that cannot be read.
@@ -85,9 +76,9 @@ def uncalibrated(
         raise ValueError(f"{detector}: pixels are {given.dtype}; only native numbers will do")
     if setting is None:
         return Uncalibrated(np.ones(given.shape, np.bool_), given.dtype), {}
-    bare = Constants(detector, "", (s, rows, columns), segments=segments)
+    bare = Constants(detector, dettype, (s, rows, columns), segments=segments)
     constants, masks = from_files(bare, setting, locate)
-    good = edges_mask(detector, given.shape, setting.edges)
+    good = good_pixels(bare, Masking.of(setting))
     if (mask := masks.get("mask")) is not None:
         if mask.shape != given.shape:
             raise ValueError(f"{detector}: mask {mask.shape} instead of {given.shape}")
@@ -96,12 +87,15 @@ def uncalibrated(
 
 
 def load(path: Path, name: str, detector: str) -> tuple[NDArray[Any], str]:
-    """Array of a ``.npy`` file, or of an ``.npz`` under ``name``, and the SHA-256 of the file.
+    """Array of a ``.npy`` file, of an ``.npz`` under ``name`` or of a text; SHA-256 of the file.
 
     Raises ``LookupError`` that says what is wrong with the file.
     """
     where = f"{detector}: {name} from {path}"
     try:
+        if path.suffix not in NUMPY:
+            lines = path.read_text().splitlines()
+            return np.loadtxt(lines, ndmin=2), hashlib.sha256(path.read_bytes()).hexdigest()
         data = np.load(path, allow_pickle=False)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if isinstance(data, np.ndarray):
@@ -113,7 +107,8 @@ def load(path: Path, name: str, detector: str) -> tuple[NDArray[Any], str]:
     except OSError as error:
         raise LookupError(f"{where}: cannot be read: {error.strerror or error}") from error
     except (ValueError, EOFError) as error:
-        raise LookupError(f"{where}: no numpy file (.npy or .npz): {error}") from error
+        kind = "numpy file (.npy or .npz)" if path.suffix in NUMPY else "text of numbers"
+        raise LookupError(f"{where}: no {kind}: {error}") from error
 
 
 def _shaped(array: NDArray[Any], name: str, constants: Constants) -> NDArray[Any]:
@@ -124,6 +119,11 @@ def _shaped(array: NDArray[Any], name: str, constants: Constants) -> NDArray[Any
     """
     if array.dtype.kind not in "iufb":
         raise LookupError(f"{constants.detector}: {name} holds {array.dtype}, no numbers")
+    s, rows, columns = constants.shape
+    lines = len(array) if array.ndim == 2 and array.shape[1] == columns else 0
+    if lines > rows > 0 and lines % rows == 0:  # a text: segment after segment, range after range
+        ranges = (-1, s) if lines % (s * rows) == 0 and lines > s * rows else (-1,)
+        array = array.reshape(*ranges, rows, columns)
     while array.ndim in (1, 2):
         array = array[None]
     if name in (*MASKS, "status"):

@@ -15,6 +15,14 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+def _both(value: object) -> object:
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+#: A number of rows, and one of columns; one number for both will do.
+Margins = Annotated[List[Annotated[int, Field(ge=0)]], BeforeValidator(_both)]
+
+
 class CommonModeConfig(Table):
     """An offset that pixels read out together have in common, found anew in every shot.
 
@@ -70,7 +78,8 @@ class CalibrationConfig(Table):
     """Calibration of one detector: constants from files instead of psana's store, and masks.
 
     Files are .npy or .npz, shaped (gain ranges, segments, rows, columns); a segment, or a gain
-    range, that is the only one needs no axis.
+    range, that is the only one needs no axis. Others are texts with a row of pixels a line, those
+    of one segment after the other, as psana writes them.
     """
 
     constants: Literal["store", "none"] = "store"
@@ -89,16 +98,28 @@ class CalibrationConfig(Table):
     """File with psana's geometry."""
     mask: str = ""
     """File with a mask (segments, rows, columns), 0 is bad, ANDed with all others."""
-    edges: Annotated[int, Field(ge=0)] = 0
-    """Rows and columns to mask along the edges of every segment."""
+    status_bits: Annotated[int, Field(gt=0, lt=1 << 63)] | None = None
+    """Bits of the status that make a pixel bad; all of them if left out."""
+    neighbors: Annotated[int, Field(ge=0, le=20)] = 0
+    """How far around a pixel of bad status others are bad, too."""
+    neighborhood: Literal["rhombus", "circle", "square"] = "rhombus"
+    """Far in steps along rows and columns, in a straight line, or in the larger of the two."""
+    edges: Margins = (0, 0)
+    """Rows and columns to mask along the edges of every segment: [rows, columns], or one number."""
+    center: Margins = (0, 0)
+    """The same on either side of where the ASICs of a segment meet."""
     unit: str = "keV"
     """Unit of the calibrated values: that of the file with gains; psana's are in ADU/keV."""
     common_mode: CommonModeConfig | None = None
     """Offset that pixels read out together have in common; psana's default is none."""
 
     @model_validator(mode="after")
-    def _nothing_to_calibrate(self) -> Self:
-        needless = ("pedestals", "gain", "offset", "rms", "status", "common_mode")
+    def _consistent(self) -> Self:
+        for name in ("edges", "center"):
+            if len(given := getattr(self, name)) != 2:
+                raise ValueError(f"{name}: expected [rows, columns] or a number, got {list(given)}")
+        constants = ("pedestals", "gain", "offset", "rms", "status")
+        needless = (*constants, "status_bits", "neighbors", "common_mode")
         if self.constants == "none" and (given := [f for f in needless if getattr(self, f)]):
             raise ValueError(f'constants = "none" leaves raw ADU; leave out {", ".join(given)}')
         return self

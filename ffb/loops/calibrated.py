@@ -126,11 +126,12 @@ def _uncalibrated(
     """A detector whose pixels stay as they are; its geometry, where that is to be had."""
     source, (s, rows, columns) = config.inputs[name].source.detector, given.shape
     shape, segments = (s, rows, columns), tuple[int, ...]()
-    xyz = corner = None
+    xyz, corner, dettype = None, None, ""
     notes = []
     try:
         known = run.constants(source, geometry, store=not geometry)
-        xyz, corner, segments = known.xyz, known.corner, known.segments
+        xyz, corner = known.xyz, known.corner
+        segments, dettype = known.segments, known.dettype
     except LookupError as e:
         if geometry:
             raise
@@ -139,6 +140,6 @@ def _uncalibrated(
         notes.append(f"{source} has no geometry: frames are {shape}, not {xyz.shape[1:]}")
         xyz = None
     constants = importlib.import_module("ffb.reducers.constants")
-    plain, ids = constants.uncalibrated(source, table, config.locate, given, segments)
+    plain, ids = constants.uncalibrated(source, table, config.locate, given, segments, dettype)
     area = Area(source, shape, plain.mask, xyz, plain.unit, corner)
     return Detector(name, plain, area, {"origin": "none", **ids}), notes

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ffb.reducers.calibration import calibration_of
+from ffb.reducers.masks import Masking, good_pixels
 from ffb.source import Constants
 from ffb.sources.standins import import_psana
 from ffb.testing.fabricate import RunSpec, write_run
@@ -110,5 +111,45 @@ def test_edges_mask_what_psana_masks(run, edges):
     made["status"][:] = 0
     c = Constants("jungfrau", "jungfrau", (2, 512, 1024), **made)
     theirs = um.mask_edges(np.ones((2, 512, 1024), np.uint8), edge_rows=edges, edge_cols=edges)
-    ours = calibration_of(c, edges=edges, psana=True).mask
+    ours = calibration_of(c, masking=Masking(edges=(edges, edges)), psana=True).mask
     np.testing.assert_array_equal(ours, theirs != 0)
+
+
+COMBINED = [
+    {},
+    {"status_bits": 2},
+    {"neighbors": 3, "neighborhood": "rhombus"},
+    {"neighbors": 2, "neighborhood": "circle"},
+    {"neighbors": 2, "neighborhood": "square", "edges": (2, 5)},
+    {"edges": (3, 0), "center": (1, 2), "status_bits": 1},
+]
+
+
+@pytest.mark.parametrize("asked", COMBINED, ids=str)
+def test_masks_are_those_of_psana(run, asked):
+    rng = np.random.default_rng(4)
+    for name, dettype, shape, ranges in (
+        ("jungfrau", "jungfrau", (2, 512, 1024), 3),
+        ("epixquad", "epix10ka", (2, 352, 384), 7),
+    ):
+        status = rng.choice([0, 1, 2, 3], (ranges, *shape), p=[0.997, 1e-3, 1e-3, 1e-3])
+        user = rng.random(shape) > 1e-3
+        made = {"pedestals": np.zeros((ranges, *shape), np.float32)}  # psana's edges want some
+        det = injected(run, name, made | {"status": status.astype(np.uint64)})
+        det._maskalgos_ = None  # which was made for other constants
+        masking = Masking(**asked)
+        options = {"rad": masking.neighbors, "ptrn": masking.neighborhood[0]}
+        options |= {"edge_rows": masking.edges[0], "edge_cols": masking.edges[1]}
+        options |= {"center_rows": masking.center[0], "center_cols": masking.center[1]}
+        options |= {"neighbors": masking.neighbors > 0, "edges": any(masking.edges)}
+        if masking.status_bits:
+            options["status_bits"] = masking.status_bits
+        center = masking.center
+        if dettype == "jungfrau" and any(center):  # not to be had of psana
+            with pytest.raises(TypeError, match=r"np\.dtype"):
+                det._mask_comb(center=True, umask=user.astype(np.uint8), **options)
+            masking, center = masking._replace(center=(0, 0)), (0, 0)
+        theirs = det._mask_comb(center=any(center), umask=user.astype(np.uint8), **options)
+        ours = good_pixels(Constants(name, dettype, shape, status=status), masking, user)
+        np.testing.assert_array_equal(ours, theirs != 0)
+        assert 0 < ours.mean() < 0.999

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ffb.reducers import calibration as cal
+from ffb.reducers.masks import Masking
 from tests.unit.calibrations import (
     EPIX,
     JF,
@@ -128,14 +129,16 @@ def test_raw_may_be_read_only_and_unaligned(make):
 def test_all_masks_are_anded():
     c = jungfrau()
     user = np.random.default_rng(8).random(JF) > 0.3
-    k = cal.calibration_of(c, mask=user.astype(np.uint8) * 7, edges=1, psana=True)
+    k = cal.calibration_of(
+        c, mask=user.astype(np.uint8) * 7, masking=Masking(edges=(1, 1)), psana=True
+    )
     inside = np.zeros(JF, bool)
     inside[:, 1:-1, 1:-1] = True
     np.testing.assert_array_equal(k.mask, (c.status == 0).all(axis=0) & user & inside)
     out, _ = calibrated(k, words(JF)[0])
     assert (out[~k.mask] == 0).all()
     with pytest.raises(ValueError, match="edges = 3 leaves no pixel"):
-        cal.calibration_of(c, edges=3)
+        cal.calibration_of(c, masking=Masking(edges=(3, 3)))
 
 
 def test_status_without_gain_ranges_serves_all_of_them():

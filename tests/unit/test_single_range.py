@@ -7,6 +7,7 @@ import pytest
 
 from ffb.configuration.calibration_settings import CalibrationConfig
 from ffb.reducers import calibration as cal
+from ffb.reducers.masks import Masking
 from ffb.shot import Input
 from ffb.source import Constants
 from tests.unit.calibrations import calibrated
@@ -75,7 +76,7 @@ def test_without_gains_the_factor_is_psanas(kind, factor, unit):
 @pytest.mark.parametrize("kind", ["opal", "axis", "archon", "piranha4", ""])
 def test_a_camera_without_pedestals_keeps_its_adu(kind):
     c = camera(kind, pedestals=None, origin="psana's store")
-    k = cal.calibration_of(c, edges=1)
+    k = cal.calibration_of(c, masking=Masking(edges=(1, 1)))
     inside = np.zeros(SHAPE, bool)
     inside[:, 1:-1, 1:-1] = True
     good = (c.status[0] == 0) & inside
