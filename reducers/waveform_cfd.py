@@ -68,6 +68,9 @@ def waveform_cfd(waveform: Waveform, constants: Constants) -> Hits:
     by -shift before and hits by shift = round(offset (1 + multiplier)) after. ``sample`` is what
     smalldata_tools calls hitIndices; it smooths with an even number of taps, which moves all hits
     by half a sample. ``time`` is on the straight line between the samples about the crossing.
+    psana's ``PyCFD`` (without smoothing: ``taps`` = 1, ``multiplier`` = -fraction) gives the
+    crossings themselves, which are shift before these times, to a tenth of a sample; it takes every
+    crossing at a sample above the threshold, several of one region too.
     A waveform with NaN or infinite samples has no hits, and NaN as baseline and noise.
     """
     c = constants

@@ -36,6 +36,7 @@ from ffb.reducers import (
 )
 from ffb.schema import Schema
 from ffb.shot import FrameBlock, Input
+from ffb.sources.standins import import_psana
 from ffb.testing.listed import ListedRun
 from tests.benchmarks.bench_framework import Same
 from tests.benchmarks.harness import Table, compare, machine
@@ -79,8 +80,12 @@ def discriminators(rounds: int) -> Table:
         hits = slow_cfd(x.astype(np.float64), p)[0]
         np.testing.assert_array_equal(batch.columns["waveform_cfd/sample"][k][: len(hits)], hits)
         assert batch.columns["waveform_cfd/n"][k] == len(hits)
+    cfd = import_psana("psana.constFracDiscrim").cfd
+    whole = [x.astype(np.float64) - np.median(x) for x in traces]
     competitors = {
         "numpy": lambda: [slow_cfd(x.astype(np.float64), p) for x in traces],
+        # As far as its first hit, without smoothing and median, and what it gives is no time.
+        "psana": lambda: [cfd(DT, 0.0, 1.0, 0.0, x, 25, 0.0, x.std(), 0.75) for x in whole],
         "waveform_cfd": ours,
     }
     return compare(competitors, "numpy", rounds, f"CFD, 8 x {SIZE}", clock=thread_time)
