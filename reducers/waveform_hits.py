@@ -28,7 +28,8 @@ class Params(NamedTuple):
     Times are counted in ``bins`` equal bins from ``lo`` to ``hi`` [ns], none if 0. For a magnetic
     bottle give ``t0`` [ns], when the light came, and ``flight`` [m], its length, or ``polynomial``,
     coefficients c: bins are then labelled with E = ``retardation`` + sum of c[k] / (t - t0)^k
-    [eV], where the length stands for c[2] of an electron.
+    [eV], where the length stands for c[2] = m/2 ``flight``^2 of an electron, which is retarded by
+    ``retardation`` [eV] before it flies. ``density`` adds the spectrum by energy.
     """
 
     dt: float
@@ -46,10 +47,15 @@ class Params(NamedTuple):
     flight: float = 0.0
     polynomial: tuple[float, ...] = ()
     retardation: float = 0.0
+    density: bool = False
 
 
 class Constants(NamedTuple):
-    """The same, checked; an empty baseline gate stands for none; ``centres`` (bins,) [ns]."""
+    """The same, checked; an empty baseline gate stands for none.
+
+    ``centres`` (bins,) [ns] of bins, and ``per_energy`` (bins,) [1/eV], 1 over their width in
+    energy, nothing without ``density``.
+    """
 
     dt: float
     threshold: float
@@ -64,6 +70,7 @@ class Constants(NamedTuple):
     lo: float
     hi: float
     centres: NDArray[np.float64]
+    per_energy: NDArray[np.float64]
 
 
 class Hits(NamedTuple):
@@ -92,6 +99,9 @@ class Hits(NamedTuple):
     tof: Annotated[
         Vector, Feature("1", "all hits by their times, one shot", ("bin",), "<i8", when="bins")
     ]
+    spectrum: Annotated[
+        Vector, Feature("1/eV", "hits by their energies, one shot", ("bin",), "<f8", when="density")
+    ]
 
 
 @reducer(version=1)
@@ -103,6 +113,11 @@ def waveform_hits(waveform: Waveform, constants: Constants) -> Hits:
     end of the gate ends with its last sample. A NaN sample is not above the threshold; NaN in the
     baseline makes that NaN and leaves no hits. ``tof`` counts hits beyond the capacity too, bins
     are closed on the left; its mean over shots is the spectrum, in hits a shot and bin.
+
+    Bins of equal times are the wider in energy the faster electrons are: a flat spectrum of
+    energies is none in ``tof``. ``spectrum`` is ``tof`` over the width of each bin in energy, which
+    is dN/dE = dN/dt |dt/dE| averaged over the bin, so that its sum times these widths is the number
+    of hits. Magnetic bottle: Kruit and Read, J. Phys. E 16, 313 (1983).
     """
     c = constants
     times, widths = np.full(c.capacity, np.nan), np.full(c.capacity, np.nan)
@@ -154,7 +169,10 @@ def waveform_hits(waveform: Waveform, constants: Constants) -> Hits:
         if tof.size and c.lo <= time < c.hi:
             slot = int((time - c.lo) * per_ns)
             tof[slot if slot < tof.size else tof.size - 1] += 1
-    return Hits(n, rejected, times, widths, peaks, areas, n > c.capacity, level, tof)
+    spectrum = np.zeros(c.per_energy.size)
+    for k in range(spectrum.size):
+        spectrum[k] = tof[k] * c.per_energy[k]
+    return Hits(n, rejected, times, widths, peaks, areas, n > c.capacity, level, tof, spectrum)
 
 
 def _energies(p: Params, t: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -170,7 +188,7 @@ def _bin_problems(p: Params) -> list[str]:
     if p.bins < 0:
         return [f"bins: {p.bins} is no number of bins; 0 for none"]
     if not p.bins:
-        return []
+        return ["density: there are no bins"] if p.density else []
     out = []
     if not (np.isfinite(p.lo) and np.isfinite(p.hi) and p.lo < p.hi):
         out.append(f"hi: {p.hi} ns must be a number above lo, {p.lo} ns")
@@ -180,7 +198,21 @@ def _bin_problems(p: Params) -> list[str]:
         out.append(f"flight: {p.flight} m is no length of flight")
     if (p.flight or p.polynomial) and not p.t0 <= p.lo:
         out.append(f"t0: {p.t0} ns is in the bins, which begin at {p.lo} ns; there is no energy")
+    if p.density and not out:
+        widths = np.diff(_edge_energies(p))
+        if not (p.flight or p.polynomial):
+            out.append("density: is by energy; give the length of flight, or a polynomial")
+        elif not np.isfinite(widths).all():
+            out.append(f"density: the first bin, from t0 = {p.t0} ns on, is of endless energies")
+        elif not ((widths > 0).all() or (widths < 0).all()):
+            out.append("density: the polynomial gives one energy at several times of the bins")
     return out
+
+
+def _edge_energies(p: Params) -> NDArray[np.float64]:
+    """Energies [eV] of the edges of bins; infinite at t0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _energies(p, np.linspace(p.lo, p.hi, p.bins + 1))
 
 
 @waveform_hits.prepare
@@ -202,6 +234,7 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
         raise ValueError("\n".join(problems))
     before, after = p.baseline or (0, 0)
     edges = np.linspace(p.lo, p.hi, p.bins + 1)
+    per_energy = 1.0 / np.abs(np.diff(_edge_energies(p))) if p.density else np.zeros(0)
     return Constants(
         p.dt,
         p.threshold,
@@ -215,6 +248,7 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
         p.lo,
         p.hi,
         (edges[1:] + edges[:-1]) / 2,
+        per_energy,
     )
 
 
@@ -233,6 +267,6 @@ def example() -> tuple[Params, dict[str, Input]]:
     """Parameters, and an input to try them on."""
     params = Params(
         0.5, 1.0, relative=True, baseline=(0, 20), capacity=8, bins=20, lo=0.0, hi=64.0,
-        t0=-5.0, flight=0.4, retardation=2.0,
+        t0=-5.0, flight=0.4, retardation=2.0, density=True,
     )  # fmt: skip
     return params, {"waveform": Input("value", "<u2", (128,), "V")}

@@ -107,6 +107,49 @@ def test_an_axis_has_the_energies_of_electrons_that_fly():
     assert axis.unit == "ns"
 
 
+def test_a_flat_spectrum_of_energies_is_flat():
+    """Electrons of 5 to 30 eV, evenly; times as they fly 1.5 m, retarded by 3 eV before."""
+    shots, each, retardation, t0, dt = 40, 20, 3.0, 25.0, 0.5
+    inputs = {"waveform": Input("value", "<f8", (3700,))}
+    energies = 5 + 25 * (np.arange(shots * each) + 0.5) / (shots * each)
+    speed = np.sqrt(2 * si.e * (energies - retardation) / si.m_e)
+    times = (t0 + 1.5 / speed * 1e9).reshape(each, shots)
+    p = Params(dt, 1.0, bins=12, lo=475.0, hi=1825.0, t0=t0, flight=1.5, retardation=retardation)
+    p = p._replace(density=True, capacity=1)
+    c = waveform_hits.constants(p, inputs)
+    total, counts = np.zeros(12), 0
+    for arrived in times.T / dt:
+        trace, at = np.zeros(3700), arrived.astype(int)
+        trace[at], trace[at + 1] = 1 - (arrived - at), 2 - (arrived - at)
+        hits = waveform_hits(trace, c)
+        total += hits.spectrum
+        counts += hits.n
+    edges = retardation + si.m_e / 2 / si.e * (1.5 / (np.linspace(475, 1825, 13) - t0) * 1e9) ** 2
+    inside = (edges[:-1] <= 30) & (edges[1:] >= 5)
+    assert counts == shots * each
+    assert inside.sum() > 6
+    np.testing.assert_allclose(total[inside], shots * each / 25, rtol=0.04)
+    covered = ((energies < edges[0]) & (energies >= edges[-1])).sum()
+    np.testing.assert_allclose((total * -np.diff(edges)).sum(), covered, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"bins": 0}, "there are no bins"),
+        ({"flight": 0.0}, "give the length of flight"),
+        ({"lo": 10.0}, "endless energies"),
+        ({"flight": 0.0, "polynomial": (0.0, -1e3, 2e4)}, "one energy at several times"),
+    ],
+)
+def test_a_density_that_cannot_be_is_told(change, problem):
+    p = Params(1.0, 3.0, bins=8, lo=20.0, hi=60.0, t0=10.0, flight=1.0, density=True)
+    with pytest.raises(ValueError, match=f"^density: .*{problem}"):
+        waveform_hits.constants(
+            p._replace(**change), {"waveform": Input("value", "<f8", (64,), "V")}
+        )
+
+
 def test_bad_parameters_are_told_all_at_once():
     inputs = {"waveform": Input("value", "<u2", (64,))}
     p = Params(0.0, np.nan, True, 0.0, (5, 5), (0, 65), 2, 0, 5, 10.0, 10.0, 20.0, 1.0, (1.0,))
