@@ -1,12 +1,32 @@
-"""What reducers of delay-line anodes ask of their parameters and inputs."""
+"""What reducers of delay-line anodes share: missing ends, and what they ask of parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ffb.loops.compile import kernel
 from ffb.shot import Input
+
+
+@kernel
+def alone(
+    mcp: float, times: NDArray[Any], taken: NDArray[np.bool_], middle: float, reach: float
+) -> Any:
+    """How many free ``times`` of one end may be of a particle whose other end is missing.
+
+    And the place of the last, and the difference of the ends that it implies, if their time sum is
+    in the ``middle`` of its window: t - other = 2 (t - mcp) - middle, at most ``reach`` [ns].
+    """
+    n, place, implied = 0, -1, np.nan
+    for i in range(times.size):
+        difference = 2.0 * (times[i] - mcp) - middle
+        if np.abs(difference) <= reach and not taken[i]:
+            n, place, implied = n + 1, i, difference
+    return n, place, implied
 
 
 def anode_problems(

@@ -91,6 +91,42 @@ def test_particles_are_where_they_struck():
     np.testing.assert_allclose(np.stack([got.time, got.x, got.y], axis=1)[:3], truth, atol=1e-9)
 
 
+def test_a_missing_end_is_rebuilt_where_one_time_alone_fits():
+    c, n = constants(P._replace(rebuild=True)), 0
+    for _ in range(30):
+        _, truth = struck(5)
+        truth[:, 0] = 500 + 400 * np.arange(5)  # too far apart for another's times to fit
+        lists = [truth[:, 0].copy()]
+        for at, scale, total in ((truth[:, 1], 0.5, 100.0), (truth[:, 2], 0.25, 118.5)):
+            lists += [truth[:, 0] + (total + sign * at / scale) / 2 for sign in (1, -1)]
+        lost = RNG.integers(-1, 4, 5)  # of each, one end or none
+        for hit, end in enumerate(lost):
+            if end >= 0:
+                lists[1 + end][hit] = np.nan
+        got = delay_line(*map(padded, map(np.array, lists)), c)
+        assert (got.n, got.incomplete) == (5, 0)
+        found = np.stack([got.time, got.x, got.y], axis=1)[:5]
+        np.testing.assert_allclose(found, truth, atol=1e-9)
+        assert got.rebuilt[:5].tolist() == [0 if end < 0 else 1 + end // 2 for end in lost]
+        assert np.isnan(got.sum_x[:5]).tolist() == (got.rebuilt[:5] == 1).tolist()
+        assert np.isnan(got.sum_y[:5]).tolist() == (got.rebuilt[:5] == 2).tolist()
+        n += (lost >= 0).sum()
+    assert n > 60
+
+
+def test_an_end_is_not_rebuilt_without_being_asked_nor_where_two_times_fit():
+    ends = [500.0], [550.0], [550.0], [559.0], []
+    got = delay_line(*map(padded, ends), constants())
+    assert (got.n, got.incomplete, got.rebuilt.any()) == (0, 1, False)
+    c = constants(P._replace(rebuild=True))
+    assert delay_line(*map(padded, ends), c).n == 1
+    two = *ends[:3], [559.0, 575.0], []
+    assert delay_line(*map(padded, two), c).n == 0
+    off = *ends[:3], [559.0 + P.reach], []
+    assert delay_line(*map(padded, off), c).n == 0
+    assert delay_line(*map(padded, ([500.0], [], [550.0], [559.0], [])), c).n == 0
+
+
 def test_times_are_taken_once_and_hits_beyond_the_room_are_told():
     one = [500.0], [550.0], [550.0], [559.0], [559.0]
     twice = [padded([500.0, 500.0]), *map(padded, one[1:])]
