@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Feature, Vector, Waveform, reducer
-from ffb.loops.compile import kernel
 from ffb.reducers.anode import anode_problems
+from ffb.reducers.anode_pairs import (
+    Pairs,
+    U,
+    V,
+    W,
+    best_of_three,
+    best_of_two,
+    best_with_missing_end,
+    find_pairs,
+    position,
+)
 from ffb.shot import Input
 
-U, V, W = range(3)
+#: Most pairs of a layer, so that their combinations are some millions and take some milliseconds.
+PAIRS = 128
 
 
 class Params(NamedTuple):
@@ -24,6 +35,10 @@ class Params(NamedTuple):
     of its ends. ``scale_u``, ``scale_v`` and ``scale_w`` [mm/ns] turn differences into positions
     along the layers, and ``offset_w`` [mm] is added to that of w, so that u = v + w for every
     particle; ``tolerance`` [mm] is by how much that may fail. Up to ``capacity`` hits are kept.
+
+    Of a layer at most ``pairs`` pairs of times are weighed against those of the others, those whose
+    sums are least off. ``rebuild`` takes also hits of which one end is missing in a layer without
+    which only one layer would be left.
     """
 
     sum_u: tuple[float, float]
@@ -36,6 +51,8 @@ class Params(NamedTuple):
     scale_w: float = 1.0
     offset_w: float = 0.0
     capacity: int = 16
+    pairs: int = 32
+    rebuild: bool = False
 
 
 class Constants(NamedTuple):
@@ -47,6 +64,8 @@ class Constants(NamedTuple):
     reach: float
     tolerance: float
     capacity: int
+    pairs: int
+    rebuild: bool
 
 
 class Hits(NamedTuple):
@@ -72,104 +91,15 @@ class Hits(NamedTuple):
             "1", "layers it is from: 1 for u, 2 for v, 4 for w, added", ("hit",), "<i4", length="n"
         ),
     ]
+    rebuilt: Annotated[
+        Vector,
+        Feature(
+            "1", "those of these layers of which an end was missing", ("hit",), "<i4",
+            length="n", when="rebuild",
+        ),
+    ]  # fmt: skip
     overflow: Annotated[bool, Feature("1", "whether there were more hits than the capacity")]
-
-
-class Pairs(NamedTuple):
-    """Pairs of times that may be of one particle, by layer.
-
-    ``n`` (3,) counts them; ``ends`` (3, most, 2) are the places of their times; ``values``
-    (3, most, 3) are position [mm], time sum [ns], and the square of how far the sum is off the
-    middle of its window, in half widths.
-    """
-
-    n: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    values: NDArray[np.float64]
-
-
-@kernel
-def find_pairs(
-    mcp: float, times: NDArray[Any], taken: NDArray[np.bool_], constants: Any, pairs: Any
-) -> None:
-    """Fill ``pairs`` with those of ``times`` (3, 2, places) that are free and in the windows."""
-    for layer in range(3):
-        lo, hi = constants.windows[layer, 0], constants.windows[layer, 1]
-        n = 0
-        for i in range(times.shape[2]):
-            for j in range(times.shape[2]):
-                difference = times[layer, 0, i] - times[layer, 1, j]
-                total = times[layer, 0, i] + times[layer, 1, j] - 2.0 * mcp
-                fits = lo <= total <= hi and np.abs(difference) <= constants.reach
-                if not fits or taken[layer, 0, i] or taken[layer, 1, j]:
-                    continue
-                off = (2.0 * total - lo - hi) / (hi - lo)
-                pairs.ends[layer, n, 0], pairs.ends[layer, n, 1] = i, j
-                pairs.values[layer, n, 0] = (
-                    difference * constants.scales[layer] + constants.offsets[layer]
-                )
-                pairs.values[layer, n, 1], pairs.values[layer, n, 2] = total, off * off
-                n += 1
-        pairs.n[layer] = n
-
-
-@kernel
-def best_of_three(pairs: Any, tolerance: float, chosen: NDArray[np.int64]) -> Any:
-    """Choose a pair of every layer that agree best; whether there are any that agree.
-
-    Least is the sum of the squares of how far each sum is off, and u - v - w by ``tolerance``.
-    """
-    best, values = np.inf, pairs.values
-    for a in range(pairs.n[U]):
-        for b in range(pairs.n[V]):
-            of_two = values[U, a, 2] + values[V, b, 2]
-            if of_two >= best:
-                continue
-            for c in range(pairs.n[W]):
-                residual = values[U, a, 0] - values[V, b, 0] - values[W, c, 0]
-                off = residual / tolerance
-                cost = of_two + values[W, c, 2] + off * off
-                if np.abs(residual) <= tolerance and cost < best:
-                    best = cost
-                    chosen[U], chosen[V], chosen[W] = a, b, c
-    return best < np.inf
-
-
-@kernel
-def best_of_two(pairs: Any, chosen: NDArray[np.int64]) -> Any:
-    """Choose the pair of every layer whose sum is least off, and leave out the worst layer, -1."""
-    worst, most, missing = 0, -1.0, 0
-    for layer in range(3):
-        least = np.inf
-        chosen[layer] = -1
-        for a in range(pairs.n[layer]):
-            if pairs.values[layer, a, 2] < least:
-                least, chosen[layer] = pairs.values[layer, a, 2], a
-        missing += pairs.n[layer] == 0
-        if least >= most:
-            worst, most = layer, least
-    chosen[worst] = -1
-    return missing < 2
-
-
-@kernel
-def position(pairs: Any, chosen: NDArray[np.int64]) -> Any:
-    """Place x, y [mm] of a hit, and its residual u - v - w; of two layers NaN."""
-    u = pairs.values[U, chosen[U], 0] if chosen[U] >= 0 else np.nan
-    v = pairs.values[V, chosen[V], 0] if chosen[V] >= 0 else np.nan
-    w = pairs.values[W, chosen[W], 0] if chosen[W] >= 0 else np.nan
-    residual = u - v - w
-    if chosen[W] < 0:
-        w = u - v
-    elif chosen[V] < 0:
-        v = u - w
-    elif chosen[U] < 0:
-        u = v + w
-    else:
-        u -= residual / 3.0
-        v += residual / 3.0
-        w += residual / 3.0
-    return u, (w - v) / np.sqrt(3.0), residual
+    crowded: Annotated[bool, Feature("1", "whether a layer had more pairs than were weighed")]
 
 
 @reducer(version=1)
@@ -192,7 +122,12 @@ def delay_line_hex(
     pairs of all three layers that agree best, by their time sums and by u - v - w; position is the
     mean of those of any two layers, which is the least-squares one. Times that are left then serve
     where only two layers agree, or have seen the particle: those whose time sums are least off.
-    No time is taken twice. Narrow windows keep it quick: all combinations of pairs are weighed.
+    No time is taken twice.
+
+    With ``rebuild``, times of the MCP that are left and have a pair in one layer alone then take
+    one time in others, where exactly one time of either end is free and within ``reach``: the
+    missing one is where the time sum is in the middle of its window, and that sum is NaN. Two such
+    layers have to agree. The time of an MCP that missed the particle is not rebuilt.
     """
     c, room = constants, max(u1.size, u2.size, v1.size, v2.size, w1.size, w2.size)
     times = np.full((3, 2, room), np.nan)
@@ -200,40 +135,46 @@ def delay_line_hex(
     times[V, 0, : v1.size], times[V, 1, : v2.size] = v1, v2
     times[W, 0, : w1.size], times[W, 1, : w2.size] = w1, w2
     taken = np.zeros((3, 2, room), np.bool_)
-    most = room * room
+    most = min(room * room, c.pairs)
     pairs = Pairs(np.zeros(3, np.int64), np.zeros((3, most, 2), np.int64), np.zeros((3, most, 3)))
     chosen = np.zeros(3, np.int64)
     found, seen = np.full((mcp.size, 7), np.nan), np.zeros(mcp.size, np.int32)
-    for together in (True, False):
+    lacks, crowded = np.zeros(mcp.size, np.int32), False
+    for turn in range(3 if c.rebuild else 2):
         for k in range(mcp.size):
             if mcp[k] != mcp[k] or seen[k] != 0:
                 continue
-            find_pairs(mcp[k], times, taken, c, pairs)
-            if not (
-                best_of_three(pairs, c.tolerance, chosen)
-                if together
-                else best_of_two(pairs, chosen)
-            ):
+            crowded |= find_pairs(mcp[k], times, taken, c, pairs)
+            if turn == 0:
+                good = best_of_three(pairs, c.tolerance, chosen)
+            elif turn == 1:
+                good = best_of_two(pairs, chosen)
+            else:
+                lacks[k] = best_with_missing_end(mcp[k], times, taken, c, pairs, chosen)
+                good = lacks[k] != 0
+            if not good:
                 continue
             found[k, 0], found[k, 1], found[k, 3] = position(pairs, chosen)
             found[k, 2] = mcp[k]
             for layer in range(3):
-                if chosen[layer] >= 0:
-                    a = chosen[layer]
-                    taken[layer, 0, pairs.ends[layer, a, 0]] = True
-                    taken[layer, 1, pairs.ends[layer, a, 1]] = True
-                    found[k, 4 + layer] = pairs.values[layer, a, 1]
-                    seen[k] += 1 << layer
-    out, layers = np.full((7, c.capacity), np.nan), np.zeros(c.capacity, np.int32)
+                a = chosen[layer]
+                if a < 0:
+                    continue
+                for end in range(2):
+                    if pairs.ends[layer, a, end] >= 0:
+                        taken[layer, end, pairs.ends[layer, a, end]] = True
+                found[k, 4 + layer] = pairs.values[layer, a, 1]
+                seen[k] += 1 << layer
+    out, whole = np.full((7, c.capacity), np.nan), np.zeros((2, c.capacity), np.int32)
     n, incomplete = 0, 0
     for k in range(mcp.size):
         if seen[k] != 0 and n < c.capacity:
-            out[:, n], layers[n] = found[k], seen[k]
+            out[:, n], whole[0, n], whole[1, n] = found[k], seen[k], lacks[k]
         n += seen[k] != 0
         incomplete += mcp[k] == mcp[k] and seen[k] == 0
     return Hits(
-        n, incomplete, out[0], out[1], out[2], out[3], out[4], out[5], out[6], layers,
-        n > c.capacity,
+        n, incomplete, out[0], out[1], out[2], out[3], out[4], out[5], out[6], whole[0], whole[1],
+        n > c.capacity, crowded,
     )  # fmt: skip
 
 
@@ -248,17 +189,20 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
         problems.append(f"offset_w: {p.offset_w} mm is no offset")
     if not 0 < p.tolerance < np.inf:
         problems.append(f"tolerance: {p.tolerance} mm must be above 0")
+    if not 1 <= p.pairs <= PAIRS:
+        problems.append(f"pairs: {p.pairs} of a layer; 1..{PAIRS}, all are weighed against all")
     if problems:
         raise ValueError("\n".join(problems))
     windows, offsets = np.array(list(sums.values())), np.array([0.0, 0.0, p.offset_w])
     by_layer = (windows, np.array(list(scales.values())), offsets)
-    return Constants(*by_layer, p.reach, p.tolerance, p.capacity)
+    return Constants(*by_layer, p.reach, p.tolerance, p.capacity, p.pairs, p.rebuild)
 
 
 def example() -> tuple[Params, dict[str, Input]]:
     """Parameters, and inputs to try them on."""
     times = Input("value", "<f8", (6,), "ns")
     params = Params(
-        (-30.0, 60.0), (-50.0, 90.0), (-40.0, 80.0), 80.0, 30.0, 0.7, 0.8, 0.75, 1.5, capacity=4
-    )
+        (-30.0, 60.0), (-50.0, 90.0), (-40.0, 80.0), 80.0, 30.0, 0.7, 0.8, 0.75, 1.5,
+        capacity=4, pairs=8, rebuild=True,
+    )  # fmt: skip
     return params, dict.fromkeys(("mcp", "u1", "u2", "v1", "v2", "w1", "w2"), times)

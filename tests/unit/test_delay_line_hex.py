@@ -126,6 +126,74 @@ def test_an_inconsistent_layer_is_left_out():
     assert np.isnan([got.residual[0], got.sum_w[0]]).all()
 
 
+def test_pairs_beyond_the_bound_are_told_and_those_least_off_are_kept():
+    wide = P._replace(sum_u=(0.0, 200.0), sum_v=(0.0, 237.0), sum_w=(0.0, 183.0))
+    for n in (1, 9):
+        lists, truth = struck(n, blur=0.0)
+        lists[0][1:] = np.nan
+        hits = [
+            delay_line_hex(*lists, delay_line_hex.constants(wide._replace(pairs=most), LISTS))
+            for most in (81, 2)
+        ]
+        assert [h.crowded for h in hits] == [False, n > 1]
+        for h in hits:
+            assert h.n == 1
+            np.testing.assert_allclose([h.time[0], h.x[0], h.y[0]], truth[0], atol=1e-9)
+
+
+def test_missing_ends_are_rebuilt_where_one_time_alone_fits():
+    c, names = delay_line_hex.constants(P._replace(rebuild=True), LISTS), set()
+    for _ in range(20):
+        lists, truth = struck(4, blur=0.0)
+        shift = 400 * np.arange(4) - truth[:, 0]  # too far apart for another's times to fit
+        v = (truth[:, 1] - np.sqrt(3) * truth[:, 2]) / 2
+        w = truth[:, 1] - v
+        truth[:, 0] += shift
+        lists = [padded(truth[:, 0])]
+        for at, scale, (lo, hi) in zip((truth[:, 1], v, w - P.offset_w), SCALES, SUMS, strict=True):
+            lists += [
+                padded(truth[:, 0] + ((lo + hi) / 2 + sign * at / scale) / 2) for sign in (1, -1)
+            ]
+        expected = []
+        for hit in range(4):
+            whole = RNG.integers(3)
+            less = [layer for layer in range(3) if layer != whole]
+            gone = RNG.integers(1, 3, 2)  # ends of the other layers that are lost
+            if gone.sum() == 4:
+                gone[0] = 1
+            for layer, ends in zip(less, gone, strict=True):
+                for end in RNG.permutation(2)[:ends]:
+                    lists[1 + 2 * layer + end][hit] = np.nan
+            expected.append(sum(1 << a for a, ends in zip(less, gone, strict=True) if ends == 1))
+        got = delay_line_hex(*lists, c)
+        assert (got.n, got.incomplete, got.crowded) == (4, 0, False)
+        found = np.stack([got.time, got.x, got.y], axis=1)[:4]
+        np.testing.assert_allclose(found, truth, atol=1e-9)
+        assert got.rebuilt[:4].tolist() == expected
+        assert [bin(a).count("1") for a in got.layers[:4]] == [
+            1 + bin(a).count("1") for a in expected
+        ]
+        names |= set(expected)
+        plain = delay_line_hex(*lists, delay_line_hex.constants(P, LISTS))
+        assert (plain.n, plain.incomplete, plain.rebuilt.any()) == (0, 4, False)
+    assert names == {1, 2, 3, 4, 5, 6}
+
+
+def test_an_end_is_not_rebuilt_where_two_times_fit_or_layers_disagree():
+    c = delay_line_hex.constants(P._replace(rebuild=True), LISTS)
+
+    def hits(*ends):
+        return delay_line_hex(*map(padded, ends), c).n
+
+    u = [500.0], [550.0], [550.0]
+    assert hits(*u, [559.0], [], [], []) == 1
+    assert hits(*u, [559.0, 561.0], [], [], []) == 0
+    assert hits(*u, [559.0], [561.0 + P.reach], [], []) == 1
+    assert hits(*u, [559.25], [], [545.0], []) == 1  # v = 0 and w = 0.8 mm, within the tolerance
+    assert hits(*u, [559.25], [], [555.0], []) == 0
+    assert hits([500.0], [], [], [559.25], [], [545.0], []) == 0
+
+
 def test_hits_beyond_the_room_are_told():
     ends = [500.0], [550.0], [550.0], [559.0], [559.0], [545.0], [545.0]
     many = [padded(np.array(t) + 200 * np.arange(5)) for t in ends]
@@ -136,10 +204,10 @@ def test_hits_beyond_the_room_are_told():
 
 def test_bad_parameters_are_told_all_at_once():
     flat = (5.0, 5.0)
-    p = Params(flat, (0.0, np.inf), flat, 0.0, 0.0, 0.0, np.nan, np.inf, np.nan, 0)
+    p = Params(flat, (0.0, np.inf), flat, 0.0, 0.0, 0.0, np.nan, np.inf, np.nan, 0, 0)
     with pytest.raises(ValueError, match="window") as e:
         delay_line_hex.constants(p, {**LISTS, "w2": Input("value", "<u2", (ROOM,), "ADU")})
     assert [line.split(":")[0] for line in str(e.value).splitlines()] == [
         "sum_u", "sum_v", "sum_w", "reach", "scale_u", "scale_v", "scale_w", "capacity",
-        "inputs.w2", "offset_w", "tolerance",
+        "inputs.w2", "offset_w", "tolerance", "pairs",
     ]  # fmt: skip
