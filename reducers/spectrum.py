@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ffb import Feature, Waveform, reducer
 from ffb.loops.compile import kernel
 from ffb.reducers.gauss import FWHM, fit_gauss
+from ffb.reducers.highest import highest
 from ffb.reducers.quality import polynomial_problems
 from ffb.shot import Input
 
@@ -105,16 +106,11 @@ def leave_out(y: NDArray[np.float64], good: NDArray[np.float64]) -> Any:
 @kernel
 def peak_of(y: NDArray[np.float64], good: NDArray[np.float64]) -> Any:
     """First of the highest pixels, and the value of the least; of the good ones, at least one."""
-    highest = 0
-    while good[highest] == 0.0:
-        highest += 1
-    most, least = y[highest], y[highest]
+    up, down = np.empty(y.size), np.empty(y.size)
     for i in range(y.size):
-        v = y[i] if good[i] != 0.0 else most
-        if v > most:
-            most, highest = v, i
-        least = min(least, v)
-    return highest, least
+        up[i] = y[i] if good[i] != 0.0 else -np.inf
+        down[i] = -y[i] if good[i] != 0.0 else -np.inf
+    return highest(up), y[highest(down)]
 
 
 @kernel

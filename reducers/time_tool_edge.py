@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ffb import Feature, Value, Waveform, reducer
 from ffb.reducers.edge import correlate, correlate_step, summit, width_at_half
+from ffb.reducers.highest import highest
 from ffb.reducers.quality import limits, polynomial_problems
 from ffb.shot import Input
 
@@ -68,9 +69,10 @@ class Constants(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """Running average (n,) of shots without x-rays, their number (1,), and room for a shot."""
+    """Running average (n,) of shots without x-rays, its mean (1,), their number (1,), and room."""
 
     average: NDArray[np.float64]
+    level: NDArray[np.float64]
     shots: NDArray[np.int64]
     signal: NDArray[np.float64]
     filtered: NDArray[np.float64]
@@ -135,11 +137,13 @@ def time_tool_edge(
     finite = np.isfinite(total)
     if xray == 0 and laser != 0 and finite:
         rate = c.convergence if c.begun else max(c.convergence, 1.0 / (memory.shots[0] + 1))
+        level = 0.0
         for i in range(n):
             average[i] += rate * (signal[i] - average[i])
+            level += average[i]
+        memory.level[0] = level / n
         memory.shots[0] += 1
-    known = memory.shots[0]
-    level = average.mean() if known or c.begun else nan
+    known, level = memory.shots[0], memory.level[0]
     reason = 0
     if xray == 0:
         reason = DARK
@@ -161,14 +165,10 @@ def time_tool_edge(
         correlate_step(signal, c.width, np.sign(c.weights[-1]), memory.sums, filtered)
     else:
         correlate(signal, c.weights, filtered)
-    at = 0
-    for k in range(filtered.size):
-        if filtered[k] > filtered[at]:
-            at = k
-    second, away = nan, c.weights.size
-    for k in range(filtered.size):
-        if abs(k - at) >= away and not filtered[k] <= second:
-            second = filtered[k]
+    at, away, second = highest(filtered), c.weights.size, nan
+    for part in (filtered[: max(at - away + 1, 0)], filtered[at + away :]):
+        if part.size and not part[highest(part)] <= second:
+            second = part[highest(part)]
     amplitude = filtered[at]
     fwhm = width_at_half(filtered, at)
     position = c.start + summit(filtered, at, c.half) + 0.5 * (c.weights.size - 1)
@@ -190,9 +190,10 @@ def unknown(constants: Constants) -> Reference:
     """Nothing seen yet: the reference is the one to begin with."""
     n = constants.stop - constants.start
     places = n - constants.weights.size + 1
+    level = constants.average.mean() if constants.begun else np.nan
     return Reference(
-        constants.average.copy(), np.zeros(1, np.int64), np.zeros(n), np.zeros(places),
-        np.zeros(n + 1),
+        constants.average.copy(), np.full(1, level), np.zeros(1, np.int64), np.zeros(n),
+        np.zeros(places), np.zeros(n + 1),
     )  # fmt: skip
 
 

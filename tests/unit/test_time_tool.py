@@ -209,6 +209,16 @@ def test_any_filter_is_laid_over_the_trace_as_it_is(tmp_path, taps):
     np.testing.assert_allclose(got["amplitude"], np.correlate(trace, weights, "valid").max())
 
 
+@pytest.mark.parametrize("taps", [11, 15, 24, 36])
+def test_a_filter_of_any_length_gives_a_fraction_of_a_pixel(tmp_path, taps):
+    """D10: a tenth of the filter's length is a float that slices nothing; A29: no rounding."""
+    np.save(tmp_path / "w.npy", np.sign(np.arange(taps) - (taps - 1) / 2))
+    params = Params((0.0, 1.0), weights=tmp_path / "w.npy", reference="none", rising=True)
+    smooth = [1 + 0.5 * (1 + erf((np.arange(SIZE) - at) / 8)) for at in (180.0, 180.3, 179.6)]
+    got = run(params, smooth, [1, 1, 1])
+    np.testing.assert_allclose([g["position"] for g in got], [180.0, 180.3, 179.6], atol=5e-3)
+
+
 def test_the_contract_with_light():
     traces = [LAMP, *(edge(a) for a in (120, 220, 310)), edge(1e9)]
     params = Params((0.0, 1.0), width=30)
