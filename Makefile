@@ -14,7 +14,7 @@ NUMERIC := tests/contract/test_reducers.py tests/unit/test_examples.py tests/uni
 	tests/unit/test_plan_origin.py tests/unit/test_plan_problems.py \
 	tests/unit/test_calibration.py tests/unit/test_calibration_files.py \
 	tests/unit/test_single_range.py tests/unit/test_common_mode.py tests/unit/test_masks.py \
-	tests/unit/test_combine.py tests/unit/test_light.py \
+	tests/unit/test_combine.py tests/unit/test_combine_arrays.py tests/unit/test_light.py \
 	tests/unit/test_together.py tests/unit/test_uncalibrated.py tests/unit/test_azimuthal.py tests/unit/test_azav.py \
 	tests/unit/test_xtc2.py \
 	tests/unit/test_dgram_run.py tests/unit/test_dgram_lists.py tests/unit/test_time_tool.py tests/unit/test_spectrometer.py \

@@ -6,8 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
-from ffb.configuration.expression import Code, Kind, Term, anything, names_in, translate, written
+from ffb.configuration.expression import (
+    Code,
+    Kind,
+    Term,
+    anything,
+    names_in,
+    translate,
+    written,
+)
 from ffb.configuration.problems import Problem, nearest
+from ffb.configuration.syntax import At
 from ffb.schema import Column
 
 #: Sections of the configuration, and what their expressions give.
@@ -113,9 +122,11 @@ def check_light(data: Mapping[str, Any]) -> Iterator[Problem]:
     known = [*inputs] if isinstance(inputs, Mapping) else []
     groups = [*detectors] if isinstance(detectors, Mapping) else []
 
-    def find(name: str, at: tuple[int, ...]) -> Term | str:
+    def find(name: str, at: At, many: bool) -> Term | str:
+        if many:
+            return f"a light is told from single values, as {written(name)}[3]"
         if name in known or name.partition("/")[0] in groups:
-            return anything(name, at)
+            return anything(name, at, many)
         near = nearest(name, [*known, *(f"{g}/..." for g in groups)])
         return (
             f"a light is told from event codes and inputs, and {written(name)} is neither; {near}"

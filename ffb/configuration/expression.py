@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import ast
 import math
-import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from keyword import iskeyword
 from typing import NamedTuple
 
+from ffb.configuration.functions import ARGUMENTS, CALLS, CODES, FOLDED, ONE, OVER, TWO
 from ffb.configuration.problems import nearest
+from ffb.configuration.syntax import At, Span, path, place, read, whole
 from ffb.shot import CODE_WORDS
-
-#: No expression is longer, so that none is nested too deeply to be read.
-LONGEST = 2000
 
 #: The three values of a truth: *and* is the least, *or* the greatest, *not* is 2 minus it.
 NO, UNKNOWN, YES = 0, 1, 2
@@ -64,8 +62,9 @@ class Code:
         return self._kept[text]
 
 
-#: Finds ``column`` and, of an array, the element ``at`` an index: code, or what is wrong with it.
-Find = Callable[[str, tuple[int, ...]], Term | str]
+#: Finds ``column`` and, of an array, what is ``at`` a place: code for the element, or for what
+#: :func:`ffb.loops.over.over` says of all of ``many`` values; else what is wrong with it.
+Find = Callable[[str, At, bool], Term | str]
 
 _NOTHING = Term(Kind.ANY, "np.nan")
 
@@ -98,57 +97,7 @@ _INSTEAD: Mapping[type[ast.AST], str] = {
     ast.IsNot: "write !=",
     ast.In: "write x == 1 or x == 2",
 }
-_ONE = {
-    "abs": "np.abs",
-    "sqrt": "np.sqrt",
-    "log": "np.log",
-    "log10": "np.log10",
-    "exp": "np.exp",
-    "floor": "np.floor",
-}
-_FOLDED = {"min": "<", "max": ">"}
-
-#: Event codes of which one, or all, have to be there.
-_CODES = {"code": "or", "any_code": "or", "all_codes": "and"}
-
-#: Least and largest number of arguments, of functions that have not just one.
-_ARGUMENTS = {
-    "where": (3, 3),
-    "polyval": (2, 2),
-    **dict.fromkeys(_FOLDED, (2, 255)),
-    **dict.fromkeys(("any_code", "all_codes"), (1, 16 * CODE_WORDS)),
-}
-
-#: How every function is called, for messages.
-CALLS = {
-    **{name: f"{name}(x)" for name in _ONE},
-    **{name: f"{name}(a, b, ...)" for name in _FOLDED},
-    "isfinite": "isfinite(x)",
-    "where": "where(condition, a, b)",
-    "polyval": "polyval(x, [c0, c1, c2]), that is c0 + c1*x + c2*x**2",
-    "code": "code(40)",
-    "any_code": "any_code(40, 41)",
-    "all_codes": "all_codes(40, 140)",
-}
 _NAMES = ", ".join(CALLS)
-
-_ASSIGNED = re.compile("(?<![=<>!])=(?!=)")
-
-
-def read(text: str) -> ast.expr:
-    """The tree of ``text``; ``ValueError`` where it is no expression."""
-    if len(text) > LONGEST:
-        raise ValueError(f"{len(text)} characters; at most {LONGEST} are read: name parts of it")
-    if "#" in text:
-        raise ValueError("has a '#'; comments belong into `doc`")
-    try:
-        return ast.parse(" ".join(text.split()), mode="eval").body
-    except SyntaxError as e:
-        where = f"at character {e.offset}" if e.offset else "at its end"
-        hint = "; equality is written ==" if _ASSIGNED.search(text) else ""
-        raise ValueError(f"cannot be read {where}: {e.msg.split('. ')[0].lower()}{hint}") from e
-    except (ValueError, RecursionError, MemoryError) as e:
-        raise ValueError(f"cannot be read: {str(e) or 'it is nested too deeply'}") from e
 
 
 def translate(text: str, find: Find, wanted: Kind, code: Code) -> tuple[Term, list[str]]:
@@ -171,16 +120,16 @@ def translate(text: str, find: Find, wanted: Kind, code: Code) -> tuple[Term, li
     return term, list(dict.fromkeys(made.problems))
 
 
-def anything(name: str, at: tuple[int, ...]) -> Term:
+def anything(name: str, at: At, many: bool) -> Term:
     """A ``find`` that knows every column, for expressions of which no run is known."""
     return _NOTHING
 
 
-def elements_in(text: str) -> dict[tuple[str, tuple[int, ...]], None]:
+def elements_in(text: str) -> dict[tuple[str, At], None]:
     """Columns that ``text`` names with the elements of arrays, as far as it can be read."""
-    found: dict[tuple[str, tuple[int, ...]], None] = {}
+    found: dict[tuple[str, At], None] = {}
 
-    def note(name: str, at: tuple[int, ...]) -> Term:
+    def note(name: str, at: At, many: bool) -> Term:
         found[name, at] = None
         return _NOTHING
 
@@ -198,22 +147,6 @@ def written(column: str) -> str:
     parts = column.split("/")
     plain = all(p.isidentifier() and not iskeyword(p) for p in parts)
     return ".".join(parts) if plain and column not in NUMBERS else repr(column)
-
-
-def _path(node: ast.expr) -> str | None:
-    """The column that ``node`` names, as its path."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.Attribute):
-        above = _path(node.value)
-        return None if above is None else f"{above}/{node.attr}"
-    return node.id if isinstance(node, ast.Name) else None
-
-
-def _whole(node: ast.expr) -> int | None:
-    """The integer that ``node`` is, if it is one."""
-    value = node.value if isinstance(node, ast.Constant) else None
-    return value if type(value) is int else None
 
 
 class _Translator:
@@ -270,19 +203,38 @@ class _Translator:
             return self._wrong("a number is too large; infinity is written inf")
         return Term(Kind.NUMBER, f"np.float64({number!r})")
 
-    def _column(self, node: ast.expr, at: tuple[int, ...]) -> Term:
-        name = _path(node)
+    def _column(self, node: ast.expr, at: At, many: bool = False) -> Term:
+        name = path(node)
         if name is None:
             return self._wrong(f"cannot take {ast.unparse(node)!r}; a column is a.b, or 'a/b'")
-        found = self._find(name, at)
+        found = self._find(name, at, many)
         return found if isinstance(found, Term) else self._wrong(found)
 
     def _element(self, node: ast.expr, value: ast.expr, index: ast.expr) -> Term:
-        parts = index.elts if isinstance(index, ast.Tuple) else [index]
-        at = tuple(k for k in map(_whole, parts) if k is not None)
-        if len(at) != len(parts) or not at:
+        at = place(index)
+        if at is None:
             return self._wrong(f"cannot take {ast.unparse(node)!r}; an index is a whole number")
+        if any(isinstance(k, Span) for k in at):
+            several = "has many values; take one, or their sum, mean, min or max"
+            return self._wrong(f"{ast.unparse(node)} {several}")
         return self._column(value, at)
+
+    def _over(self, name: str, node: ast.expr) -> Term:
+        """What a function says of many values, NaN where one of them, or all, are missing."""
+        value: ast.expr = node
+        at: At | None = ()
+        if isinstance(node, ast.Subscript):
+            value, at = node.value, place(node.slice)
+        if at is None:
+            instead = "a place is as x[3], x[0:10], x[2, 0:10]"
+            return self._wrong(f"cannot take {ast.unparse(node)!r}; {instead}")
+        if path(value) is None:
+            instead = f"{name} takes the values of a column, as x[0:10]"
+            return self._wrong(f"cannot take {ast.unparse(node)!r}; {instead}")
+        kind, text = self._column(value, at, many=True)
+        if kind is not Kind.ANY or text == _NOTHING.text:
+            return Term(Kind.NUMBER, text)
+        return self._code.keep(Kind.NUMBER, OVER[name].format(text))
 
     def _value(self, node: ast.expr) -> str:
         """The value of ``node`` as a number."""
@@ -305,11 +257,11 @@ class _Translator:
         return self._code.keep(Kind.TRUTH, f"{chosen}({', '.join(truths)})")
 
     def _arithmetic(self, node: ast.BinOp) -> Term:
-        parts = _path(node.left), _path(node.right)
+        parts = path(node.left), path(node.right)
         if isinstance(node.op, ast.Div) and None not in parts:
             whole = f"{parts[0]}/{parts[1]}"
-            apart = [isinstance(self._find(str(p), ()), str) for p in parts]
-            if any(apart) and isinstance(self._find(whole, ()), Term):
+            apart = [isinstance(self._find(str(p), (), False), str) for p in parts]
+            if any(apart) and isinstance(self._find(whole, (), False), Term):
                 return self._wrong(f"{whole} divides; the column is written {written(whole)}")
         a, b = self._value(node.left), self._value(node.right)
         return self._code.keep(Kind.NUMBER, f"{a} {_INFIX[type(node.op)]} {b}")
@@ -331,29 +283,37 @@ class _Translator:
         name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
         if name not in CALLS:
             return self._wrong(f"no function {name!r}; {nearest(name, list(CALLS))}")
-        least, most = _ARGUMENTS.get(name, (1, 1))
+        least, most = ARGUMENTS.get(name, (1, 1))
+        least = 1 if name in OVER else least
         starred = any(isinstance(a, ast.Starred) for a in node.args)
         if node.keywords or starred or not least <= len(node.args) <= most:
             return self._wrong(f"cannot take {ast.unparse(node)!r}; it is {CALLS[name]}")
-        if name in _CODES:
-            return self._event_codes(node, _CODES[name])
+        if name in CODES:
+            return self._event_codes(node, CODES[name])
         if name == "polyval":
             return self._polynomial(node)
         if name == "where":
             return self._choice(node)
+        if name in OVER and len(node.args) == 1:
+            return self._over(name, node.args[0])
         values = [self._value(a) for a in node.args]
         if name == "isfinite":
             return self._code.keep(Kind.TRUTH, f"{YES} if np.isfinite({values[0]}) else {NO}")
-        if name in _ONE:
-            return self._code.keep(Kind.NUMBER, f"{_ONE[name]}({values[0]})")
+        if name in ONE:
+            return self._code.keep(Kind.NUMBER, f"{ONE[name]}({values[0]})")
+        if name in TWO:
+            return self._code.keep(Kind.NUMBER, f"{TWO[name]}({values[0]}, {values[1]})")
+        if name == "ratio":
+            a, b, size = (*values, "np.float64(0.0)")[:3]
+            return self._code.keep(Kind.NUMBER, f"{a} / {b} if np.abs({b}) > {size} else np.nan")
         best = values[0]
         for b in values[1:]:  # a NaN is the result, whichever it is
-            text = f"{best} if {best} {_FOLDED[name]} {b} or np.isnan({best}) else {b}"
+            text = f"{best} if {best} {FOLDED[name]} {b} or np.isnan({best}) else {b}"
             best = self._code.keep(Kind.NUMBER, text).text
         return Term(Kind.NUMBER, best)
 
     def _event_codes(self, node: ast.Call, joint: str) -> Term:
-        codes = [_whole(a) for a in node.args]
+        codes = [whole(a) for a in node.args]
         last = 16 * CODE_WORDS - 1
         masks: dict[int, int] = {}
         for c in codes:

@@ -21,6 +21,7 @@ from ffb.configuration.expression import (
     translate,
     written,
 )
+from ffb.configuration.syntax import At
 from ffb.loops.compile import borrowed, build
 from ffb.loops.places import Places
 from ffb.schema import EPOCH, LASER, LATE, PRODUCER, PULSE_ID, TIMESTAMP, XRAY, Schema
@@ -50,16 +51,17 @@ def _states(config: CodesConfig, find: Find, code: Code) -> str:
 def _finder(block: FrameBlock, places: Places) -> Find:
     """How an expression reads an input of the shot; one that the run does not have is missing."""
 
-    def find(name: str, at: tuple[int, ...]) -> Term | str:
+    def find(name: str, at: At, many: bool) -> Term | str:
         given = block.inputs.get(name)
-        if given is None or given.kind != "value" or len(at) != len(given.shape):
+        if many or given is None or given.kind != "value" or len(at) != len(given.shape):
             return _MISSING
-        if any(k >= size for k, size in zip(at, given.shape, strict=True)):
+        index = tuple(k for k in at if isinstance(k, int))
+        if any(k >= size for k, size in zip(index, given.shape, strict=True)):
             return _MISSING
         place = places.frame(name, block)
         element = place.row
-        if at:
-            element = f"{place.view}[{place.begin} + {np.ravel_multi_index(at, given.shape)}]"
+        if index:
+            element = f"{place.view}[{place.begin} + {np.ravel_multi_index(index, given.shape)}]"
         here = f"present[j, {block.index[name]}]"
         return Term(Kind.NUMBER, f"(np.float64({element}) if {here} else np.nan)")
 
@@ -85,7 +87,10 @@ def unreadable(light: LightConfig, inputs: Mapping[str, Input]) -> Iterator[str]
                     why = "is an area detector"
                 elif len(at) != len(given.shape):
                     why = f"has the shape {given.shape}; name one element of it"
-                elif any(k >= size for k, size in zip(at, given.shape, strict=True)):
+                elif any(
+                    not isinstance(k, int) or k >= size
+                    for k, size in zip(at, given.shape, strict=True)
+                ):
                     why = f"has the shape {given.shape}; {list(at)} is not in it"
                 else:
                     continue

@@ -27,7 +27,9 @@ from ffb.configuration.expression import (
     written,
 )
 from ffb.configuration.problems import Problem, nearest
-from ffb.loops.compile import build
+from ffb.configuration.syntax import At, Span
+from ffb.loops.compile import build, kernel
+from ffb.loops.over import NOTHING, over
 from ffb.schema import EPOCH, LASER, LATE, PRODUCER, PULSE_ID, TIMESTAMP, XRAY, Column, Schema
 from ffb.shot import FrameBlock
 
@@ -89,11 +91,11 @@ class Combined:
         self._placed.setdefault(c.name, c)
         return f"{_storage(c)}[a{[*self._placed].index(c.name)} + {row}]"
 
-    def _find(self, name: str, at: tuple[int, ...]) -> Term | str:
-        """Code that gives a column's value, ``at`` an index of an array; or what is wrong."""
+    def _find(self, name: str, at: At, many: bool) -> Term | str:
+        """Code that gives a column's value, ``at`` a place in an array; or what is wrong."""
         own = self._own.get(entry_of(name, self._entries))
         if own is not None:
-            if at:
+            if at or many:
                 return f"{written(name)} is one value a shot and has no index"
             if name in self._own:
                 return own
@@ -108,16 +110,55 @@ class Combined:
             return f"no column {written(name)}; {nearest(written(name), there)}"
         if np.dtype(c.dtype).kind == "S":
             return f"{written(name)} is a text; only numbers can be combined"
+        if many:
+            return self._many(c, at)
         if len(at) != len(c.shape):
             if c.shape and not at:
                 first = ", ".join("0" * len(c.shape))
                 return f"{written(name)} is an array; name one element, as {written(name)}[{first}]"
             return f"{written(name)} has {len(c.shape)} axes, not {len(at)}"
-        if any(k >= size for k, size in zip(at, c.shape, strict=True)):
-            return f"{written(name)} has the shape {c.shape}; {list(at)} is not in it"
-        if (name, at) not in self._read:
-            self._read[name, at] = self._code.keep(*self._reading(c, at))
-        return self._read[name, at]
+        index = tuple(k for k in at if isinstance(k, int))
+        if any(k >= size for k, size in zip(index, c.shape, strict=True)):
+            return f"{written(name)} has the shape {c.shape}; {list(index)} is not in it"
+        if (name, index) not in self._read:
+            self._read[name, index] = self._code.keep(*self._reading(c, index))
+        return self._read[name, index]
+
+    def _many(self, c: Column, at: At) -> Term | str:
+        """Code for what is said over many values of an array, NaN where it is missing."""
+        name = written(c.name)
+        if not c.shape:
+            return f"{name} is one value a shot; there is nothing to add up"
+        if len(at) > len(c.shape):
+            return f"{name} has {len(c.shape)} axes, not {len(at)}"
+        place = (*at, *(Span(0, None) for _ in c.shape[len(at) :]))
+        spans = [k if isinstance(k, Span) else Span(k, k + 1) for k in place]
+        ends = [size if s.end is None else s.end for s, size in zip(spans, c.shape, strict=True)]
+        if any(not s.begin < end <= n for s, end, n in zip(spans, ends, c.shape, strict=True)):
+            told = ", ".join(f"{s.begin}:{end}" for s, end in zip(spans, ends, strict=True))
+            return (
+                f"{name} has the shape {c.shape}; there is nothing, or not all, of [{told}] in it"
+            )
+        if len(c.shape) > 3:
+            return f"{name} has {len(c.shape)} axes; values of up to 3 are added up"
+        steps = [int(np.prod(c.shape[k + 1 :], dtype=np.int64)) for k in range(len(c.shape))]
+        begin = sum(s.begin * step for s, step in zip(spans, steps, strict=True))
+        counts = [str(end - s.begin) for s, end in zip(spans, ends, strict=True)]
+        if c.length in self._known:  # of a list there are so many entries as it says
+            entries = f"np.int64({self._at(self._known[c.length])})"
+            counts[0] = f"max(min({entries}, {ends[0]}) - {spans[0].begin}, 0)"
+        pairs = [*[("1", 0)] * (3 - len(steps)), *zip(counts, steps, strict=True)]
+        size = int(np.prod(c.shape, dtype=np.int64))
+        first = self._at(c, f"j * {size} + {begin}")
+        kind, _, element = first.partition("[")
+        told = f"over({kind}, {element[:-1]}, {', '.join(f'{n}, {step}' for n, step in pairs)})"
+        here = self._here(c)
+        return self._code.keep(Kind.ANY, f"{told} if {here} else {NOTHING}" if here else told)
+
+    def _here(self, c: Column) -> str:
+        """Code that says whether a column holds, ``""`` where it always does, or says so itself."""
+        flag = next((self._known[f] for f in c.flags if f in self._known and f != c.name), None)
+        return f"{self._at(flag)} != 0" if flag else ""
 
     def _reading(self, c: Column, at: tuple[int, ...]) -> Term:
         """Code that reads a column's element and makes what is missing NaN or unknown."""
@@ -126,8 +167,7 @@ class Combined:
         value = self._at(c, place)
         if c.name in _LIGHTS:
             return Term(Kind.TRUTH, f"{UNKNOWN} if {value} < 0 else {YES} * {value}")
-        flag = next((self._known[f] for f in c.flags if f in self._known and f != c.name), None)
-        here = f"{self._at(flag)} != 0" if flag else ""
+        here = self._here(c)
         if c.name == PULSE_ID.name:
             here = f"{value} != 0"
         if np.dtype(c.dtype).kind == "b":
@@ -163,7 +203,8 @@ class Combined:
         self._table = np.array(begins, np.int64)
         example = (0, *self._given, np.zeros(0, np.uint8), self._table)
         types = tuple(numba.typeof(a) for a in example)
-        self._call = build(self._text(), {}, types, exact=True)
+        scope = {"over": kernel(over, exact=True)} if "over(" in self._text() else {}
+        self._call = build(self._text(), scope, types, exact=True)
 
     def run(self, n: int, batch: Batch) -> None:
         """Evaluate all of them for the first ``n`` shots, whose other columns are filled in."""

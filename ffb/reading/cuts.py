@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.configuration.expression import CALLS, NO, UNKNOWN, YES, names_in, read
+from ffb.configuration.expression import NO, UNKNOWN, YES, names_in
+from ffb.configuration.functions import CODES as ASKING
+from ffb.configuration.syntax import read
 from ffb.reading.frame import flag_of
 from ffb.schema import VALID, Column, Schema
 
@@ -200,7 +202,7 @@ class _Judge:
 
 def _asks_codes(text: str) -> bool:
     called = {n.func.id for n in _calls(text)}
-    return bool(called & {name for name in CALLS if "code" in name})
+    return bool(called & ASKING.keys())
 
 
 def _calls(text: str) -> Iterator[Any]:

@@ -15,8 +15,12 @@ from ffb.configuration.expression import (
 )
 
 
-def find(name, at):
+def find(name, at, many=False):
     """A run with a number ``x``, a truth ``ok``, and a path ``spot/sum``."""
+    if many and name != "line":
+        return f"{name} is one value a shot"
+    if many:
+        return Term(Kind.ANY, "over_line")
     kinds = {"x": Kind.NUMBER, "ok": Kind.TRUTH, "spot/sum": Kind.NUMBER}
     return Term(kinds[name], name.replace("/", "_")) if name in kinds else f"no column {name}"
 
@@ -62,7 +66,29 @@ REFUSED = {
     "not x": "x is a number, not yes or no",
     "where(x, 1, 2)": "x is a number, not yes or no",
     "where(ok, 1)": "it is where(condition, a, b)",
-    "min(x)": "it is min(a, b, ...)",
+    "min(x)": "x is one value a shot",
+    "min()": "it is min(a, b, ...)",
+    "sum(line, x)": "it is sum(x[0:10])",
+    "ratio(x)": "it is ratio(a, b, least)",
+    "sum(x + 1)": "sum takes the values of a column",
+    "sum(line[0:9:2])": "a place is as x[3], x[0:10], x[2, 0:10]",
+    "sum(line[-3:])": "a place is as",
+    "sum(line[x])": "a place is as",
+    "mean(sum(line))": "mean takes the values of a column",
+    "'\\d' > 1": "cannot be read",
+    "x > 1 if": "cannot be read",
+    "x\0": "cannot be read",
+    "'\ud800' > 1": "cannot be read",
+    "ѕqrt(x)": "did you mean 'sqrt'?",
+    "x\u2009> 1 and х > 1": "no column х",
+    "(" * 900 + "x" + ")" * 900: "nested",
+    "[" * 1000: "nested",
+    "not " * 490 + "x": "nested",
+    "9**9**9**9**9**9 and ok": "is a number, not yes or no",
+    "x" * (1 << 20): "1048576 characters; at most 2000",
+    "x.__dict__['a']": "an index is a whole number",
+    "sum.__globals__": "no column sum/__globals__",
+    "(lambda: x)()": "no function",
     "sqrt(x, x)": "it is sqrt(x)",
     "log(x=1)": "it is log(x)",
     "max(*x)": "it is max(a, b, ...)",
@@ -78,7 +104,7 @@ REFUSED = {
     "any_code()": "it is any_code(40, 41)",
     "x[1.5]": "an index is a whole number",
     "x[-1]": "an index is a whole number",
-    "x[1:2]": "an index is a whole number",
+    "x[1:2]": "has many values; take one, or their sum, mean, min or max",
     "spot/sum": "spot/sum divides; the column is written spot.sum",
     "nosuch": "no column nosuch",
 }  # fmt: skip
