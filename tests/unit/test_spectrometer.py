@@ -9,6 +9,7 @@ from scipy.optimize import curve_fit
 from ffb.reducers import curved_projection as curved
 from ffb.reducers import jet as jets
 from ffb.reducers import spectrum as spectra
+from ffb.reducers.highest import highest
 from ffb.shot import Input
 from ffb.testing.check_reducer import features_in_python
 from tests.unit.passes import detector, member, reduce
@@ -240,6 +241,15 @@ def test_a_saturated_line_is_where_its_middle_is():
     (got,) = run(spectra.Params(), [np.minimum(gauss(x, 50, 60, 6, 0), 20.0)])
     np.testing.assert_allclose(got["peak"], 60.0, atol=1e-3)
     assert got["fwhm"] > 2.355 * 6
+
+
+@pytest.mark.parametrize("size", [1, 2, 63, 64, 65, 200])
+def test_the_highest_is_that_of_numpy(size):
+    rng = np.random.default_rng(size)
+    for values in (rng.normal(size=size), rng.integers(0, 3, size).astype(float), np.zeros(size)):
+        assert highest(values) == values.argmax()
+        holes = np.append(values, [np.nan, -np.inf])
+        assert highest(holes) == values.argmax()
 
 
 def test_without_a_line_there_is_no_peak():

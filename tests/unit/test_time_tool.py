@@ -285,13 +285,21 @@ def test_a_camera_becomes_a_time_by_projection_and_light():
         },
         "params": {"polynomial": [0.0, 0.1], "width": 3, "rising": True},
     }
-    p = plan({"tt": tt, "rows": rows}, light={"xray": {"off": [162]}}, inputs=INPUTS)
+
+    def made():
+        return plan({"tt": tt, "rows": rows}, light={"xray": {"off": [162]}}, inputs=INPUTS)
+
+    p = made()
     shape = INPUTS["jf"].shape
     dark = np.full(shape, 100, np.uint16)
     lit = (dark + 50 * (np.arange(shape[2]) > 11)).astype(np.uint16)
     columns = feed(p, [shot(1, jf=dark, codes=(162,)), shot(2, jf=lit)])
     np.testing.assert_allclose(columns["tt/position"], [np.nan, 11.5])
     np.testing.assert_allclose(columns["tt/time"][1], 1.15)
+    later = feed(p, [shot(3, jf=lit), shot(4, jf=dark, codes=(162,)), shot(5, jf=lit)])
+    assert later["tt/reference_shots"].tolist() == [1, 2, 2]  # it goes on from batch to batch
+    anew = feed(made(), [shot(6, jf=lit)])  # a run, an epoch, a process: each begins anew
+    assert (anew["tt/reason"].tolist(), anew["tt/reference_shots"].tolist()) == ([3], [0])
 
 
 STAGE = {"stage": Input("value", "<f8", ()), "arrival": Input("value", "<f8", (), "ps")}
