@@ -309,7 +309,7 @@ def _check_reducers(data: Mapping[str, Any], folder: Path) -> Iterator[Problem]:
     lists = [shot.length_of(n) for n, t in given.items() if isinstance(t, Mapping) and "room" in t]
     for name in (n for n in lists if n in given):
         yield Problem(("inputs", name), "counts the entries of another input; rename one of them")
-    names = _Names([*given, *lists], columns)
+    names = _Names([*given, *lists], columns, data)
     for name, table in tables.items():
         for at, text in _check_reducer(table, names, found[name], folder):
             yield Problem(("reducers", name, *at), text)
@@ -330,11 +330,14 @@ class _Names(NamedTuple):
 
     inputs: list[str]
     columns: list[str]
+    data: Mapping[str, Any]
 
     def problem(self, name: str) -> str:
         """What is wrong with a name, if anything."""
         if name in self.inputs or name in self.columns or name.startswith("scan/"):
             return ""
+        if text := wiring.elsewhere(name, self.data):
+            return text
         return f"no input {name!r}; {nearest(name, self.columns if '/' in name else self.inputs)}"
 
 

@@ -56,7 +56,8 @@ def delay(stage: Value, arrival: Value, constants: Constants) -> Delay:
     pump (the laser); ``corrected`` adds the arrival time. ``stage`` is one column, such as
     ``scan/lxt`` or ``enc/lasDelay``: what moves together must not be counted twice. For a coarse
     and a fine one, ``corrected`` of the first is the ``arrival`` of the second. Both are columns
-    like any other: axes of scans and cubes, in filters, in the file.
+    like any other: axes of scans and cubes, in filters, in the file. A derived number is neither:
+    with one (the six numbers of an IOC's time tool), write the delay as an expression, too.
     """
     c = constants
     nominal = c.scale * (stage - c.zero)

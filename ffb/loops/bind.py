@@ -117,7 +117,8 @@ class Binder:
         table = dict.fromkeys(r.inputs, given) if isinstance(given, str) else dict(given)
         for argument in r.inputs:
             if not self._known(table.get(argument, "")):
-                self.problems.append(f"reducers.{name}.inputs.{argument}: names no input")
+                what = f"this run has no {table.get(argument, '')!r}"
+                self.problems.append(f"reducers.{name}.inputs.{argument}: {what}")
                 table.pop(argument, None)
         return {a: table[a] for a in r.inputs if a in table}
 

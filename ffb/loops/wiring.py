@@ -36,6 +36,23 @@ def as_input(column: Column, coords: Mapping[str, Mapping[str, Any]]) -> Input:
     return given._replace(coords=tuple(axis["values"]), coords_unit=axis["unit"])
 
 
+def elsewhere(name: str, data: Mapping[str, Any]) -> str:
+    """Why no reducer takes a column that the configuration, plain ``data``, does speak of."""
+    derived, detectors = (data.get(k) for k in ("derived", "detectors"))
+    if isinstance(derived, Mapping) and name in derived:
+        return (
+            f"{name!r} is derived, which happens when reducers are done; what is to be made of it"
+            " is another expression"
+        )
+    group = name.partition("/")[0]
+    if isinstance(detectors, Mapping) and group in detectors and group != name:
+        return (
+            f"{name!r} is recorded with the detector {group!r}, and no reducer takes it so; name"
+            f' its field in [inputs], "{name}" = {{ detector = "...", field = "..." }}'
+        )
+    return ""
+
+
 def motor_column(motor: str) -> Column:
     """The column of a value that each step carries."""
     return Column(f"scan/{motor}", "<f8", doc=f"{motor} of the step")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ffb import Image, Value, Waveform, reducer
+from ffb.config import ConfigError, parse
 from ffb.loops.wiring import in_order
 from ffb.shot import BeginStep, Input
 from ffb.testing.check_reducer import check_reducer
@@ -144,6 +145,28 @@ def test_a_feature_that_no_reducer_has_is_told():
     assert told.startswith("reducers.a.inputs.profile: no input 'profile/summ'; did you mean")
 
 
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("later", "'later' is derived, which happens when reducers are done"),
+        ("tt/fltpos", "'tt/fltpos' is recorded with the detector 'tt', and no reducer takes it so"),
+        ("tt", "no input 'tt'"),
+    ],
+)
+def test_a_column_that_no_reducer_can_take_is_told(name, start):
+    with pytest.raises(ConfigError) as e:
+        parse(
+            {
+                "source": {"kind": "synthetic"},
+                "detectors": {"tt": {"kind": "timetool"}},
+                "derived": {"later": {"expr": "1 + 1", "unit": "1"}},
+                "reducers": {"a": use("largest", profile=name)},
+            }
+        )
+    (told,) = e.value.problems
+    assert told.startswith(f"reducers.a.inputs.profile: {start}")
+
+
 def test_what_only_the_run_tells_is_told():
     told = problems(
         {
@@ -157,7 +180,7 @@ def test_what_only_the_run_tells_is_told():
         }
     )
     starts = [
-        "reducers.e.inputs.profile: names no input",
+        "reducers.e.inputs.profile: this run has no 'scan/lxt'",
         "reducers.f: forgetful: takes a memory; register",
         "reducers.b.inputs.profile: spot/sum is a value; largest takes a waveform",
         "reducers.c.inputs.profile: spot has no feature 'spot/area' with its parameters",
