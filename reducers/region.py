@@ -1,4 +1,4 @@
-"""Statistics of a region of any outline: polygon, ellipse, ring, mask file, whole detector."""
+"""Statistics of a region of any outline: rectangle, polygon, ellipse, ring, mask file, all."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from numpy.typing import NDArray
 
 from ffb import Area, Feature, Tile, tile_reducer
 from ffb.reducers.shapes import region_mask
-from ffb.reducers.window import count_nan
+from ffb.reducers.window import count_nan, somewhere
+
+_COM = "of the centre of mass of what passes the threshold; NaN where that sum is 0"
 
 
 class Params(NamedTuple):
     """Where to look: good pixels that lie in everything that is given.
 
     ``polygon`` is row and column of its corners, one after the other; ``ellipse`` row and column
-    of its centre, half height and half width; ``ring`` row and column of its centre, inner and
-    outer radius; all in pixels of ``segment``. ``mask`` is a .npy file with the shape of the
-    detector, not 0 is in. Pixels of at least ``threshold`` make the thresholded sum and count,
-    those of at least ``saturation`` count as saturated; both in calibrated units.
+    of its centre, half height and half width, and maybe degrees from the columns towards the rows;
+    ``ring`` row and column of its centre, inner and outer radius; ``rows`` and ``cols`` are
+    half-open; all in pixels of ``segment``. ``mask`` is a .npy file with the shape of the detector,
+    not 0 is in. Pixels of at least ``threshold`` make the thresholded sum and count, those of at
+    least ``saturation`` count as saturated; both in calibrated units.
+
+    ``com`` adds the centre of mass of what passes the threshold, in pixels of ``segment``; with
+    ``geometry`` it is of all segments together, in micrometres of the detector's geometry.
     """
 
     segment: int | None = None
@@ -30,22 +36,40 @@ class Params(NamedTuple):
     mask: Path | None = None
     threshold: float = 0.0
     saturation: float = np.inf
+    rows: tuple[int, int] | None = None
+    cols: tuple[int, int] | None = None
+    com: bool = False
+    geometry: bool = False
+
+    @property
+    def in_pixels(self) -> bool:
+        """Whether a centre of mass is told in pixels of a segment."""
+        return self.com and not self.geometry
+
+    @property
+    def in_geometry(self) -> bool:
+        """Whether it is told in the detector's geometry."""
+        return self.com and self.geometry
 
 
 class Constants(NamedTuple):
-    """The region: ``inside`` (pixels,) uint8, and by tile, (tiles, 3), its columns and pixels.
+    """The region: ``inside`` (pixels,) uint8, and by tile, (tiles, 4), where it is.
 
-    A tile's columns of the region lie between ``spans[t, 0]`` and ``spans[t, 1]``, half-open.
+    A tile's columns of the region lie between ``spans[t, 0]`` and ``spans[t, 1]``, half-open;
+    behind are their pixels, and the tile's row in its segment. ``xy`` (2, pixels) float64 are
+    micrometres, (2, 0) where pixels tell the centre of mass.
     """
 
     inside: NDArray[np.uint8]
     spans: NDArray[np.int64]
     threshold: float
     saturation: float
+    com: bool
+    xy: NDArray[np.float64]
 
 
 class State(NamedTuple):
-    """Sums (3,) float64: values, squares about the mean, those above; counts (3,) int64.
+    """Sums (5,) float64: values, squares about the mean, those above, their moments; counts (3,).
 
     Counted are valid pixels, those above and those that are saturated.
     ``best`` (columns,) float32 is the largest of every column; ``kept`` (columns,) room for a row.
@@ -71,6 +95,10 @@ class Statistics(NamedTuple):
     above_sum: Annotated[float, Feature("@", "sum of the valid pixels of at least the threshold")]
     nabove: Annotated[int, Feature("1", "valid pixels of at least the threshold")]
     nsat: Annotated[int, Feature("1", "valid pixels of at least the saturation level")]
+    com_row: Annotated[float, Feature("pixel", f"row {_COM}", when="in_pixels")]
+    com_col: Annotated[float, Feature("pixel", f"column {_COM}", when="in_pixels")]
+    com_x: Annotated[float, Feature("um", f"x {_COM}", when="in_geometry")]
+    com_y: Annotated[float, Feature("um", f"y {_COM}", when="in_geometry")]
 
 
 @tile_reducer(version=1)
@@ -85,23 +113,26 @@ class region:  # noqa: N801
     @staticmethod
     def prepare(params: Params, area: Area) -> Constants:
         """Rasterise the region; ``ValueError`` lists what does not fit the detector."""
-        chosen = (params.segment, params.polygon, params.ellipse, params.ring, params.mask)
-        inside = region_mask(area, *chosen).reshape(-1, area.shape[2])
-        if np.isnan(params.threshold) or np.isnan(params.saturation):
-            raise ValueError("threshold: nan is no level")
+        inside = _inside(params, area)
         any_here = inside.any(axis=1)
         first = np.where(any_here, inside.argmax(axis=1), 0)
         last = np.where(any_here, inside.shape[1] - inside[:, ::-1].argmax(axis=1), 0)
-        spans = np.stack([first, last, inside.sum(axis=1)], axis=1)
+        row = np.tile(np.arange(area.shape[1]), area.shape[0])
+        spans = np.stack([first, last, inside.sum(axis=1), row], axis=1)
         flat = np.ascontiguousarray(inside.ravel().astype(np.uint8))
-        return Constants(flat, spans.astype(np.int64), params.threshold, params.saturation)
+        xy = np.empty((2, 0))
+        if params.in_geometry:
+            assert area.xyz is not None
+            xy = np.ascontiguousarray(area.xyz[:2].reshape(2, -1), np.float64)
+        levels = (params.threshold, params.saturation)
+        return Constants(flat, spans.astype(np.int64), *levels, params.com, xy)
 
     @staticmethod
     def allocate(constants: Constants) -> State:
         """Room for the sums."""
         columns = constants.inside.size // len(constants.spans)
         best = np.zeros(columns, np.float32)
-        return State(np.zeros(3), np.zeros(3, np.int64), best, best.copy())
+        return State(np.zeros(5), np.zeros(3, np.int64), best, best.copy())
 
     @staticmethod
     def start(constants: Constants, state: State) -> None:
@@ -149,6 +180,20 @@ class region:  # noqa: N801
             saturated = np.int32(saturated + np.int32(kept[i] >= high))
         for i in range(kept.size):
             best[i] = kept[i] if kept[i] > best[i] else best[i]
+        if constants.com:
+            along, first = 0.0, tile.first + start
+            if constants.xy.shape[1] > 0:
+                across = 0.0
+                for i in range(kept.size):
+                    heavy = np.float64(kept[i]) if kept[i] >= low else 0.0
+                    across += heavy * constants.xy[0, first + i]
+                    along += heavy * constants.xy[1, first + i]
+                state.sums[3] += across
+            else:
+                for i in range(kept.size):
+                    along += np.float64(kept[i]) * (start + i) if kept[i] >= low else 0.0
+                state.sums[3] += above * spans[tile.number, 3]
+            state.sums[4] += along
         known = state.counts[0]
         if known > 0:
             apart = mean - state.sums[0] / known
@@ -169,6 +214,9 @@ class region:  # noqa: N801
             largest = max(largest, np.float64(v))
         mean = total / npix if npix else np.nan
         variance = state.sums[1] / npix if npix else np.nan
+        above = state.sums[2]
+        row = state.sums[3] / above if above != 0.0 else np.nan
+        col = state.sums[4] / above if above != 0.0 else np.nan
         return Statistics(
             total,
             mean,
@@ -176,14 +224,54 @@ class region:  # noqa: N801
             variance / (mean * mean) if mean > 0.0 else np.nan,
             largest if npix else np.nan,
             npix,
-            state.sums[2],
+            above,
             state.counts[1],
             state.counts[2],
+            row,
+            col,
+            row,
+            col,
         )
+
+
+def _inside(params: Params, area: Area) -> NDArray[np.bool_]:
+    """The region (tiles, columns); ``ValueError`` lists what does not fit the detector."""
+    problems = []
+    inside: NDArray[np.bool_] = np.zeros((area.shape[0] * area.shape[1], area.shape[2]), np.bool_)
+    try:
+        chosen = (params.segment, params.polygon, params.ellipse, params.ring, params.mask)
+        inside |= region_mask(area, *chosen).reshape(inside.shape)
+    except ValueError as e:
+        problems.append(str(e))
+    if params.rows or params.cols:
+        only = 0 if params.segment is None and area.shape[0] == 1 else params.segment
+        try:
+            w = somewhere(area, only, params.rows, params.cols)
+            within: NDArray[np.bool_] = np.zeros(inside.shape, np.bool_)
+            within[w.first : w.last, w.start : w.stop] = True
+            inside &= within
+        except ValueError as e:
+            problems += [p for p in str(e).splitlines() if p not in "\n".join(problems)]
+    if np.isnan(params.threshold) or np.isnan(params.saturation):
+        problems.append("threshold: nan is no level")
+    if params.in_geometry and area.xyz is None:
+        problems.append(
+            f"geometry: {area.detector} has none; name a file as"
+            f" calibration.{area.detector}.geometry"
+        )
+    if params.in_pixels and params.segment is None and area.shape[0] > 1:
+        problems.append(
+            f"com: say which of the {area.shape[0]} segments, or set geometry to join them"
+        )
+    if not problems and not inside.any() and area.mask.any():
+        problems.append(f"region: no good pixel of {area.detector} lies in it")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return inside
 
 
 def example() -> tuple[Params, Area]:
     """Parameters, and a detector to try them on."""
     mask = np.ones((2, 9, 23), np.bool_)
-    params = Params(1, ring=(4.0, 11.0, 2.0, 6.5), threshold=50.0, saturation=150.0)
+    params = Params(1, ring=(4.0, 11.0, 2.0, 6.5), threshold=50.0, saturation=150.0, com=True)
     return params, Area("example", mask.shape, mask, None, "keV")

@@ -28,10 +28,16 @@ def inside_polygon(corners: NDArray[np.float64], shape: tuple[int, int]) -> NDAr
 
 
 def inside_ellipse(given: tuple[float, ...], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Pixels whose centres lie in an ellipse: centre row and column, half axes along them."""
-    row, col, height, width = given
+    """Pixels whose centres lie in an ellipse: centre row and column, half axes along them.
+
+    A fifth number [degrees] turns it from the columns towards the rows.
+    """
+    row, col, height, width, *angle = given
+    turn = np.radians(angle[0]) if angle else 0.0
     rows, cols = np.indices(shape)
-    return np.asarray(((rows - row) / height) ** 2 + ((cols - col) / width) ** 2 <= 1.0)
+    along = (cols - col) * np.cos(turn) + (rows - row) * np.sin(turn)
+    across = (rows - row) * np.cos(turn) - (cols - col) * np.sin(turn)
+    return np.asarray((across / height) ** 2 + (along / width) ** 2 <= 1.0)
 
 
 def inside_ring(given: tuple[float, ...], shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -60,11 +66,11 @@ def _outlines(
                 f"polygon: {len(given)} numbers are no outline; give row and column of three"
                 " corners or more"
             )
-        elif name != "polygon" and len(given) != 4:
-            what = "half height, half width" if name == "ellipse" else "inner, outer radius"
+        elif name != "polygon" and len(given) != 4 and (name, len(given)) != ("ellipse", 5):
+            what = "half height, half width, angle" if name == "ellipse" else "inner, outer radius"
             problems.append(f"{name}: {len(given)} numbers; give row, column, {what}")
-        elif name == "ellipse" and not min(given[2:]) > 0:
-            problems.append(f"ellipse: half axes {list(given[2:])} must be above 0")
+        elif name == "ellipse" and not min(given[2:4]) > 0:
+            problems.append(f"ellipse: half axes {list(given[2:4])} must be above 0")
         elif name == "ring" and not 0 <= given[2] < given[3]:
             problems.append(f"ring: radii {list(given[2:])} enclose nothing; inner first")
         elif name == "polygon":

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.patches import Ellipse
 
 from ffb.reducers import region as regions
 from ffb.reducers.shapes import inside_polygon
@@ -22,11 +23,31 @@ CHOSEN = {
         regions.Params(1, ellipse=(5.0, 20.0, 4.0, 9.5)),
         lambda s: _on(1, ((ROWS - 5) / 4) ** 2 + ((COLS - 20) / 9.5) ** 2 <= 1),
     ),
+    "turned": (
+        regions.Params(1, ellipse=(5.0, 20.0, 3.0, 9.5, 30.0)),
+        lambda s: _on(1, _ellipse((5.0, 20.0), 6.0, 19.0, 30.0)),
+    ),
+    "rectangle": (
+        regions.Params(1, ellipse=(5.0, 20.0, 4.0, 9.5), rows=(3, 11), cols=(18, 37)),
+        lambda s: _on(
+            1,
+            (((ROWS - 5) / 4) ** 2 + ((COLS - 20) / 9.5) ** 2 <= 1)
+            & ((ROWS >= 3) & (ROWS < 11) & (COLS >= 18)),
+        ),
+    ),
     "both": (
         regions.Params(1, ellipse=(5.0, 20.0, 4.0, 9.5), polygon=(-1, -1, -1, 20, 12, 20, 12, -1)),
         lambda s: _on(1, ((ROWS - 5) / 4) ** 2 + ((COLS - 20) / 9.5) ** 2 <= 1) & _on(1, COLS < 20),
     ),
 }
+
+
+def _ellipse(centre, height, width, angle):
+    """Pixels in an ellipse of matplotlib's, which turns from x, the columns, towards y."""
+    shape = Ellipse(centre[::-1], width, height, angle=angle)
+    points = np.stack([COLS.ravel(), ROWS.ravel()], axis=1)
+    moved = shape.get_patch_transform().inverted().transform(points)
+    return (np.hypot(*moved.T) <= 1).reshape(COLS.shape)
 
 
 def _on(segment, inside):
@@ -46,7 +67,8 @@ def frames():
 @pytest.mark.parametrize("kind", ["good", "some"])
 def test_a_region_equals_brute_force(name, kind):
     params, inside = CHOSEN[name]
-    params = params._replace(threshold=15.0, saturation=60.0)
+    com = params.segment is not None
+    params = params._replace(threshold=15.0, saturation=60.0, com=com)
     mask = np.ones(SHAPE, bool) if kind == "good" else RNG.random(SHAPE) > 0.3
     images, area = frames(), detector(SHAPE, mask)
     got = reduce([member("g", regions.region, params, area)], area, images)
@@ -65,6 +87,11 @@ def test_a_region_equals_brute_force(name, kind):
             "nabove": (v >= 15).sum(),
             "nsat": (v >= 60).sum(),
         }
+        if com:
+            heavy = np.where(inside(SHAPE) & mask & (image >= 15), image, 0)[params.segment]
+            with np.errstate(invalid="ignore"):
+                wanted["com_row"] = (heavy * ROWS).sum(dtype=float) / heavy.sum(dtype=float)
+                wanted["com_col"] = (heavy * COLS).sum(dtype=float) / heavy.sum(dtype=float)
         for f, value in wanted.items():
             np.testing.assert_allclose(
                 got[f"g/{f}"][k], value, rtol=1e-9, atol=1e-6, err_msg=f"{f} {k}"
@@ -79,6 +106,21 @@ def test_a_mask_file_is_a_region(tmp_path):
     got = reduce([member("g", regions.region, params, area)], area, images)
     np.testing.assert_allclose(got["g/sum"][0], images[0][1][inside[1]].sum(dtype=float))
     assert got["g/npix"][0] == inside[1].sum()
+
+
+def test_the_centre_of_mass_of_all_segments_is_in_the_geometry():
+    x, y = 75.0 * (ROWS - [[[40.0]], [[-5.0]]]), 75.0 * (COLS - [[[18.2]], [[9.0]]])
+    mask, images = RNG.random(SHAPE) > 0.2, frames()
+    area = detector(SHAPE, mask)._replace(xyz=np.stack([x, y, 0 * x]))
+    params = regions.Params(threshold=-np.inf, com=True, geometry=True)
+    got = reduce([member("g", regions.region, params, area)], area, images[:3])
+    assert "g/com_row" not in got
+    for k, image in enumerate(images[:2]):
+        v = np.where(mask & ~np.isnan(image), image, 0).astype(float)
+        np.testing.assert_allclose(got["g/com_x"][k], (v * x).sum() / v.sum(), rtol=1e-9)
+        np.testing.assert_allclose(got["g/com_y"][k], (v * y).sum() / v.sum(), rtol=1e-9)
+    assert np.isnan(got["g/com_x"][2])
+    assert np.isnan(got["g/com_y"][2])
 
 
 def winding(corners, row, col):
@@ -107,7 +149,13 @@ def test_every_mistake_is_told(tmp_path):
         (regions.Params(mask=tmp_path / "m.npy"), ["mask: "]),
         (regions.Params(mask=tmp_path / "none.npy"), ["mask: "]),
         (regions.Params(0, ring=(500.0, 2.0, 1.0, 2.0)), ["region: no good pixel"]),
+        (regions.Params(0, ellipse=(1.0, 2.0, 3.0, 0.0, 9.0)), ["ellipse: half axes"]),
         (regions.Params(threshold=np.nan), ["threshold: nan"]),
+        (regions.Params(com=True), ["com: say which of the 2"]),
+        (regions.Params(com=True, geometry=True), ["geometry: det has none"]),
+        (regions.Params(rows=(0, 3)), ["segment: rows and cols"]),
+        (regions.Params(0, rows=(0, 99), threshold=np.nan), ["rows: [0, 99]", "threshold: nan"]),
+        (regions.Params(0, rows=(0, 2), ring=(9.0, 9.0, 0.0, 2.0)), ["region: no good"]),
     ]
     for params, starts in wrong:
         with pytest.raises(ValueError, match=re.escape(starts[0])) as e:
