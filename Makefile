@@ -8,7 +8,7 @@ NUMERIC := tests/contract/test_reducers.py tests/unit/test_examples.py tests/uni
 	tests/unit/test_photon_map.py tests/unit/test_photon_input.py tests/unit/test_speckle.py tests/unit/test_autocorrelation.py \
 	tests/unit/test_area_reducers.py tests/unit/test_waveform_integral.py tests/unit/test_plan.py \
 	tests/unit/test_trace.py tests/unit/test_lanes.py tests/unit/test_waveform_cfd.py tests/unit/test_waveform_hits.py \
-	tests/unit/test_waveform_notch.py tests/unit/test_waveform_template.py tests/unit/test_waveform_svd.py \
+	tests/unit/test_waveform_notch.py tests/unit/test_waveform_corners.py tests/unit/test_waveform_template.py tests/unit/test_waveform_svd.py \
 	tests/unit/test_delay_line.py tests/unit/test_delay_line_hex.py \
 	tests/unit/test_plan_axes.py tests/unit/test_plan_failures.py \
 	tests/unit/test_plan_origin.py tests/unit/test_plan_problems.py \

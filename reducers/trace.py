@@ -165,6 +165,8 @@ def median(values: NDArray[Any], whole: bool) -> Any:
     if whole and np.int64(hi) - np.int64(lo) <= SPAN:
         return _of_whole(values, np.int64(lo), np.int64(hi))
     low, high = np.float64(lo), np.float64(hi)
-    if low == high or high - low == np.inf:
-        return low if low == high else np.nan
+    if low == -np.inf or high == np.inf or high - low == np.inf:
+        return np.nan
+    if low == high:
+        return low
     return _of_any(values, low, high)

@@ -112,7 +112,9 @@ def waveform_hits(waveform: Waveform, constants: Constants) -> Hits:
     at the first sample of the gate did not rise there and is no hit; a hit that lasts until the
     end of the gate ends with its last sample. A NaN sample is not above the threshold; NaN in the
     baseline makes that NaN and leaves no hits. ``tof`` counts hits beyond the capacity too, bins
-    are closed on the left; its mean over shots is the spectrum, in hits a shot and bin.
+    are closed on the left; its mean over shots is the spectrum, in hits a shot and bin. In contrast
+    to smalldata_tools' hit finder, which marks every sample above its threshold (and what is not,
+    where that is below 0), a pulse counts once, and is rejected as a whole by ``maximum``.
 
     Bins of equal times are the wider in energy the faster electrons are: a flat spectrum of
     energies is none in ``tof``. ``spectrum`` is ``tof`` over the width of each bin in energy, which

@@ -55,7 +55,11 @@ class Integral(NamedTuple):
 
 @reducer(version=1)
 def waveform_integral(waveform: Waveform, constants: Constants) -> Integral:
-    """Area and peak of a waveform inside a gate, above its baseline."""
+    """Area and peak of a waveform inside a gate, above its baseline.
+
+    smalldata_tools' sum over samples is ``area`` with ``dt`` = 1 and ``level`` = "median"; of a
+    detector with several channels it takes one reducer for each.
+    """
     c, nan = constants, np.nan
     gate, before = waveform[c.start : c.stop], waveform[c.before : c.after]
     baseline = 0.0

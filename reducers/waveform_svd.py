@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb import Feature, Vector, Waveform, reducer
+from ffb import Axis, Feature, Vector, Waveform, reducer
 from ffb.reducers.svd_basis import Basis, load
 from ffb.reducers.trace import common_problems, gate_problem
 from ffb.shot import Input
@@ -21,7 +21,7 @@ class Params(NamedTuple):
     ``basis`` is a file that ``svd_basis.save`` wrote; the first ``components`` of its shapes are
     used. ``dt`` [ns] is the distance of samples. ``delays`` [ns] are those of the pulses after the
     one the basis was made of, the first usually 0. ``baseline`` is the gate whose mean is
-    subtracted, nothing is if it is left out.
+    subtracted, nothing is if it is left out. ``reconstructed`` keeps the sum of the pulses.
     """
 
     basis: Path
@@ -29,6 +29,7 @@ class Params(NamedTuple):
     components: int = 2
     delays: tuple[float, ...] = (0.0,)
     baseline: tuple[int, int] | None = None
+    reconstructed: bool = False
 
 
 class Constants(NamedTuple):
@@ -44,6 +45,7 @@ class Constants(NamedTuple):
     start: int
     before: int
     after: int
+    reconstructed: bool
 
 
 class Projection(NamedTuple):
@@ -60,6 +62,10 @@ class Projection(NamedTuple):
     ]
     score: Annotated[float, Feature("1", "part of the variance that the pulses explain, R2")]
     baseline: Annotated[float, Feature("@", "mean of the baseline gate, 0 without one")]
+    reconstructed: Annotated[
+        Vector,
+        Feature("@", "all pulses, above the baseline", ("sample",), "<f4", when="reconstructed"),
+    ]
 
 
 @reducer(version=1)
@@ -97,6 +103,9 @@ def waveform_svd(waveform: Waveform, constants: Constants) -> Projection:
             shape, factor = c.model[k * number + j], coefficients[k, j]
             for i in range(size):
                 rest[i] -= factor * shape[i]
+    reconstructed = np.empty(size if c.reconstructed else 0)
+    for i in range(reconstructed.size):
+        reconstructed[i] = y[i] - rest[i]
     for i in range(size):
         squares += rest[i] * rest[i]
         variance += (y[i] - mean) * (y[i] - mean)
@@ -113,7 +122,7 @@ def waveform_svd(waveform: Waveform, constants: Constants) -> Projection:
             largest = rest[i] if rest[i] > largest else largest
         intensity[k], norm[k] = largest, np.sqrt(length)
     score = 1.0 - squares / variance if variance > 0.0 else np.nan
-    return Projection(coefficients, intensity, norm, score, baseline)
+    return Projection(coefficients, intensity, norm, score, baseline, reconstructed)
 
 
 def _moved(shapes: NDArray[np.float64], delay: float) -> NDArray[np.float64]:
@@ -152,11 +161,20 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
         raise ValueError(f"delays: {list(p.delays)} ns; the pulses cannot be told apart")
     before, after = p.baseline or (0, 0)
     inverse = np.ascontiguousarray(np.linalg.pinv(model).T)
-    return Constants(shapes, model, inverse, basis.start, before, after)
+    return Constants(shapes, model, inverse, basis.start, before, after, p.reconstructed)
+
+
+@waveform_svd.axes
+def axes(params: Params, constants: Constants) -> dict[str, Axis]:
+    """Times of the samples that are reconstructed, if they are kept."""
+    if not params.reconstructed:
+        return {}
+    at = constants.start + np.arange(constants.shapes.shape[1])
+    return {"sample": Axis(at * params.dt, "ns")}
 
 
 def example() -> tuple[Params, dict[str, Input]]:
     """Parameters, and an input to try them on; the basis is of Gaussians of varied width."""
     basis = Path(__file__).with_name("example_basis.npz")
-    params = Params(basis, 0.5, 2, (0.0, 8.25), baseline=(0, 25))
+    params = Params(basis, 0.5, 2, (0.0, 8.25), baseline=(0, 25), reconstructed=True)
     return params, {"waveform": Input("value", "<u2", (100,), "V")}

@@ -36,3 +36,4 @@ def test_median_of_what_is_no_number_is_nan(bad):
     values = np.arange(20.0)
     values[7] = bad
     assert np.isnan(median(values, False))
+    assert np.isnan(median(np.full(20, bad), False))

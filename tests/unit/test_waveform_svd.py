@@ -28,7 +28,7 @@ def basis(tmp_path_factory):
 
 
 def constants(basis, dtype="<f8", **settings):
-    p = Params(basis, 0.5, **settings)
+    p = Params(basis, 0.5, **settings, reconstructed=True)
     return waveform_svd.constants(p, {"waveform": Input("value", dtype, (SIZE,))})
 
 
@@ -67,6 +67,7 @@ def test_projections_equal_numpy_lstsq(basis, dtype, delays, baseline):
         rest = y - expected.ravel() @ model
         np.testing.assert_allclose(got.score, 1 - (rest**2).sum() / (y.var() * 100), rtol=1e-8)
         np.testing.assert_allclose(got.baseline, level, rtol=1e-12)
+        np.testing.assert_allclose(got.reconstructed, y - rest, rtol=1e-8, atol=1e-6)
 
 
 def test_two_pulses_are_told_apart(basis):
@@ -88,6 +89,14 @@ def test_nan_counts_only_where_it_is_looked_at_and_flat_has_no_score(basis):
         trace[at] = np.nan
         got = waveform_svd(trace, c)
         assert np.isnan([*got.coefficients.ravel(), *got.norm, got.score]).all() == bad
+
+
+def test_what_is_reconstructed_is_at_the_times_of_its_samples(basis):
+    p = Params(basis, 0.5, reconstructed=True)
+    c = waveform_svd.constants(p, {"waveform": Input("value", "<f8", (SIZE,))})
+    axis = waveform_svd.coordinates(p, c)["sample"]
+    assert (axis.unit, axis.values.tolist()) == ("ns", (T[60:160] * 0.5).tolist())
+    assert waveform_svd.coordinates(p._replace(reconstructed=False), c) == {}
 
 
 def test_bad_parameters_are_told_all_at_once(basis, tmp_path):
