@@ -5,7 +5,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 NUMERIC := tests/contract/test_reducers.py tests/unit/test_examples.py tests/unit/test_reduce.py tests/unit/test_recorded.py \
 	tests/unit/test_droplets.py tests/unit/test_photons.py tests/unit/test_photon_counting.py \
-	tests/unit/test_photon_map.py tests/unit/test_photon_input.py tests/unit/test_speckle.py tests/unit/test_autocorrelation.py \
+	tests/unit/test_photon_map.py tests/unit/test_photon_input.py tests/unit/test_speckle.py tests/unit/test_autocorrelation.py tests/unit/test_sparse.py \
 	tests/unit/test_area_reducers.py tests/unit/test_waveform_integral.py tests/unit/test_plan.py \
 	tests/unit/test_trace.py tests/unit/test_lanes.py tests/unit/test_waveform_cfd.py tests/unit/test_waveform_hits.py \
 	tests/unit/test_waveform_notch.py tests/unit/test_waveform_corners.py tests/unit/test_waveform_template.py tests/unit/test_waveform_svd.py \

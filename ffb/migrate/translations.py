@@ -250,7 +250,7 @@ def droplet(given: Given) -> Iterator[Made]:
 def photons(given: Given) -> Iterator[Made]:
     """Photons from droplets."""
     tables = [given.get("droplet"), given.get("d2p")]
-    given.without(get_photon_img="the dense image is not kept; photons are, one by one")
+    given.without(get_photon_img="a dense image is a photon map: write [photons.INPUT]")
     more = _capacity(given)
     given.silently("name")
     below = [
@@ -260,12 +260,18 @@ def photons(given: Given) -> Iterator[Made]:
         for k, t in zip(("droplet", "d2p"), tables, strict=True)
     ]
     seeds, energy = _seeds(below[0]), below[1].number("aduspphot")
-    below[1].without(photpts="photons are counted by the nearest whole number", mask=_MASK)
+    points, edges = below[1].get("photpts"), None
+    if isinstance(points, list | tuple) and all(type(p) in {int, float} for p in points[1:]):
+        edges = [float(p) for p in points[1:]] or None
+    if points is not None and edges is None:
+        below[1].lose("photpts", "give these numbers, but for the first, as `edges`")
+    below[1].without(mask=_MASK)
     below[1].silently("cputime", "one_photon_info", "name")
     for one in below:
         one.end()
     if energy is not None:
-        yield Made("droplet2phot", "photons", {"energy": energy, **seeds, **more})
+        made = {"energy": energy, **seeds, **more, **_set(edges=edges)}
+        yield Made("droplet2phot", "photons", made)
     else:
         below[1].lose("aduspphot", "is needed; the reducer is left out")
 

@@ -9,6 +9,7 @@ ALL = (
     "calibration",
     "waveforms",
     "droplets",
+    "photons",
     "scattering",
     "reducers",
     "framework",

@@ -35,6 +35,7 @@ REFERENCES = {
     "region": "test_region.test_a_region_equals_brute_force",
     "ring_fit": "test_ring_fit.test_a_ring_equals_the_algebraic_fit",
     "roi": "test_area_reducers.test_roi_equals_brute_force",
+    "sparse": "test_sparse.test_listed_are_the_pixels_between_the_levels",
     "speckle": "test_speckle.test_labelled_regions_are_those_of_brute_force",
     "spectrum": "test_spectrometer.test_moments_and_fit_are_those_of_numpy_and_scipy",
     "threshold": "test_area_reducers.test_threshold_takes_what_lies_between_its_levels",

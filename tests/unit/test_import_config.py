@@ -135,6 +135,16 @@ def one(function: str, **kwargs: object) -> str:
             {"energy": 162.0, "threshold": 30.0, "capacity": 300},
         ),
         (
+            one(
+                "get_droplet2photon",
+                droplet={"threshold": 30, "useRms": False},
+                d2p={"aduspphot": 162, "photpts": [-81, 81, 250, 420]},
+            ),
+            "droplet2phot",
+            "photons",
+            {"energy": 162.0, "threshold": 30.0, "edges": [81.0, 250.0, 420.0]},
+        ),
+        (
             one("getDropletParams", thresholdLow=2),
             "droplet",
             "droplets",
