@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Tile
-from ffb.loops.compile import kernel
+from ffb.loops.compile import kernel, uncompiled
 from ffb.reducers.runs import add, cut
 
 #: Bins, and the slot for pixels that belong to none, must be countable in 16 bits.
@@ -184,7 +184,7 @@ def allocate(bins: Bins) -> State:
     """Make the sums."""
     n = bins.whole.shape[1]
     return State(
-        np.zeros((3 if terms(bins) else 1, n)),
+        np.zeros((3 if uncompiled(terms)(bins) else 1, n)),  # which compiles nothing
         np.zeros((3, n)),
         np.zeros((2, bins.columns)),
         np.zeros((4, n)),

@@ -235,8 +235,9 @@ class Binder:
         constants = r.prepare(params, detector.area)
         state = r.allocate(constants)
         with np.errstate(all="ignore"):
-            r.functions["start"](constants, state)
-            features = r.functions["finish"](constants, state)
+            # in plain Python: what they call would be compiled, in every process anew
+            uncompiled(r.functions["start"])(constants, state)
+            features = uncompiled(r.functions["finish"])(constants, state)
         columns = columns_of(name, r, params, features, detector.area.unit)
         member = Member(name, r, columns, constants, inputs)
         self.coords[name] = coords_of(member, params, detector.area.unit)

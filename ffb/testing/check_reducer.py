@@ -4,7 +4,7 @@
 functions give; that a shot's features depend on that shot alone, whatever came before and however
 shots are batched, unless the reducer has a memory; that an absent shot is missing and changes
 nothing else; that lists end where their counts say; that neither frames nor constants are written
-to.
+to; that nothing is compiled once it runs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ffb.loops.uncalibrated import Uncalibrated
 from ffb.reduce import Area, Reducer, Tile, TileReducer
 from ffb.schema import Column, Schema, column_name, present_of
 from ffb.shot import FrameBlock, Input
+from ffb.testing.guard import no_compilation
 
 Frames = list[dict[str, Any]]
 Rows = list[dict[str, Any]]
@@ -192,9 +193,10 @@ def _check_tile(
     def reduce(shots: list[int], absent: list[int]) -> Rows:
         batch = Batch(schema, len(shots))
         run = AreaPass((member,), Uncalibrated(area.mask, "<f4"), area, schema, len(shots))
-        for row, k in enumerate(shots):
-            raw = tuple(segment.ravel() for segment in images[k])
-            run(raw, row, batch.buffer, active * 0 if k in absent else active)
+        with no_compilation():
+            for row, k in enumerate(shots):
+                raw = tuple(segment.ravel() for segment in images[k])
+                run(raw, row, batch.buffer, active * 0 if k in absent else active)
         return [_taken(schema.columns, batch.columns, row) for row in range(len(shots))]
 
     before = [image.copy() for image in images]
@@ -240,7 +242,9 @@ def _check_shot(
                 block.frames[name][row] = given[k][name]
                 block.present[row, i] = k not in absent
         filled = block.buffer.copy()
-        ShotStage((member,), schema, block, lambda n: Guard(n, errors, [])).run(len(shots), batch)
+        stage = ShotStage((member,), schema, block, lambda n: Guard(n, errors, []))
+        with no_compilation():
+            stage.run(len(shots), batch)
         np.testing.assert_array_equal(block.buffer, filled, f"{r.name} writes to its frames")
         return [_taken(schema.columns, batch.columns, row) for row in range(len(shots))]
 

@@ -1,4 +1,4 @@
-"""Nothing in a test may ask the network for a name: names other than the loopback's are refused."""
+"""What may not happen: a test that asks the network for a name, a run that waits for a compiler."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import ipaddress
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
+
+from numba.core.event import Event, Listener, register, unregister
 
 
 def _loopback(host: str) -> bool:
@@ -38,3 +40,36 @@ def no_network() -> Iterator[None]:
         yield
     finally:
         socket.getaddrinfo = resolve
+
+
+class Compiled(Listener):  # type: ignore[misc]
+    """Names what numba compiles within it; what comes from a cache is not compiled."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def on_start(self, event: Event) -> None:
+        """Note the function and the types of its arguments."""
+        function = event.data["dispatcher"].py_func
+        self.names.append(f"{function.__module__}.{function.__qualname__}{event.data['args']}")
+
+    def on_end(self, event: Event) -> None:
+        """Nothing more to note."""
+
+    def __enter__(self) -> Self:
+        register("numba:compile", self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        unregister("numba:compile", self)
+
+
+@contextmanager
+def no_compilation() -> Iterator[None]:
+    """Let numba compile nothing: raises ``AssertionError`` that names what it did compile.
+
+    A shot that has to wait for the compiler waits for seconds, and all after it.
+    """
+    with Compiled() as compiled:
+        yield
+    assert not compiled.names, f"compiled in the middle of a run: {', '.join(compiled.names)}"

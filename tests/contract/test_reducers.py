@@ -1,5 +1,7 @@
 """Every reducer that ships keeps the contract; none can be forgotten."""
 
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -42,6 +44,33 @@ def test_a_reducer_explains_itself(name):
     for feature, (_, meta) in found.outputs.items():
         assert meta.unit, feature
         assert meta.doc, feature
+
+
+#: Prepares every reducer as a new process does, and names what that compiled.
+PREPARED = """
+import sys
+from importlib import import_module
+from ffb.reduce import TileReducer
+from ffb.loops.fuse import plain
+from ffb.testing.guard import Compiled
+with Compiled() as compiled:
+    for name in sys.argv[1:]:
+        module = import_module(f"ffb.reducers.{name}")
+        r, (params, where, *_) = getattr(module, name), module.example()
+        if isinstance(r, TileReducer):
+            r.allocate(constants := r.prepare(params, where))
+        else:
+            r.remembered(constants := r.constants(params, where))
+        r.coordinates(params, constants)
+print(*compiled.names, sep="\\n")
+"""
+
+
+def test_a_reducer_is_prepared_without_the_compiler():
+    """What is compiled there is in no cache: every process would wait for it."""
+    command = [sys.executable, "-W", "ignore", "-c", PREPARED, *NAMES]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.split() == []
 
 
 def areas(shape):

@@ -1,8 +1,12 @@
 """Declarations teach; the contract catches unsound reducers; the cache knows what it is of."""
 
+import importlib.util
+import linecache
 import os
+import sys
 from typing import Annotated, NamedTuple
 
+import numba
 import numpy as np
 import pytest
 
@@ -12,6 +16,7 @@ from ffb.reduce import Reducer
 from ffb.reducers import roi
 from ffb.shot import Input
 from ffb.testing.check_reducer import check_reducer
+from ffb.testing.guard import Compiled, no_compilation
 from tests.unit.passes import detector, member, reduce
 
 RNG = np.random.default_rng(7)
@@ -147,6 +152,42 @@ def test_the_cache_key_knows_callees_and_constants(monkeypatch):
     changed = compiling.fingerprint([caller])
     monkeypatch.setitem(globals(), "helper", lambda x: x * OFFSET)
     assert len({before, changed, compiling.fingerprint([caller])}) == 3
+
+
+def loaded(path, text):
+    """The module at ``path`` with this text, as a new process would import it."""
+    path.write_text(text)
+    linecache.checkcache(str(path))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_edited_callee_leaves_no_stale_caller(tmp_path, monkeypatch):
+    monkeypatch.setenv("FFB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    callee = "from ffb.loops.compile import kernel\n\n\n@kernel\ndef low(x):\n    return x + {}\n"
+    caller = "from lowest import low\n\n\ndef caller(x):\n    return 2 * low(x)\n"
+
+    def built(number):
+        loaded(tmp_path / "lowest.py", callee.format(number))
+        scope = {"caller": compiling.kernel(loaded(tmp_path / "middle.py", caller).caller)}
+        text = "def top(x):\n    return caller(x)\n"
+        return compiling.build(text, scope, (numba.types.int64,))
+
+    try:
+        with Compiled() as compiled:
+            assert built(1)(10) == 22
+        assert numba.config.DISABLE_JIT or compiled.names
+        with no_compilation():  # for the same text there is the cache
+            assert built(1)(10) == 22
+        assert built(5)(10) == 30
+    finally:
+        for name in ("lowest", "middle"):
+            sys.modules.pop(name, None)
 
 
 def test_the_cache_moves_where_it_can_write(tmp_path, monkeypatch):
