@@ -1,10 +1,12 @@
-"""Stand-ins for what psana imports and our path never uses: Kerberos tickets and MPI.
+"""Stand-ins for what psana imports and our path never uses: Kerberos tickets, MPI and Kafka.
 
 psana imports ``krtc`` (to write calibration constants) and ``mpi4py.MPI`` (in its Jungfrau
 utilities, even with ``PS_PARALLEL=none``) without condition. Both need system libraries that a
 bare machine lacks. :func:`install` puts an empty module in the place of each that cannot be
 imported; one that works is left alone. Where ``krtc`` is real but there is no ticket, psana asks
-the name server for a SLAC host on every request for constants, about 0.1 s each.
+the name server for a SLAC host on every request for constants, about 0.1 s each. ``kafka``, with
+which psana announces runs if asked to, takes a third of the time of psana's import: while psana is
+imported there is another one in its place.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import importlib
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +29,13 @@ class _Ticket:
             "krtc is not installed: constants can be read but not written from here; "
             "install lcls-krtc to write them"
         )
+
+
+class _Producer:
+    """Stands for ``kafka.KafkaProducer``; refuses to be made."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        raise RuntimeError("psana was imported by ffb, without Kafka: psmon_publish does not work")
 
 
 class _Comm:
@@ -76,6 +87,19 @@ def install() -> None:
         sys.modules.update({"mpi4py": package, "mpi4py.MPI": mpi})
 
 
+@contextmanager
+def _without_kafka() -> Iterator[None]:
+    """Have a stand-in for kafka, which whoever wants it afterwards does not find."""
+    kafka = ModuleType("kafka", "Stand-in by ffb.")
+    kafka.__dict__["KafkaProducer"] = _Producer
+    mine = sys.modules.setdefault("kafka", kafka) is kafka
+    try:
+        yield
+    finally:
+        if mine:
+            del sys.modules["kafka"]
+
+
 def import_psana(module: str = "psana") -> Any:
     """Import psana or one of its modules, with the stand-ins in place.
 
@@ -83,7 +107,8 @@ def import_psana(module: str = "psana") -> Any:
     """
     install()
     try:
-        with warnings.catch_warnings():  # psana's own affair, and nothing we could change
+        with warnings.catch_warnings(), _without_kafka():
+            # psana's own affair, and nothing we could change
             warnings.simplefilter("ignore", DeprecationWarning)
             return importlib.import_module(module)
     except ModuleNotFoundError as e:
