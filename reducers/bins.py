@@ -94,14 +94,16 @@ class State(NamedTuple):
 
     ``sums`` (1 or 3, bins) float64 are of pixels and, where errors ask for them, of their squares
     and of their products with the weights, or with what corrected them; ``lost`` (3, bins) float64
-    is what pixels that do not count take from weights, squared weights and number; ``row`` (2,
-    columns) float64 is a row's pixels that count, and something to add. ``results`` (4, bins)
-    float64 are intensity, its error, sum and weight, ``npix`` (bins,) int32.
+    is what pixels that do not count take from weights, squared weights and number; ``kept``
+    (columns,) float32 are a row's pixels that count, ``term`` (columns,) float64 is something to
+    add. ``results`` (4, bins) float64 are intensity, its error, sum and weight, ``npix`` (bins,)
+    int32.
     """
 
     sums: NDArray[np.float64]
     lost: NDArray[np.float64]
-    row: NDArray[np.float64]
+    kept: NDArray[np.float32]
+    term: NDArray[np.float64]
     results: NDArray[np.float64]
     npix: NDArray[np.int32]
 
@@ -186,7 +188,8 @@ def allocate(bins: Bins) -> State:
     return State(
         np.zeros((3 if uncompiled(terms)(bins) else 1, n)),  # which compiles nothing
         np.zeros((3, n)),
-        np.zeros((2, bins.columns)),
+        np.zeros(bins.columns, np.float32),
+        np.zeros(bins.columns),
         np.zeros((4, n)),
         np.zeros(n, np.int32),
     )
@@ -212,35 +215,54 @@ def add_values(v: Any, number: int, bins: Bins, sums: Any) -> None:
 
 
 @kernel
-def lose(tile: Tile, bins: Bins, state: State) -> None:
-    """Keep what counts of a row, and add up what the weights of its other pixels take away.
+def failing(tile: Tile, bins: Bins) -> Any:
+    """Count a row's valid pixels that do not count."""
+    low, high = np.float32(bins.low), np.float32(bins.high)
+    values, valid, number = tile.values, tile.valid, np.int32(0)
+    for i in range(values.size):
+        v = values[i]
+        fails = (valid[i] != 0) & ((v < low) | (v > high) | (v != v))
+        number = np.int32(number + fails)  # numba would count in 64 bits
+    return number
 
-    Loops are apart because a mixed one does not vectorise.
+
+@kernel
+def lose(tile: Tile, bins: Bins, state: State) -> None:
+    """Add up what the weights of pixels that do not count take away.
+
+    In float64, in which all pixels were added up: what is left must not be rounding.
     """
     low, high = np.float32(bins.low), np.float32(bins.high)
     values, valid = tile.values, tile.valid
-    kept, lost = state.row[0, : values.size], state.row[1, : values.size]
-    for i in range(values.size):
-        v = values[i]
-        kept[i] = v if (v >= low) & (v <= high) else np.float32(0.0)
-    number = 0
-    for i in range(values.size):
-        v = values[i]
-        number += (valid[i] != 0) & ((v < low) | (v > high) | (v != v))
-    if number == 0:
-        return
+    fails, term = state.kept[: values.size], state.term[: values.size]
     weight = bins.weight[tile.first : tile.first + values.size]
+    one, none = np.float32(1.0), np.float32(0.0)
     for i in range(values.size):
         v = values[i]
-        lost[i] = 1.0 if (valid[i] != 0) & ((v < low) | (v > high) | (v != v)) else 0.0
-    add_values(lost, tile.number, bins, state.lost[2])
+        fails[i] = one if (valid[i] != 0) & ((v < low) | (v > high) | (v != v)) else none
+    add_values(fails, tile.number, bins, state.lost[2])
     for i in range(values.size):
-        lost[i] *= 1.0 if bins.corrected else np.float64(weight[i])
-    add_values(lost, tile.number, bins, state.lost[0])
+        term[i] = np.float64(fails[i]) * (1.0 if bins.corrected else np.float64(weight[i]))
+    add_values(term, tile.number, bins, state.lost[0])
     if bins.errors == 2:
         for i in range(values.size):
-            lost[i] *= 1.0 if bins.corrected else np.float64(weight[i])
-        add_values(lost, tile.number, bins, state.lost[1])
+            term[i] *= 1.0 if bins.corrected else np.float64(weight[i])
+        add_values(term, tile.number, bins, state.lost[1])
+
+
+@kernel
+def keep(tile: Tile, bins: Bins, state: State) -> None:
+    """Write a row's pixels that count, corrected where they shall be, and 0 for the others."""
+    low, high = np.float32(bins.low), np.float32(bins.high)
+    values, none = tile.values, np.float32(0.0)
+    kept = state.kept[: values.size]
+    for i in range(values.size):
+        v = values[i]
+        kept[i] = v if (v >= low) & (v <= high) else none
+    if bins.corrected:
+        weight = bins.weight[tile.first : tile.first + values.size]
+        for i in range(values.size):
+            kept[i] *= weight[i]
 
 
 @kernel
@@ -249,7 +271,7 @@ def add_terms(v: Any, tile: Tile, bins: Bins, state: State) -> None:
 
     Corrected pixels weigh 1, but the number of their photons needs what corrected them again.
     """
-    term = state.row[1, : v.size]
+    term = state.term[: v.size]
     weight = bins.weight[tile.first : tile.first + v.size]
     alone = bins.corrected & (bins.errors == 2)
     for i in range(v.size):
@@ -262,14 +284,14 @@ def add_terms(v: Any, tile: Tile, bins: Bins, state: State) -> None:
 
 @kernel
 def add_row(tile: Tile, bins: Bins, state: State) -> None:
-    """Add one row of the detector."""
-    if bins.corrected | (tile.bad > 0) | (bins.low > -np.inf) | (bins.high < np.inf):
-        lose(tile, bins, state)
-        kept = state.row[0, : tile.values.size]
-        if bins.corrected:
-            weight = bins.weight[tile.first : tile.first + kept.size]
-            for i in range(kept.size):
-                kept[i] *= np.float64(weight[i])
+    """Add one row of the detector, as it is where all its pixels count."""
+    asked = (tile.bad > 0) | (bins.low > -np.inf) | (bins.high < np.inf)
+    number = failing(tile, bins) if asked else np.int32(0)
+    if bins.corrected | (number > 0):
+        if number > 0:
+            lose(tile, bins, state)
+        keep(tile, bins, state)
+        kept = state.kept[: tile.values.size]
         add_values(kept, tile.number, bins, state.sums[0])
         if terms(bins):
             add_terms(kept, tile, bins, state)
