@@ -125,8 +125,7 @@ def _area(
     ]
     before, sums = _sums(added, shot, scope)
     body += [
-        *each,
-        *indent(begin, inner),
+        *([*each, *indent(begin, inner)] if writers else []),
         *before,
         "for k in range(shots):",
         "    for s in range(segments):",

@@ -1,7 +1,7 @@
 """Droplets against scipy.ndimage and against reading the frame, photons against droplets.
 
 Frames of 4 Mpx with 0.1 % photons a pixel, on one thread, in time of that thread: calibrated ones,
-which the pass copies row by row, and raw ones, which it calibrates.
+which the pass hands over as they lie, and raw ones, which it calibrates.
 ``python -m tests.benchmarks.bench_droplets``.
 """
 
@@ -29,7 +29,7 @@ from ffb.reducers.photons import photons
 from ffb.schema import Schema
 from ffb.source import Constants
 from tests.benchmarks.bench_kernels import SHAPE, constants, flat
-from tests.benchmarks.harness import Table, compare, machine, over, read
+from tests.benchmarks.harness import Table, compare, guard, machine, over, read
 from tests.unit.passes import member
 from tests.unit.photon_frames import ENERGY, charges
 
@@ -124,11 +124,6 @@ def fused(c: Constants, rounds: int) -> Table:
     }
     title = "fused pass, droplets with two thresholds"
     return compare(competitors, "read raw, pedestals, factors", rounds, title, clock=thread_time)
-
-
-def guard(table: Table, ours: str, floor: str) -> None:
-    """Print time over read floor, which an innocent edit may raise sevenfold."""
-    print(f"guard: {ours} / {floor} = {table[ours].best / table[floor].best:.2f}\n")
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from ffb.schema import Schema
 from ffb.sums.held import Summed, Summing
 from ffb.sums.words import what_of
 from tests.benchmarks.bench_kernels import SETTINGS, SHAPE, constants, flat, raw_frames
-from tests.benchmarks.harness import Table, compare, machine, over, read
+from tests.benchmarks.harness import Table, compare, guard, machine, over, read
 from tests.unit.passes import member
 
 FRAMES, TOGETHER, LEVEL = 8, 4, 3.0
@@ -166,9 +166,15 @@ def main() -> None:
         "q": member("q", azimuthal, SETTINGS, area),
         "spectrum": member("spectrum", histogram, SPECTRUM, area),
     }
-    print(fused(k, members, area, rounds))
+    table = fused(k, members, area, rounds)
+    print(table)
+    guard(table, "calibration + ROI + threshold", "read raw, pedestals, factors")
+    most = "calibration + ROI + threshold + I(q) + histogram"
+    guard(table, "the same, a pass each", most)
     for whats in ((), ("calib",), ("calib", "calib_square")):
-        print(together(k, members, area, whats, rounds))
+        table = together(k, members, area, whats, rounds)
+        print(table)
+        guard(table, "one by one", "together")
     for table in against_numpy(members, area, k, rounds):
         print(table)
 

@@ -31,7 +31,7 @@ from ffb.source import Constants
 from ffb.sources.standins import import_psana
 from ffb.sums.held import Summed, Summing
 from ffb.sums.words import what_of
-from tests.benchmarks.harness import Table, compare, machine, over, read
+from tests.benchmarks.harness import Table, compare, guard, machine, over, read
 from tests.unit.passes import member
 
 SHAPE = (8, 512, 1024)
@@ -226,7 +226,7 @@ def sums(c: Constants, rounds: int) -> list[Table]:
     one = compare(alone, few, rounds, "sums over shots in the pass, 4 Mpx", clock=thread_time)
     six = compare(together, all_, rounds, "a fused pass with a sum, 4 Mpx", clock=thread_time)
     for table, ours, floor in ((one, "calibration + sum", few), (six, SIX, all_)):
-        print(f"guard: {ours} / {floor} = {table[ours].best / table[floor].best:.2f}\n")
+        guard(table, ours, floor)
     return [one, six]
 
 

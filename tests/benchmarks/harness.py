@@ -101,6 +101,11 @@ def compare(
     return Table(title or f"against {baseline}", baseline, rounds, rows)
 
 
+def guard(table: Table, ours: str, floor: str) -> None:
+    """Print time over read floor, which an innocent edit may raise sevenfold."""
+    print(f"guard: {ours} / {floor} = {table[ours].best / table[floor].best:.2f}\n")
+
+
 def over(frames: Sequence[Any], fn: Callable[[Any], Any]) -> Callable[[], Any]:
     """``fn`` of the next of ``frames`` at every call, round and round."""
     ring = cycle(frames)

@@ -149,3 +149,14 @@ def test_frames_are_not_looked_at_after_their_shot(plans):
 def test_no_more_are_held_than_a_batch_has_shots():
     small = plan({"bright": REDUCERS["bright"]}, shots=2, together=16)
     assert small.areas[0].together == 2
+
+
+def test_sums_without_a_reducer_take_several_shots():
+    sums, given, pieces = {"all": {"input": "jf", "what": ["calib", "raw"]}}, shots(), []
+    for k in (1, 3):
+        p = plan({}, shots=7, together=k, sums=sums)
+        through(p, given)
+        pieces.append(sorted(p.close_sums(), key=named))
+    assert {p.shots for p in pieces[0]} == {9}
+    for a, b in zip(*pieces, strict=True):
+        np.testing.assert_array_equal(a.values, b.values, err_msg=a.what)
