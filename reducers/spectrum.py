@@ -29,7 +29,8 @@ class Params(NamedTuple):
     off first (nothing without). ``without`` are pixels that are left out everywhere, as dead
     columns. Pixels below ``threshold``, above the baseline, count for no moment. The line is fitted
     over ``reach`` of its full widths at half maximum on either side; ``inf`` takes all of the
-    region.
+    region. None is sought where the highest pixel is less than ``height`` above the baseline: in
+    noise alone a fit takes long, and finds something.
     """
 
     energy: tuple[float, ...] = ()
@@ -38,6 +39,7 @@ class Params(NamedTuple):
     threshold: float = -np.inf
     without: tuple[int, ...] = ()
     reach: float = 2.0
+    height: float = -np.inf
 
 
 class Constants(NamedTuple):
@@ -54,6 +56,7 @@ class Constants(NamedTuple):
     npix: int
     threshold: float
     reach: float
+    height: float
     energy: NDArray[np.float64]
 
 
@@ -125,19 +128,19 @@ def half_width(y: NDArray[np.float64], at: int, half: float) -> Any:
 
 
 @kernel
-def fit_line(y: Any, good: Any, highest: int, least: float, reach: float, p: Any) -> Any:
-    """Fit ``p`` to the line around ``highest``; whether that came to rest.
+def fit_line(y: Any, good: Any, at: int, least: float, reach: float, p: Any) -> Any:
+    """Fit ``p`` to the line around ``at``; whether that came to rest.
 
     What is fitted widens until it reaches far enough for the width that was found, so the width at
     half height needs to be known only roughly.
     """
-    p[0], p[1], p[3] = y[highest] - least, highest, least
-    p[2] = half_width(y, highest, 0.5 * (y[highest] + least)) / FWHM
+    p[0], p[1], p[3] = y[at] - least, at, least
+    p[2] = half_width(y, at, 0.5 * (y[at] + least)) / FWHM
     if not p[0] > 0.0:
         return False
     span = max(LEAST, int(min(reach * FWHM * p[2], y.size)) + 1)
     while True:
-        first, last = max(highest - span, 0), min(highest + span + 1, y.size)
+        first, last = max(at - span, 0), min(at + span + 1, y.size)
         p[1] -= first
         rests = fit_gauss(y[first:last], good[first:last], p)
         p[1] += first
@@ -145,7 +148,7 @@ def fit_line(y: Any, good: Any, highest: int, least: float, reach: float, p: Any
         if whole or (rests and span >= min(reach * FWHM * p[2], y.size)):
             return rests
         if not rests:
-            p[0], p[1], p[3] = y[highest] - least, highest, least
+            p[0], p[1], p[3] = y[at] - least, at, least
             p[2] = span / FWHM
         span *= 2
 
@@ -186,9 +189,9 @@ def spectrum(profile: Waveform, constants: Constants) -> Lines:
             third += kept * away * away * away
         rms = np.sqrt(second / total) if second >= 0.0 else nan
         skew = third / total / (rms * rms * rms) if rms > 0.0 else nan
-    highest, least = peak_of(y, good)
+    at, least = peak_of(y, good)
     p = np.empty(4)
-    if not fit_line(y, good, highest, least, c.reach, p):
+    if y[at] < c.height or not fit_line(y, good, at, least, c.reach, p):
         return Lines(total, mean, rms, skew, n, nan, nan, nan, nan, False)
     i = min(max(int(p[1]), 0), y.size - 2)
     width = abs(p[2] * FWHM * (energy[i + 1] - energy[i]))
@@ -211,8 +214,8 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
             )
     if off := [k for k in params.without if not 0 <= k < size]:
         problems.append(f"without: {off} are no pixels of the profile, which has 0..{size - 1}")
-    if np.isnan(params.threshold):
-        problems.append("threshold: nan is no level")
+    levels = {"threshold": params.threshold, "height": params.height}
+    problems += [f"{name}: nan is no level" for name, v in levels.items() if np.isnan(v)]
     if not params.reach > 0:
         problems.append(f"reach: {params.reach} widths are no surroundings of a line")
     left = np.setdiff1d(np.arange(before, after), params.without)
@@ -228,7 +231,7 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
         energy = np.array(profile.coords[start:stop])
     return Constants(
         start, stop, left.astype(np.int64), kept.astype(np.float64), int(kept.sum()),
-        params.threshold, params.reach, energy.astype(np.float64),
+        params.threshold, params.reach, params.height, energy.astype(np.float64),
     )  # fmt: skip
 
 

@@ -118,7 +118,9 @@ def time_tool_edge(
     over (or minus) the reference is correlated with the filter; a parabola through the maximum,
     fitted over a tenth of the filter's length on either side as in smalldata_tools' re-analysis,
     gives the position to a fraction of a sample. A trace that steps between samples i and i + 1
-    has it at i + 1/2. ``reason`` tells why there is no time.
+    has it at i + 1/2. ``reason`` tells why there is no time. Of a camera, the trace is the ``sum``
+    of ``projection``, or of ``curved_projection``, which straightens a tilted edge and takes off a
+    ``background``, what smalldata_tools calls a sideband.
 
     The reference is a memory. It is the mean of the first 1/``convergence`` shots without x-rays,
     and then follows them exponentially. Each producer learns its own from the shots that it gets:

@@ -236,6 +236,14 @@ def test_what_is_missing_of_a_spectrum_is_left_out():
     assert empty["npix"] == 0
 
 
+def test_a_line_that_is_too_low_is_not_sought():
+    x = np.arange(120.0)
+    profiles = [gauss(x, h, 60, 4, 3) for h in (50.0, 20.0)]
+    high, low = run(spectra.Params(baseline=(0, 20), height=30.0), profiles)
+    assert (bool(high["fitted"]), bool(low["fitted"])) == (True, False)
+    np.testing.assert_allclose([high["mean"], low["mean"]], 60.0, rtol=1e-6)
+
+
 def test_a_saturated_line_is_where_its_middle_is():
     x = np.arange(120.0)
     (got,) = run(spectra.Params(), [np.minimum(gauss(x, 50, 60, 6, 0), 20.0)])
@@ -270,11 +278,11 @@ def test_without_a_line_there_is_no_peak():
 
 
 def test_ranges_off_the_profile_are_told():
-    params = spectra.Params((np.inf,), (100, 130), (5, 5), np.nan, (-1, 120), 0.0)
+    params = spectra.Params((np.inf,), (100, 130), (5, 5), np.nan, (-1, 120), 0.0, np.nan)
     with pytest.raises(ValueError, match="energy") as e:
         spectra.spectrum.constants(params, PROFILE)
     starts = ["energy: [inf]", "region: [100, 130]", "baseline: [5, 5]", "without: [-1, 120]"]
-    starts += ["threshold: nan", "reach: 0.0"]
+    starts += ["threshold: nan", "height: nan", "reach: 0.0"]
     lines = str(e.value).splitlines()
     assert all(line.startswith(s) for line, s in zip(lines, starts, strict=True)), lines
 
