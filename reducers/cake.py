@@ -136,7 +136,7 @@ class cake:  # noqa: N801 - named after its module
 def _most(params: Params) -> int:
     """Most bins along q that can be counted beside those of the azimuth."""
     around = params.phi_bins if params.phi_edges is None else len(params.phi_edges) - 1
-    return (MOST_BINS - 1) // max(around, 1)
+    return (MOST_BINS - 1) // around if 1 <= around < MOST_BINS else MOST_BINS - 1
 
 
 def _problems(params: Params, area: Area) -> Iterator[str]:

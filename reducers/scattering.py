@@ -14,6 +14,9 @@ from ffb.reducers import geometry, poni
 from ffb.reducers.bins import AVERAGES, MOST_BINS, Corrected
 from ffb.reducers.runs import MOST_COLUMNS
 
+#: Least distance of a detector [mm]; what is less was meant in metres.
+NEAREST = 1.0
+
 #: Units of an axis, with the names that pyFAI has for them.
 UNITS = {
     "1/angstrom": "q_A^-1",
@@ -62,8 +65,14 @@ def setup_problems(params: Setup, area: Area) -> Iterator[str]:
         if twice := [name for name in given if getattr(params, name) is not None]:
             yield f"poni: the file tells {', '.join(twice)}; leave out either"
     elif params.distance is None:
-        said = "" if area.xyz is None else f" (its geometry says {-area.xyz[2].mean() / 1e3:g})"
+        known = 0.0 if area.xyz is None else -area.xyz[2].mean() / 1e3
+        said = f" (its geometry says {known:g})" if known >= NEAREST else ""
         yield f"distance: give the millimetres from sample to detector{said}, or a PONI file: poni"
+    elif params.distance < NEAREST:
+        in_m = (
+            f" (or {1e3 * params.distance:g}, if those are metres)" if params.distance > 0 else ""
+        )
+        yield f"distance: {params.distance:g} mm; give the millimetres to the detector{in_m}"
     elif area.xyz is None:
         yield (
             f"distance: {area.detector} has no geometry; name a file as"

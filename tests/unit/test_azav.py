@@ -162,3 +162,15 @@ def test_edges_of_the_azimuth_are_at_most_a_turn(area):
     for edges, words in (((0.0, 361.0), "more than a turn"), ((3.0,), "1 edges")):
         with pytest.raises(ValueError, match=f"phi_edges: {words}"):
             cake.prepare(Cake(**STANDING, phi_edges=edges), area)
+
+
+def test_a_distance_in_metres_is_told(area):
+    with pytest.raises(
+        ValueError, match=r"distance: 0\.06 mm; give .* \(or 60, if those are metres"
+    ):
+        azimuthal.prepare(Params(**STANDING | {"distance": 0.06}), area)
+
+
+def test_too_many_bins_of_the_azimuth_say_nothing_of_the_others(area):
+    with pytest.raises(ValueError, match=r"^phi_bins: 70000; give 1 to 65534$"):
+        cake.prepare(Cake(**STANDING, phi_bins=70000), area)
