@@ -184,3 +184,20 @@ def test_what_cannot_be_calibrated_says_how_to_go_without(c, message):
     with pytest.raises(LookupError, match=message) as error:
         cal.calibration_of(c)
     assert f'{c.detector} = "none"' in str(error.value)
+
+
+@DETECTORS
+def test_every_pixel_in_the_dark_is_dark_in_whatever_range_it_is(make):
+    """Also where its bits hold it in one: smalldata_tools' 0 takes the first range's pedestal."""
+    c = make(gain=None, offset=None, status=None)
+    k = cal.calibration_of(c)
+    for code in (0, 1, 3):
+        raw = np.full(c.shape, code << 14, np.uint16)
+        which = ranges_of(c, raw)
+        dark = np.take_along_axis(np.round(c.pedestals), np.maximum(which, 0)[None], 0)[0]
+        raw |= dark.astype(np.uint16)
+        out, bad = calibrated(k, raw)
+        known = which >= 0
+        assert (abs(out[known]) <= 0.5).all()
+        assert known.any()
+        assert bad == 0
