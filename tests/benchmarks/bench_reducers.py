@@ -51,7 +51,7 @@ WHOLE: dict[str, Any] = {"rows": None, "cols": None, "segment": 0}
 BEAM: dict[str, Any] = {"distance": 100.0, "energy": 9.5, "bins": 500}
 HITS = Input("value", "<f8", (16,), "ns")
 CASES: dict[str, Case] = {
-    "autocorrelation": Case({"lag": 8}, 1400, {"image": Input("value", "<f4", (128, 128), "keV")}),
+    "autocorrelation": Case({"lag": 8}, 600, {"image": Input("value", "<f4", (128, 128), "keV")}),
     "azimuthal": Case({**BEAM, "thresholds": None, "errors": None, "moments": False}, 13),
     "cake": Case({**BEAM, "phi_bins": 36, "phi_limits": (-180.0, 180.0)}, 24),
     "curved_projection": Case({"curvature": (0.3, 0.05), "rows": None}, 13),
