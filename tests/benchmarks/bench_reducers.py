@@ -83,7 +83,7 @@ CASES: dict[str, Case] = {
     "spectrum": Case({"region": None}, 110, {"profile": Input("value", "<f8", (1024,), "ADU")}),
     "sparse": Case({"low": 3.0, "high": np.inf, "capacity": 20_000}, 8),
     "speckle": Case(
-        {"photon": 9.5, "rings": tuple(np.linspace(0, 60, 21)), "unit": "mm", "distance": 100.0}, 8
+        {"photon": 9.5, "rings": tuple(np.linspace(0, 60, 21)), "unit": "mm", "distance": 100.0}, 13
     ),
     "threshold": Case({"low": 3.0, "high": np.inf}, 4),
     "time_tool": Case(
