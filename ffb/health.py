@@ -20,7 +20,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _HUGE = -1, -3, 1 << 30
 
 
 class Rate:
-    """Things per second over the last few seconds, from a cumulative count."""
+    """Things per second over the last few seconds, from a cumulative count.
+
+    One that falls counts something new, as the shots of the next run.
+    """
 
     def __init__(self, window_s: float = 3.0) -> None:
         self._window = int(window_s * SECOND)
@@ -28,6 +31,8 @@ class Rate:
 
     def __call__(self, total: int, now: int) -> float:
         """Rate [1/s] given the count ``total`` at ``now`` (ns, a clock that goes forward)."""
+        if self._marks and total < self._marks[-1][1]:
+            self._marks.clear()
         self._marks.append((now, total))
         while len(self._marks) > 2 and now - self._marks[1][0] >= self._window:
             self._marks.popleft()

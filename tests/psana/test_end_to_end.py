@@ -68,8 +68,9 @@ def compare(f, n, expected):
     for name, truth in expected.items():
         got, want = f[name][:n], truth[at]
         if np.issubdtype(want.dtype, np.floating):
-            rtol = 1e-6 if name == "spot/area" else 1e-9
-            np.testing.assert_allclose(got, want, rtol=rtol, atol=1e-9, err_msg=name)
+            # pixels are float32, and bins are sums of up to eight of them in float32
+            rtol = 1e-6 if name in {"spot/area", "rings/intensity"} else 1e-9
+            np.testing.assert_allclose(got, want, rtol=rtol, atol=1e-2 * rtol, err_msg=name)
         else:
             np.testing.assert_array_equal(got, want, err_msg=name)
 

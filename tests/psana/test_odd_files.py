@@ -181,7 +181,7 @@ def test_an_array_whose_length_changes_is_refused_with_a_sentence(tmp_path):
     problems = {p.split(":")[0]: p for p in t.problems}
     assert "the shape [1] in one shot and [2] in another" in problems["input h"]
     assert "its length changes from shot to shot; with room = N" in problems["input h"]
-    assert "its traces and peaks are the fields of no known version" in problems["input w"]
+    assert "hsd is a digitizer that writes no eventHeader" in problems["input w"]
     assert "packed bits" in problems["input u"]
     run = next(FilesSource([path]).runs())
     inputs, problems = run.bind(fields, {"h": (3,)})

@@ -20,6 +20,11 @@ def test_a_rate_is_what_was_added_over_the_window():
     assert now == 0.0
 
 
+def test_the_rate_of_a_new_run_is_not_negative():
+    rate = Rate(window_s=2.0)
+    assert [rate(n, k * SECOND) for k, n in enumerate((0, 100, 0, 50))] == [0.0, 100.0, 0.0, 50.0]
+
+
 def test_percentiles_are_those_of_the_newest_delays():
     latency = Latency(keep=100)
     assert np.isnan(latency.percentiles(50, 95)).all()
