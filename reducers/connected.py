@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 
 from ffb import Area, Tile
 from ffb.loops.compile import kernel
-
-#: Pixels that are looked through together for a candidate.
-BLOCK = 64
+from ffb.reducers.lit import BLOCK, lit
 
 #: Places in ``Candidates.now``: the segment, the tile looked at last, where its candidates begin,
 #: the number of candidates, and that of pixels above the largest value of one.
@@ -175,13 +173,7 @@ def search(tile: Tile, rows: int, levels: Levels, c: Candidates) -> None:
     col, end = c.col, begun
     for at in range(0, values.size, BLOCK):
         block = values[at : at + BLOCK]
-        lit = block.size < BLOCK
-        if not lit:
-            bits = np.int32(0)
-            for i in range(BLOCK):  # a length known to the compiler: half the time
-                bits = np.int32(bits | (block[i] >= low))  # numba would count in 64 bits
-            lit = bits != 0
-        if lit:
+        if lit(block, low):
             for i in range(block.size):  # without a branch: every place is written, few stay
                 col[end] = at + i
                 end += (block[i] >= low) & (block[i] <= high)

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.reducers.gain_ranges import exact
 from ffb.reducers.greedy import BRIGHTEST
+from ffb.reducers.lit import BLOCK, lit
 from ffb.reducers.photons import MOST
-
-#: Pixels that are looked through together for one that may hold a photon.
-BLOCK = 64
 
 #: Places in ``State.counts``: photons, pixels that hold any, pixels not valid in this shot.
 PHOTONS, PIXELS, BAD = range(3)
@@ -194,13 +192,7 @@ def _complete(state: State, k: Constants) -> None:
     values, least = state.values[tile % 3], np.float32(k.least)
     for at in range(0, values.size, BLOCK):
         block = values[at : at + BLOCK]
-        lit = block.size < BLOCK
-        if not lit:
-            bits = np.int32(0)
-            for i in range(BLOCK):  # a length known to the compiler: half the time
-                bits = np.int32(bits | (block[i] >= least))  # numba would count in 64 bits
-            lit = bits != 0
-        if lit:
+        if lit(block, least):
             for i in range(block.size):
                 if block[i] >= least:
                     _count(state, tile, at + i, k)

@@ -31,11 +31,9 @@ from ffb.reducers.greedy import (
     photons_in,
     worth_of,
 )
+from ffb.reducers.lit import BLOCK, lit
 
 UNIT = "photons"
-
-#: Pixels that are looked through together for one that holds a photon.
-BLOCK = 64
 
 F32 = NDArray[np.float32]
 Counts = NDArray[np.int64]
@@ -168,13 +166,7 @@ def _whole(values: Any, k: Pixels) -> Any:
     bad = np.int64(0)
     for at in range(0, values.size, BLOCK):
         block = values[at : at + BLOCK]
-        lit = block.size < BLOCK
-        if not lit:
-            bits = np.int32(0)
-            for i in range(BLOCK):  # a length known to the compiler: half the time
-                bits = np.int32(bits | (block[i] >= k.least))  # numba would count in 64 bits
-            lit = bits != 0
-        if lit:
+        if lit(block, k.least):
             for i in range(block.size):
                 if block[i] > k.high:
                     block[i] = np.nan

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area, Feature, Tile, Vector, tile_reducer
-from ffb.reducers.connected import BLOCK
+from ffb.reducers.lit import BLOCK, lit
 
 
 class Params(NamedTuple):
@@ -103,13 +103,7 @@ class sparse:  # noqa: N801
         low, high, values = constants.low, constants.high, tile.values
         for at in range(0, values.size, BLOCK):
             block = values[at : at + BLOCK]
-            lit = block.size < BLOCK
-            if not lit:
-                bits = np.int32(0)
-                for i in range(BLOCK):  # a length known to the compiler: half the time
-                    bits = np.int32(bits | (block[i] >= low))  # numba would count in 64 bits
-                lit = bits != 0
-            if lit:
+            if lit(block, low):
                 for i in range(block.size):
                     if block[i] >= low and block[i] <= high:
                         n = state.n[0]

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.reducers import scattering
-from ffb.reducers.connected import BLOCK
 from ffb.reducers.gain_ranges import exact
 from ffb.reducers.greedy import BRIGHTEST, Worth, photons_in, worth_of
+from ffb.reducers.lit import BLOCK, lit
 from ffb.reducers.photons import MOST
 from ffb.reducers.shapes import array_from, region_mask
 
@@ -119,13 +119,7 @@ def _add(values: Any, of: Any, k: Constants, state: State) -> None:
     """Count the photons of a row's pixels."""
     for at in range(0, values.size, BLOCK):
         block = values[at : at + BLOCK]
-        lit = block.size < BLOCK
-        if not lit:
-            bits = np.int32(0)
-            for i in range(BLOCK):  # a length known to the compiler: half the time
-                bits = np.int32(bits | (block[i] >= k.least))  # numba would count in 64 bits
-            lit = bits != 0
-        if lit:
+        if lit(block, k.least):
             for i in range(block.size):
                 region = np.int64(of[at + i]) - 1
                 if block[i] >= k.least and region >= 0:
