@@ -6,7 +6,7 @@ import pytest
 from ffb import reader
 from ffb.config import ConfigError, parse
 from ffb.plan import Plan
-from ffb.shot import BeginStep, Field, FrameBlock, Idle
+from ffb.shot import BeginStep, Field, FrameBlock, Idle, Input
 from ffb.sources.dgram_run import DgramRun
 from ffb.sources.psana import Meaning
 from ffb.wire import Decoder, Header, encode
@@ -109,7 +109,7 @@ def test_lists_and_texts_have_what_there_is_room_for_and_are_counted_in_full(mea
     run = run_of(meanings)
     inputs, problems = run.bind(FIELDS, {}, ROOMS)
     assert problems == []
-    assert inputs["at"] == ("value", "<i4", (4,), "1", "", "at_len")
+    assert inputs["at"] == Input("value", "<i4", (4,), length="at_len")
     assert (inputs["word"].dtype, inputs["word"].shape) == ("|S8", ())
     assert (inputs["word_len"].dtype, inputs["word_len"].shape) == ("<i8", ())
     check(rows_of(run, inputs), inputs)
