@@ -3,23 +3,27 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-NUMERIC := tests/contract/test_reducers.py tests/unit/test_examples.py tests/unit/test_reduce.py tests/unit/test_recorded.py \
-	tests/unit/test_droplets.py tests/unit/test_photons.py tests/unit/test_photon_counting.py \
-	tests/unit/test_photon_map.py tests/unit/test_photon_input.py tests/unit/test_speckle.py tests/unit/test_autocorrelation.py tests/unit/test_sparse.py \
-	tests/unit/test_area_reducers.py tests/unit/test_waveform_integral.py tests/unit/test_plan.py \
-	tests/unit/test_trace.py tests/unit/test_lanes.py tests/unit/test_waveform_cfd.py tests/unit/test_waveform_hits.py \
-	tests/unit/test_waveform_notch.py tests/unit/test_waveform_corners.py tests/unit/test_waveform_template.py tests/unit/test_waveform_svd.py \
-	tests/unit/test_delay_line.py tests/unit/test_delay_line_hex.py \
-	tests/unit/test_plan_axes.py tests/unit/test_plan_failures.py \
-	tests/unit/test_plan_origin.py tests/unit/test_plan_problems.py \
-	tests/unit/test_calibration.py tests/unit/test_calibration_files.py \
-	tests/unit/test_single_range.py tests/unit/test_common_mode.py tests/unit/test_masks.py \
-	tests/unit/test_combine.py tests/unit/test_combine_arrays.py tests/unit/test_light.py \
-	tests/unit/test_together.py tests/unit/test_uncalibrated.py tests/unit/test_azimuthal.py tests/unit/test_azav.py \
-	tests/unit/test_xtc2.py \
-	tests/unit/test_dgram_run.py tests/unit/test_dgram_lists.py tests/unit/test_time_tool.py tests/unit/test_spectrometer.py \
+# Kernels, held to independent references: compiled, compiled with bounds checks, and not compiled.
+NUMERIC := tests/unit/test_recorded.py tests/unit/test_droplets.py tests/unit/test_photons.py \
+	tests/unit/test_photon_counting.py tests/unit/test_photon_map.py tests/unit/test_speckle.py \
+	tests/unit/test_autocorrelation.py tests/unit/test_sparse.py tests/unit/test_area_reducers.py \
+	tests/unit/test_waveform_integral.py tests/unit/test_trace.py tests/unit/test_lanes.py \
+	tests/unit/test_waveform_cfd.py tests/unit/test_waveform_hits.py \
+	tests/unit/test_waveform_notch.py tests/unit/test_waveform_corners.py \
+	tests/unit/test_waveform_template.py tests/unit/test_waveform_svd.py \
+	tests/unit/test_delay_line.py tests/unit/test_delay_line_hex.py tests/unit/test_calibration.py \
+	tests/unit/test_calibration_files.py tests/unit/test_single_range.py \
+	tests/unit/test_common_mode.py tests/unit/test_masks.py tests/unit/test_together.py \
+	tests/unit/test_uncalibrated.py tests/unit/test_azimuthal.py tests/unit/test_azav.py \
+	tests/unit/test_xtc2.py tests/unit/test_time_tool.py tests/unit/test_spectrometer.py \
 	tests/unit/test_region.py tests/unit/test_cake.py tests/unit/test_peaks.py \
-	tests/unit/test_ring_fit.py tests/psana/test_hsd.py tests/unit/test_sums.py
+	tests/unit/test_ring_fit.py tests/psana/test_hsd.py tests/unit/test_sums.py \
+	tests/unit/test_dgram_run.py tests/unit/test_dgram_lists.py tests/unit/test_combine.py
+# What is made of them: compiled, and not compiled, where Python itself checks bounds.
+MADE := tests/contract/test_reducers.py tests/unit/test_examples.py tests/unit/test_reduce.py \
+	tests/unit/test_photon_input.py tests/unit/test_plan.py tests/unit/test_plan_axes.py \
+	tests/unit/test_plan_failures.py tests/unit/test_plan_origin.py tests/unit/test_plan_problems.py \
+	tests/unit/test_combine_arrays.py tests/unit/test_light.py
 
 # Files of tests side by side; those with processes and sockets of their own want the machine alone.
 PARALLEL := -n 2 --dist loadfile --basetemp=$$(mktemp -d)
@@ -36,7 +40,7 @@ else
 	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/contract
 	$(BIN)/python -m pytest tests/process tests/psana tests/browser
 	NUMBA_BOUNDSCHECK=1 FFB_CACHE=$(VENV)/boundscheck $(BIN)/python -m pytest $(PARALLEL) $(NUMERIC)
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(PARALLEL) $(NUMERIC)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(PARALLEL) $(NUMERIC) $(MADE)
 endif
 
 lint: $(VENV)/.test
