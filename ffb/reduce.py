@@ -52,6 +52,23 @@ R = TypeVar("R")
 C = TypeVar("C")
 
 
+class Window(NamedTuple):
+    """Tiles ``first`` to ``last`` and their columns ``start`` to ``stop``, all half-open.
+
+    A tile reducer whose constants have one as ``window`` is called for these tiles only.
+    """
+
+    first: int
+    last: int
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.last - self.first, self.stop - self.start
+
+
 class Tile(NamedTuple):
     """One detector row of one segment, calibrated, as ``accumulate`` receives it.
 
@@ -332,6 +349,12 @@ def reducer(*, version: int) -> Callable[[Callable[P, R]], Reducer[P, R]]:
     return wrap
 
 
+def window_of(constants: Any) -> Window | None:
+    """The window of a tile reducer with these constants; ``None`` if it takes every tile."""
+    window = getattr(constants, "window", None)
+    return window if isinstance(window, Window) else None
+
+
 def tile_reducer(*, version: int) -> Callable[[type], TileReducer]:
     """Make a tile reducer of a class that is a namespace of five static methods.
 
@@ -339,7 +362,8 @@ def tile_reducer(*, version: int) -> Callable[[type], TileReducer]:
       ``ValueError`` listing every parameter that does not fit the detector.
     - ``allocate(constants) -> state``: plain Python, once; a NamedTuple of arrays.
     - ``start(constants, state)``: compiled; bring the state to zero before a shot.
-    - ``accumulate(tile: Tile, constants, state)``: compiled; called for every row in order.
+    - ``accumulate(tile: Tile, constants, state)``: compiled; called for every row in order, or, if
+      ``constants.window`` is a :class:`Window`, for those in it.
     - ``finish(constants, state) -> Features``: compiled; scalars and arrays, which are copied
       before the next shot.
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
+from ffb.reduce import Window
 from ffb.reducers.quality import polynomial_problems
-from ffb.reducers.window import Window, window
+from ffb.reducers.window import window
 
 
 class Params(NamedTuple):
@@ -184,7 +185,7 @@ class curved_projection:  # noqa: N801
         """Share a row out between bins."""
         c, w = constants, constants.window
         row = tile.number - w.first
-        if row < 0 or tile.number >= w.last or (c.axis == 0 and c.role[row] == 0):
+        if c.axis == 0 and c.role[row] == 0:
             return
         values, valid = tile.values[w.start : w.stop], tile.valid[w.start : w.stop]
         kept, weight, count = state.row[KEPT], state.row[WEIGHT], state.row[COUNT]

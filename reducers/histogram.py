@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.loops.compile import kernel
-from ffb.reducers.window import Window, count_nan, somewhere
+from ffb.reduce import Window
+from ffb.reducers.window import count_nan, somewhere
 
 
 class Params(NamedTuple):
@@ -216,8 +217,6 @@ class histogram:  # noqa: N801
     def accumulate(tile: Tile, constants: Constants, state: State) -> None:
         """Sort a row into the slots; only values close to an edge are held against the edges."""
         w, slots = constants.window, state.slots
-        if tile.number < w.first or tile.number >= w.last:
-            return
         values = tile.values[w.start : w.stop]
         if sort(values, constants.line, constants.zero, slots):
             settle(values, constants.ends, slots)

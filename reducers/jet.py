@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area, Feature, Tile, tile_reducer
-from ffb.reducers.window import Window, window
+from ffb.reduce import Window
+from ffb.reducers.window import window
 
 
 class Params(NamedTuple):
@@ -118,8 +119,6 @@ class jet:  # noqa: N801
         """Add a row to the moments."""
         w = constants.window
         row = tile.number - w.first
-        if row < 0 or tile.number >= w.last:
-            return
         values, valid = tile.values[w.start : w.stop], tile.valid[w.start : w.stop]
         level, n, s0, s1, s2 = np.float32(constants.threshold), 0, 0.0, 0.0, 0.0
         for i in range(values.size):

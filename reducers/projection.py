@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area, Feature, Tile, Vector, tile_reducer
-from ffb.reducers.window import Window, count_nan, window
+from ffb.reduce import Window
+from ffb.reducers.window import count_nan, window
 
 
 class Params(NamedTuple):
@@ -83,8 +84,6 @@ class projection:  # noqa: N801
         """Add a row to every column's sum, or its sum to the row's."""
         w = constants.window
         row = tile.number - w.first
-        if row < 0 or tile.number >= w.last:
-            return
         values, sums, npix = tile.values[w.start : w.stop], state.sums, state.npix
         if constants.axis == 1:
             total = 0.0

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
-from ffb.reducers.window import Window, window
+from ffb.reduce import Window
+from ffb.reducers.window import window
 
 
 class Params(NamedTuple):
@@ -107,8 +108,6 @@ class rebin:  # noqa: N801
         """Add a row to its line of blocks."""
         w, width = constants.window, constants.width
         row = tile.number - w.first
-        if row < 0 or tile.number >= w.last:
-            return
         values = tile.values[w.start : w.stop]
         sums, npix = state.sums[row // constants.height], state.npix[row // constants.height]
         for b in range(sums.size):

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area, Feature, Tile, Vector, tile_reducer
-from ffb.reducers.window import Window, count_nan, window
+from ffb.reduce import Window
+from ffb.reducers.window import count_nan, window
 
 
 class Params(NamedTuple):
@@ -119,8 +120,6 @@ class roi:  # noqa: N801
         """Add a row; loops are apart because a mixed one does not vectorise."""
         place = constants.window
         row = tile.number - place.first
-        if row < 0 or tile.number >= place.last:
-            return
         values = tile.values[place.start : place.stop]
         valid = tile.valid[place.start : place.stop]
         best, level = state.best, np.float32(constants.saturation)

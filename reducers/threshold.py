@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area, Feature, Tile, tile_reducer
-from ffb.reducers.window import Window, somewhere
+from ffb.reduce import Window
+from ffb.reducers.window import somewhere
 
 #: Pixels whose sum is float32 before it is added in float64: 256 whole numbers of 16 bits stay
 #: exact, and each addition of others rounds by at most 2^-24.
@@ -91,8 +92,6 @@ class threshold:  # noqa: N801
     def accumulate(tile: Tile, constants: Constants, state: State) -> None:
         """Add a row, in blocks whose sums are float32: half the time of float64 for each pixel."""
         w, low, high = constants.window, constants.low, constants.high
-        if tile.number < w.first or tile.number >= w.last:
-            return
         values, nothing = tile.values[w.start : w.stop], np.float32(0)
         total, number = 0.0, np.int32(0)
         for at in range(0, values.size, BLOCK):

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area
 from ffb.loops.compile import kernel
-
-
-class Window(NamedTuple):
-    """Tiles ``first`` to ``last`` and their columns ``start`` to ``stop``, all half-open."""
-
-    first: int
-    last: int
-    start: int
-    stop: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.last - self.first, self.stop - self.start
+from ffb.reduce import Window
 
 
 def _off(name: str, limits: tuple[int, int], size: int, detector: str) -> str:

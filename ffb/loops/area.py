@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ffb.loops.compile import build, kernel
 from ffb.loops.fuse import ABSENT, RUN, Member, Writer, indent, plain, rebuilt, tools
 from ffb.loops.places import Places
-from ffb.reduce import Calibration, Tile, TileReducer
+from ffb.reduce import Calibration, Tile, TileReducer, window_of
 from ffb.sums.kernels import count_missed, kernel_of
 from ffb.sums.words import What
 
@@ -164,7 +164,7 @@ def _area(
 
 def _where(w: Writer) -> str:
     """Condition that a row is in the window of a reducer, if it has one: a call costs 60 ns."""
-    if not hasattr(w.member.constants, "window"):
+    if window_of(w.member.constants) is None:
         return ""
     window = f"k{w.tag}.window"
     return f" and {window}.first <= s * rows + r + at < {window}.last"

@@ -22,7 +22,7 @@ from ffb.loops.compile import in_short, uncompiled
 from ffb.loops.fuse import Member, compile_one, plain
 from ffb.loops.recorded import Recorded
 from ffb.loops.wiring import FILLED, as_input, in_order, motor_column, no_column, owner_of
-from ffb.reduce import Area, Reducer, Tile, TileReducer, located
+from ffb.reduce import Area, Reducer, Tile, TileReducer, Window, located, window_of
 from ffb.schema import Column, column_name
 from ffb.shot import Input, length_of
 from ffb.source import Run
@@ -249,20 +249,21 @@ class Binder:
     def _dry_pass(self, member: Member, area: Area) -> None:
         """Run a tile reducer in plain Python, which checks bounds, on made-up frames.
 
-        Rows come in order, as many as there is time for, spread evenly over those that take time.
+        Its rows come in order, as many as there is time for, spread evenly.
         """
         assert isinstance(member.reducer, TileReducer)
         functions = {f: uncompiled(fn) for f, fn in member.reducer.functions.items()}
         state, rng = member.reducer.allocate(member.constants), np.random.default_rng(20)
         rows, columns = area.shape[0] * area.shape[1], area.shape[2]
         valid = area.mask.reshape(rows, columns).astype(np.uint8)
+        first, last = (window_of(member.constants) or Window(0, rows, 0, columns))[:2]
         try:
             for noise, holes in ((0, False), (50, False), (50, True)):
                 functions["start"](member.constants, state)
                 began = time.perf_counter()
-                for number in range(rows):
-                    spent = time.perf_counter() - began
-                    if number < rows - 1 and spent * rows > DRY_S * (number + 1):
+                for number in range(first, last):
+                    part = (number + 1 - first) / (last - first)
+                    if number < last - 1 and time.perf_counter() - began > DRY_S * part:
                         continue
                     values = rng.normal(2 * noise, noise, columns).astype(np.float32)
                     if holes:

@@ -22,7 +22,7 @@ from ffb.loops.fuse import RUN, Member
 from ffb.loops.guard import Guard
 from ffb.loops.stages import AreaPass, ShotStage
 from ffb.loops.uncalibrated import Uncalibrated
-from ffb.reduce import Area, Reducer, Tile, TileReducer
+from ffb.reduce import Area, Reducer, Tile, TileReducer, Window, window_of
 from ffb.schema import Column, Schema, column_name, present_of
 from ffb.shot import FrameBlock, Input
 from ffb.testing.guard import no_compilation
@@ -213,7 +213,8 @@ def _python(r: TileReducer, constants: Any, area: Area, image: NDArray[np.float3
     values = np.where(area.mask, image, np.float32(0)).reshape(-1, columns)
     valid = area.mask.astype(np.uint8).reshape(-1, columns)
     values.flags.writeable = valid.flags.writeable = False
-    for number in range(segments * rows):
+    first, last = (window_of(constants) or Window(0, segments * rows, 0, columns))[:2]
+    for number in range(first, last):
         bad = int(np.isnan(values[number]).sum())
         tile = Tile(values[number], valid[number], bad, number, number * columns)
         r.functions["accumulate"](tile, constants, state)
