@@ -4,7 +4,6 @@ import errno
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -17,7 +16,7 @@ from ffb.batch import Batch, compressed
 from ffb.reading.contents import EPOCHS, PRODUCERS, TABLES
 from ffb.schema import Column, Schema
 from ffb.sink import Counts, Entry, Provenance
-from ffb.writers import chain, consolidate, journal, layout, lease, segment
+from ffb.writers import chain, consolidate, journal, layout, segment
 from ffb.writers.chain import Rolling
 from ffb.writers.history import told
 from ffb.writers.master import folder_of
@@ -385,24 +384,3 @@ def test_compressed_columns_hold_what_came_wherever_it_stands(tmp_path, sizes):
         found = []
         file["w/trace"].id.chunk_iter(found.append)
         assert all(f.filter_mask == 0 and f.size < 300 * 64 * 2 for f in found[:-1])
-
-
-def test_where_the_file_system_has_no_locks_a_file_stands_for_one(tmp_path, monkeypatch, caplog):
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(lease.fcntl, "flock", refuse)
-    path, owner = tmp_path / "run.h5", tmp_path / "run.h5.owner"
-    first = lease.Lease(path)
-    assert "no locks here" in caplog.text
-    with pytest.raises(BlockingIOError, match=f"process {os.getpid()} on .* remove .*owner"):
-        lease.Lease(path)
-    first.release()
-    assert list(tmp_path.iterdir()) == []
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    owner.write_text(f"process {dead.pid} on {socket.gethostname()}")
-    lease.Lease(path).release()
-    owner.write_text("process 1 on another.machine")
-    with pytest.raises(BlockingIOError, match=r"another\.machine"):
-        lease.Lease(path)
