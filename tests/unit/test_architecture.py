@@ -108,6 +108,7 @@ LAYERS = (
     {
         "configuration.resolve",
         "loops.wiring",
+        "configuration.across",
         "config",
         "loops.guard",
         "ledger",
