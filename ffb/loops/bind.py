@@ -5,25 +5,23 @@ Everything that can be wrong is found here, before the first shot, and told at o
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ffb.config import ConfigError, parameters
 from ffb.configuration import resolve
 from ffb.configuration.defaults import Defaults
 from ffb.configuration.light import named_by, unreadable
+from ffb.loops import dry
 from ffb.loops.calibrated import Detector, calibrated, in_photons, no_pixels
-from ffb.loops.compile import in_short, uncompiled
-from ffb.loops.fuse import Member, compile_one, plain
+from ffb.loops.columns import Coords, columns_of, coords_of
+from ffb.loops.fuse import Member
 from ffb.loops.recorded import Recorded
 from ffb.loops.wiring import FILLED, as_input, in_order, motor_column, no_column, owner_of
-from ffb.reduce import Area, Reducer, Tile, TileReducer, Window, located, window_of
-from ffb.schema import Column, column_name
+from ffb.reduce import Reducer, TileReducer, located
 from ffb.shot import Input, length_of
 from ffb.source import Run
 from ffb.sums.binding import bind_sums
@@ -31,12 +29,6 @@ from ffb.sums.held import Summing
 
 AREA_RANK = 3
 _RANKS = {0: "a value", 1: "a waveform", 2: "an image", AREA_RANK: "an area detector"}
-
-#: Seconds for a frame of the dry run of a tile reducer.
-DRY_S = 0.1
-
-#: Axes of a reducer as plain data, ``{dim: {"values": [...], "unit": ...}}``.
-Coords = dict[str, dict[str, Any]]
 
 
 class Bound(NamedTuple):
@@ -182,14 +174,12 @@ class Binder:
         given = {a: self._given(f"reducers.{name}.inputs.{a}", n) for a, n in arguments.items()}
         inputs = {a: i for a, i in given.items() if i is not None}
         for a, i in inputs.items():
-            rank = 3 if i.kind == "area" else len(i.shape) if len(i.shape) < 3 else -1
-            tile = r.inputs[a] == AREA_RANK
-            kind = "a text" if i.dtype[1] == "S" else _RANKS.get(rank, i.shape)
-            if rank != r.inputs[a] or kind == "a text":
+            kind, wanted = _kind_of(i), _RANKS[r.inputs[a]]
+            if kind != wanted:
+                changeable = r.inputs[a] == AREA_RANK and arguments[a] in self.inputs
                 self.problems.append(
                     f"reducers.{name}.inputs.{a}: {arguments[a]} is {kind};"
-                    f" {r.name} takes {_RANKS[r.inputs[a]]}"
-                    f"{_as_line(i) if tile and arguments[a] in self.inputs else ''}"
+                    f" {r.name} takes {wanted}{_as_line(i) if changeable else ''}"
                 )
         params = self._parameters(name, r, folder)
         if len(self.problems) > known or len(inputs) < len(r.inputs):
@@ -233,48 +223,14 @@ class Binder:
         if detector is None:
             return None
         constants = r.prepare(params, detector.area)
-        state = r.allocate(constants)
-        with np.errstate(all="ignore"):
-            # in plain Python: what they call would be compiled, in every process anew
-            uncompiled(r.functions["start"])(constants, state)
-            features = uncompiled(r.functions["finish"])(constants, state)
+        features = dry.empty(r, constants)
         columns = columns_of(name, r, params, features, detector.area.unit)
         member = Member(name, r, columns, constants, inputs)
         self.coords[name] = coords_of(member, params, detector.area.unit)
-        with np.errstate(all="ignore"):
-            self._dry_pass(member, detector.area)
+        if wrong := dry.rows(r, constants, detector.area):
+            self.problems.append(f"reducers.{name}: {wrong}")
         self.used[name] = params
         return member
-
-    def _dry_pass(self, member: Member, area: Area) -> None:
-        """Run a tile reducer in plain Python, which checks bounds, on made-up frames.
-
-        Its rows come in order, as many as there is time for, spread evenly.
-        """
-        assert isinstance(member.reducer, TileReducer)
-        functions = {f: uncompiled(fn) for f, fn in member.reducer.functions.items()}
-        state, rng = member.reducer.allocate(member.constants), np.random.default_rng(20)
-        rows, columns = area.shape[0] * area.shape[1], area.shape[2]
-        valid = area.mask.reshape(rows, columns).astype(np.uint8)
-        first, last = (window_of(member.constants) or Window(0, rows, 0, columns))[:2]
-        try:
-            for noise, holes in ((0, False), (50, False), (50, True)):
-                functions["start"](member.constants, state)
-                began = time.perf_counter()
-                for number in range(first, last):
-                    part = (number + 1 - first) / (last - first)
-                    if number < last - 1 and time.perf_counter() - began > DRY_S * part:
-                        continue
-                    values = rng.normal(2 * noise, noise, columns).astype(np.float32)
-                    if holes:
-                        values[::7] = np.nan
-                    values[valid[number] == 0] = 0
-                    bad = int(np.isnan(values).sum())
-                    tile = Tile(values, valid[number], bad, number, number * columns)
-                    functions["accumulate"](tile, member.constants, state)
-                functions["finish"](member.constants, state)
-        except Exception as e:  # whatever it is, it is better told now than at every shot
-            self.problems.append(f"reducers.{member.name}: {in_short(e)}")
 
     def _shot_member(
         self,
@@ -285,8 +241,9 @@ class Binder:
         names: tuple[str, ...],
     ) -> Member | None:
         constants = r.constants(params, inputs)
-        features = self._dry_run(Member(name, r, (), constants, names), list(inputs.values()))
-        if features is None:
+        features, wrong = dry.frames(Member(name, r, (), constants, names), [*inputs.values()])
+        if wrong:
+            self.problems.append(f"reducers.{name}: {wrong}")
             return None
         units = {i.unit for i in inputs.values()}
         unit = units.pop() if len(units) == 1 else ""
@@ -294,27 +251,6 @@ class Binder:
         self.coords[name] = coords_of(member, params, unit)
         self.used[name] = params
         return member
-
-    def _dry_run(self, member: Member, inputs: list[Input]) -> Any:
-        """Run a whole-shot reducer with bounds checks on made-up frames: features or ``None``."""
-        features, last = None, None
-        assert isinstance(member.reducer, Reducer)
-        memory = plain(member.reducer.remembered(member.constants))
-        for frames in _made_up(inputs):
-            try:
-                one = compile_one(member, frames)
-                features = one(frames, plain(member.constants), memory)
-            except IndexError as e:
-                self.problems.append(
-                    f"reducers.{member.name}: reads outside of its input or constants"
-                    f" ({e}); check its gates and the shapes of its inputs"
-                )
-                return None
-            except Exception as e:  # frames are made up: a reducer may well refuse them
-                last = e
-        if features is None:
-            self.problems.append(f"reducers.{member.name}: {in_short(last)}")
-        return features
 
     def _detector(self, name: str) -> Detector | None:
         """Calibration and geometry of an area input; asked once for all its reducers."""
@@ -334,66 +270,17 @@ class Binder:
         return self.detectors.get(name)
 
 
+def _kind_of(given: Input) -> str:
+    """What an input or a column is, in the words of ``_RANKS`` where it is one of them."""
+    if given.kind == "area":
+        return _RANKS[AREA_RANK]
+    if np.dtype(given.dtype).kind == "S":
+        return "a text"
+    rank = len(given.shape)
+    return _RANKS[rank] if rank < AREA_RANK else f"an array of shape {given.shape}"
+
+
 def _as_line(given: Input) -> str:
     """How a waveform becomes an area, of one row."""
     line = given.kind == "value" and len(given.shape) == 1 and not given.length
     return f"; with shape = [1, 1, {given.shape[0]}] it is one, of one row" if line else ""
-
-
-def _made_up(inputs: list[Input]) -> Iterator[tuple[Any, ...]]:
-    """Frames to try a reducer on: of zeros, then of random numbers (the same in every process)."""
-    rng = np.random.default_rng(20)
-    for noise in (0.0, 1.0):
-        out = []
-        for i in inputs:
-            dtype = np.dtype(i.dtype)
-            if dtype.kind in "iu":
-                most = np.iinfo(dtype).max if noise else 0
-                frame: NDArray[Any] = rng.integers(0, most, i.shape, dtype, endpoint=True)
-            else:
-                frame = np.asarray(rng.normal(100, 50, i.shape) * noise).astype(dtype)
-            out.append(np.asarray(frame) if i.shape else np.asarray(frame)[()])
-        yield tuple(out)
-
-
-def columns_of(
-    name: str, r: Reducer[Any, Any] | TileReducer, params: Any, features: Any, unit: str
-) -> tuple[Column, ...]:
-    """Columns of a reducer's features, shapes as in ``features``; ``unit`` is the input's.
-
-    Raises ``TypeError`` when a feature has not the axes it declares.
-    """
-    out = []
-    for f, (dtype, meta) in r.selected(params).items():
-        shape = np.shape(getattr(features, f))
-        if len(shape) != len(meta.dims):
-            raise TypeError(f"{f} declares axes {meta.dims}, has shape {shape}")
-        u = _unit(meta.unit, unit)
-        length = column_name(name, meta.length) if meta.length else ""
-        path = column_name(name, f)
-        out.append(Column(path, dtype, shape, meta.dims, u, meta.doc, name, length=length))
-    return tuple(out)
-
-
-def _unit(declared: str, given: str) -> str:
-    """Unit as declared, with the input's for ``@``."""
-    return declared.replace("@", given or "1").removeprefix("1 ") or "1"
-
-
-def coords_of(member: Member, params: Any, unit: str) -> Coords:
-    """Coordinates of a reducer's axes as plain data; ``unit`` is the input's.
-
-    Raises ``TypeError`` for an axis that no feature declares, or of another length than theirs.
-    """
-    r, out = member.reducer, {}
-    declared = {d for _, meta in r.outputs.values() for d in meta.dims}
-    for dim, axis in r.coordinates(params, member.constants).items():
-        if dim not in declared:
-            known = ", ".join(sorted(declared)) or "none"
-            raise TypeError(f"gives coordinates of {dim!r}; axes of its features: {known}")
-        values = np.asarray(axis.values, np.float64)
-        for d, size in (a for c in member.columns for a in zip(c.dims, c.shape, strict=True)):
-            if d == dim and values.shape != (size,):
-                raise TypeError(f"gives {values.shape} coordinates of {dim!r}, {size} long")
-        out[dim] = {"values": values.tolist(), "unit": _unit(axis.unit, unit)}
-    return out

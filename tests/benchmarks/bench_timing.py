@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 
 from ffb.batch import Batch
-from ffb.loops.bind import columns_of
+from ffb.loops.columns import columns_of
 from ffb.loops.fuse import RUN, Member
 from ffb.loops.guard import Guard
 from ffb.loops.stages import AreaPass, ShotStage

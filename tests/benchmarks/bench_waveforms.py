@@ -19,7 +19,7 @@ from scipy.optimize import least_squares
 
 from ffb import config
 from ffb.batch import Batch
-from ffb.loops.bind import columns_of
+from ffb.loops.columns import columns_of
 from ffb.loops.fuse import Member
 from ffb.loops.guard import Guard
 from ffb.loops.stages import ShotStage

@@ -6,7 +6,7 @@ import numpy as np
 
 from ffb import Area
 from ffb.batch import Batch
-from ffb.loops.bind import columns_of
+from ffb.loops.columns import columns_of
 from ffb.loops.fuse import RUN, Member
 from ffb.loops.stages import AreaPass
 from ffb.loops.uncalibrated import Uncalibrated

@@ -118,6 +118,8 @@ LAYERS = (
         "reading.segments",
     },
     {
+        "loops.columns",
+        "loops.dry",
         "loops.stages",
         "loops.bind",
         "sums.binding",

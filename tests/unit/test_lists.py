@@ -10,7 +10,7 @@ import pytest
 from ffb import Feature, Vector, Waveform, reader, reducer
 from ffb.batch import Batch
 from ffb.live.model import Live
-from ffb.loops.bind import columns_of
+from ffb.loops.columns import columns_of
 from ffb.schema import CORE, Column, Schema
 from ffb.shot import Input
 from ffb.testing.check_reducer import check_reducer
