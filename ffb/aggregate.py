@@ -123,7 +123,7 @@ class Aggregator:
         run = self._runs.get(info)
         if not new:
             return
-        if run is not None and name in run.present:
+        if run is not None and name in run.attendance.present:
             run.take(name, message, now)
         else:
             self._refuse(run, info, name, message)
@@ -133,7 +133,7 @@ class Aggregator:
         name = (producer, epoch)
         if self._arrivals.take(name, seq, 0):
             for run in self._runs.values():
-                if name in run.missing:
+                if name in run.attendance.missing:
                     run.unreadable(name)
 
     def tick(self, now: int) -> list[Committed]:
@@ -151,7 +151,7 @@ class Aggregator:
     @property
     def through(self) -> set[str]:
         """Producers for which no open run waits any more."""
-        return {name for run in self._runs.values() for name in run.through}
+        return {name for run in self._runs.values() for name in run.attendance.through}
 
     def give_up(self, producer: str) -> None:
         """Let no open run wait for a producer that is dead; its end_run may come all the same."""
@@ -179,7 +179,7 @@ class Aggregator:
         run, seq = self._runs.get(info), message.header.seq
         if run is None and not self._is_closed(info, name):
             self._recall(info, name)
-        if self._is_closed(info, name) or (run and len(run.joined) >= MAX_PRODUCERS):
+        if self._is_closed(info, name) or (run and len(run.attendance.joined) >= MAX_PRODUCERS):
             self._refuse(run, info, name, message)
             return
         parameters = Parameters.of(message.schema, message.body)

@@ -1,4 +1,4 @@
-"""A run being taken: who takes part, what waits, what is to be done to its sinks.
+"""A run being taken: what waits, what the books say of it, what is to be done to its sinks.
 
 What is to be done stands in a queue in order, and what fails with ``OSError`` (a full disk, a lost
 mount) stays at its head and is tried again at the next tick.
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ffb.aggregating.attendance import DIED, Attendance
 from ffb.aggregating.epochs import Epochs, Parameters
 from ffb.aggregating.merge import END, Merge
 from ffb.aggregating.steps import Item, Steps
@@ -31,11 +32,6 @@ from ffb.sums.piece import Parcel
 from ffb.wire import EndRun, Message
 
 log = logging.getLogger(__name__)
-
-NORMAL_END = "end of run"
-
-#: How a producer's process ends whose successor says so.
-DIED = "producer died"
 
 #: Reason for rows that do not fit their own producer's begin_run.
 OTHER_COLUMNS = "not the columns it began with"
@@ -82,9 +78,7 @@ class Run:
         self.merge = Merge(timing.horizon_ns, producers, timing.horizon_shots)
         self.epochs = Epochs(first, timing.horizon_ns)
         self.ledger, self.steps, self.unseen = Ledger(), Steps(), Unseen()
-        self.joined: dict[Name, int] = {}  # when each last sent anything of this run
-        self.present: set[Name] = set()  # those whose begin_run has come in this life
-        self.over: set[Name] = set()
+        self.attendance = Attendance(producers, timing.end_timeout_ns)
         self.ending, self.ended = "", False
         self.counts = Counts()
         self._todo: deque[Callable[[], None]] = deque()
@@ -95,18 +89,12 @@ class Run:
         self._resumed: set[Name] = set()  # those in the books found, until their first new word
         self._parameters: dict[Name, Parameters] = {}
         self._begun = False
-        self._elsewhere: set[str] = set()  # names that have gone on to other runs
-        self._first_end = self._commits = 0
+        self._commits = 0
         self._committed_at = now
         self._contradictions: list[str] = []
         begin = (info, first.schema, first.provenance)
         self._todo.extend(partial(s.begin_run, *begin) for s in sinks)
         self._todo.append(partial(self._resume, now))
-
-    @property
-    def missing(self) -> list[Name]:
-        """Producers that joined and have not ended."""
-        return [name for name in self.joined if name not in self.over]
 
     @property
     def notes(self) -> list[str]:
@@ -121,9 +109,7 @@ class Run:
 
     def begin(self, name: Name, parameters: Parameters, seq: int, now: int) -> None:
         """Take a producer's begin_run; another one with other parameters begins an epoch."""
-        self.present.add(name)
-        if name not in self.joined:
-            self.joined[name] = now
+        if self.attendance.begin(name, now):
             self.merge.join(name, now)
         self._then(partial(self._begin, name, self.epochs.know(parameters), seq))
 
@@ -144,15 +130,9 @@ class Run:
 
         What they left it has delivered before, should the ring have kept it.
         """
-        self._elsewhere.add(name[0])
-        for old in self.missing:
-            if old[0] == name[0] and old[1] < name[1]:
-                self._leave(old)
-
-    @property
-    def through(self) -> set[str]:
-        """Producers that are not waited for: they have ended their part, or are elsewhere."""
-        return {name for name, _ in self.over} | self._elsewhere
+        self.attendance.elsewhere.add(name[0])
+        for old in self.attendance.earlier(name):
+            self._leave(old)
 
     def give_up(self, producer: str) -> None:
         """Wait no longer for a producer that is dead."""
@@ -161,7 +141,7 @@ class Run:
 
     def books_of(self, producer: str) -> tuple[Name, Account]:
         """Newest process of a producer, and its account; process 0 and an empty one for none."""
-        newest = max((name for name in self.joined if name[0] == producer), default=(producer, 0))
+        newest = self.attendance.newest(producer)
         return newest, self.ledger.accounts.get(newest, Account(-1))
 
     def work(self) -> None:
@@ -177,33 +157,8 @@ class Run:
 
     def over_why(self, now: int, heard: Mapping[Name, int]) -> str:
         """Why the run is over, "" while it is not; ``heard`` says when each gave a sign of life."""
-        missing, patience = self.missing, self.timing.end_timeout_ns
-        if not missing:
-            recent = now - max(self.joined.values(), default=now) <= patience
-            if recent and (self._awaited() or self._incomplete()):
-                return ""
-            ends = [a.ended for a in self.ledger.accounts.values() if a.ended]
-            odd = [e for e in ends if e not in {NORMAL_END, DIED}]
-            normal = [e for e in ends if e == NORMAL_END]
-            return (odd or normal or ends or ["its producers vanished"])[0] if self.joined else ""
-        names = ", ".join(name for name, _ in missing)
-        word = max(self.joined[name] for name in missing)
-        if self._first_end and now - max(self._first_end, word) > patience:
-            return f"no end_run of {names}"
-        sign = max(max(self.joined[name], heard.get(name, 0)) for name in missing)
-        return f"no word of {names}" if now - sign > patience else ""
-
-    def _awaited(self) -> bool:
-        """Whether a producer died whose next process may still go on with this run."""
-        newest = dict(sorted(self.joined))
-        return any(
-            self.ledger.account(k).ended == DIED and k[0] not in self._elsewhere
-            for k in newest.items()
-        )
-
-    def _incomplete(self) -> bool:
-        """Whether a producer that is to be expected has come neither here nor to another run."""
-        return len({name for name, _ in self.joined} | self._elsewhere) < self.merge.expect
+        ends = {name: a.ended for name, a in self.ledger.accounts.items() if a.ended}
+        return self.attendance.over_why(now, heard, ends)
 
     def _then(self, action: Callable[[], None]) -> None:
         if self._begun:
@@ -232,7 +187,7 @@ class Run:
             self._covered[name] = account.seq
             self._resumed.add(name)
             self._partial[name] = dict(account.partial)
-            self.joined.setdefault(name, now)
+            self.attendance.joined.setdefault(name, now)
             if account.ended:
                 self._leave(name)
         self.epochs.number = books.epoch
@@ -253,7 +208,7 @@ class Run:
             self._resumed.discard(name)
             if header.seq > self._covered[name] + 1:  # what it has been told is safe, and was not
                 self.ledger.miss(name)
-        self.joined[name] = now
+        self.attendance.joined[name] = now
         fresh = self.ledger.heard(name, header.seq, header.counts, header.losses)
         if isinstance(body, Batch):
             self._rows(name, header.seq, body, now, fresh)
@@ -268,10 +223,9 @@ class Run:
             self.ledger.end(name, body.ended, header.seq)
             self._words.append((name, header.seq))
             if body.ended != DIED:
-                self._first_end = self._first_end or now
-            for other in self.joined:  # what its predecessors left it has delivered before
-                if other[0] == name[0] and other[1] <= name[1]:
-                    self._leave(other)
+                self.attendance.first_end = self.attendance.first_end or now
+            for over in (*self.attendance.earlier(name), name):
+                self._leave(over)  # what its predecessors left it has delivered before
 
     def _rows(self, name: Name, seq: int, batch: Batch, now: int, fresh: bool) -> None:
         parameters, written = self._parameters[name], 1
@@ -306,13 +260,13 @@ class Run:
         self.ledger.account(name).unreadable += 1
 
     def _leave(self, name: Name) -> None:
-        self.over.add(name)
+        self.attendance.over.add(name)
         self.merge.leave(name)
 
     def commit(self, now: int) -> None:
         """Queue a commit of the rows that need not wait, then what has to follow it."""
         self._committed_at = now
-        in_use = {p.key for name, p in self._parameters.items() if name not in self.over}
+        in_use = {p.key for name, p in self._parameters.items() if name not in self.attendance.over}
         crowded = self.merge.rows > self.timing.horizon_shots
         following = self.epochs.due(self.merge.waiting(), in_use, now, bool(self.ending) or crowded)
         self._commit(now, everything=bool(self.ending or following), last=not following)

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from ffb.aggregating.runstate import NORMAL_END
+from ffb.aggregating.attendance import NORMAL_END
 from ffb.config import Config, load
 from ffb.configuration import layers
 from ffb.configuration.sites import find_xtc

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from ffb.aggregating.runstate import DIED
+from ffb.aggregating.attendance import DIED
 from ffb.producing.heir import DIED as TOLD_BY_THE_HEIR
 from ffb.schema import CORE, Schema
 from ffb.sink import WRITTEN, Entry

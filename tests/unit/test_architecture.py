@@ -134,6 +134,7 @@ LAYERS = (
     },
     {
         "plan",
+        "aggregating.attendance",
         "aggregating.runstate",
         "aggregate",
         "live.model",
