@@ -131,6 +131,7 @@ LAYERS = (
         "reading.cuts",
         "reading.frame",
         "reading.shots",
+        "reading.told",
     },
     {
         "plan",

@@ -6,6 +6,7 @@ import pytest
 
 from ffb import reader
 from ffb.reading import contents
+from ffb.reading.told import Step
 from ffb.schema import CORE, Column, Schema
 from ffb.sink import Counts, Provenance
 from ffb.writers.small_data import SmallData
@@ -152,7 +153,7 @@ def test_commits_are_followed_and_a_snapshot_stays(tmp_path):
             run["spot/npix"][:], truth(SCHEMA.by_name["spot/npix"], np.arange(10))
         )
         assert run.counts == Counts(1, 12, 10, {"damaged": 2}, 1, {"p0": {"epoch": 1, "seq": 4}})
-        assert run.steps == [reader.Step(0, 0, {"delay": -1.0}, "first")]
+        assert run.steps == [Step(0, 0, {"delay": -1.0}, "first")]
         follower = run.follow(poll=0, start=10)
         sink.append(make_batch(10, 15))
         sink.commit(books(2, 25))
