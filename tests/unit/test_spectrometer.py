@@ -340,6 +340,7 @@ def test_without_a_jet_there_is_no_axis():
     images = [np.zeros((1, 60, 80), np.float32), np.full((1, 60, 80), np.nan, np.float32)]
     got = reduce([member("j", jets.jet, jets.Params(5.0), area)], area, images)
     assert np.isnan(got["j/position"]).all()
+    assert got["j/reason"].tolist() == [1, 1]
     assert got["j/npix"].tolist() == [0, 0]
     for start, params in {
         "threshold: nan": jets.Params(np.nan),
@@ -347,9 +348,34 @@ def test_without_a_jet_there_is_no_axis():
         "cols: [5, 100] is off": jets.Params(1.0, cols=(5, 100)),
         "at: inf": jets.Params(1.0, at=np.inf),
         "axis: there is no 2": jets.Params(1.0, axis=2),
+        "lean: 90": jets.Params(1.0, lean=90.0),
     }.items():
         with pytest.raises(ValueError, match=f"^{re.escape(start)}"):
             jets.jet.prepare(params, area)
+
+
+def test_what_has_no_axis_gets_none():
+    """Not that of the rectangle, nor one that flips between +90 and -90 degrees with the noise."""
+    area, rows, cols = detector((1, 60, 80)), *np.indices((60, 80))
+    flat = 50 + RNG.normal(0, 1, (3, 60, 80))
+    drop = 100 * np.exp(-0.5 * (((rows - 30) / 9) ** 2 + ((cols - 25) / 8) ** 2))
+    level = streak(25.0, 0.0, (1, 80, 60))[0].T
+    images = [x[None].astype(np.float32) for x in (*flat, drop, level, level[::-1] + 5.0)]
+    whole = jets.Params(8.0)
+    shapes = {
+        "wide": (whole, [2, 2, 2, 2, 4, 4]),
+        "tall": (whole._replace(cols=(20, 45)), [3, 3, 3, 2, 4, 4]),
+        "square": (whole._replace(cols=(20, 80)), [2, 2, 2, 2, 4, 4]),
+        "level": (whole._replace(axis=1, rows=(10, 40)), [3, 3, 3, 2, 0, 0]),
+    }
+    members = [member(name, jets.jet, p, area) for name, (p, _) in shapes.items()]
+    got = reduce(members, area, images)
+    for name, (_, reasons) in shapes.items():
+        assert got[f"{name}/reason"].tolist() == reasons
+        for feature in ("position", "angle", "width"):
+            lost = np.isnan(got[f"{name}/{feature}"])
+            np.testing.assert_array_equal(lost, np.array(reasons) > 0)
+    np.testing.assert_allclose(got["level/angle"][4:], 0.0, atol=0.5)
 
 
 def test_a_spectrum_knows_the_energies_of_its_profile():
