@@ -27,8 +27,9 @@ class Params(NamedTuple):
 
     ``region`` [samples, half-open] is searched, the whole trace without it. The filter is a step
     of ``width`` samples on either side, or the array of the .npy file ``weights``, which is laid
-    over the trace as it is (weights that are convolved with it, as the DAQ's, are given in reverse
-    order); ``rising`` says whether the trace steps up. ``reference`` is ``"ratio"`` or
+    over the trace as it is (``edge_weights`` makes them of recorded traces; weights that are
+    convolved with it, as the DAQ's, are given in reverse order); ``rising`` says whether the trace
+    steps up, of which the weights know nothing. ``reference`` is ``"ratio"`` or
     ``"difference"`` with the running average of shots without x-rays, into which each enters with
     ``convergence``; ``"none"`` takes the trace as it is. ``start``, a .npy file of as many numbers
     as the region or the trace has samples, is the reference before the first such shot.
