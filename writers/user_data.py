@@ -105,8 +105,10 @@ def _write_reducer(group: h5py.Group, name: str, made: Mapping[str, Any]) -> Non
     about = {"reducer": name, "version": str(made.get("version", ""))}
     params, axes = made.get("params"), made.get("coords")
     for key, value in (params if isinstance(params, Mapping) else {}).items():
-        doc = f"parameter {key} of {made.get('use', name)}"
-        _write(group, f"{stem}{key}", _plain(value), {"unit": "1", "doc": doc, **about})
+        use = made.get("use", name)
+        doc = f"parameter {key} of {use}, in the unit that `ffb reducers {use}` tells"
+        attrs = {"unit": "the parameter's", "doc": doc, **about}
+        _write(group, f"{stem}{key}", _plain(value), attrs)
     for dim, axis in (axes if isinstance(axes, Mapping) else {}).items():
         doc = f"{dim} of the features {column_name(name, '...')}"
         _write(

@@ -62,6 +62,8 @@ def _find(above: Path, name: Any) -> Path:
         raise LayerError(f"{above}: layer: expected the name or path of a TOML file, got {name!r}")
     beside = above.parent / Path(name).expanduser()
     tried = [beside, beside.with_name(f"{beside.name}.toml"), HUTCHES / f"{name}.toml"]
+    if tried[1].resolve() == above.resolve():  # xpp.toml with layer = "xpp" means the hutch's
+        del tried[1]
     for candidate in tried:
         if candidate.is_file():
             return candidate

@@ -56,6 +56,8 @@ def main(
                 out.print(show.integrating(name, choose(name, asked, plan.schema.columns)))
             for note in plan.notes:
                 out.print(f"{'warning' if note in plan.warnings else 'note'}: {note}")
+            for name in [n for n in config.inputs if n not in plan.block.inputs]:
+                out.print(f"note: inputs.{name}: nothing takes it; record = true makes it a column")
             took = time.monotonic() - began
             lacks = f", {n} warnings" if (n := len(plan.warnings)) else ""
             out.print(f"{file}: nothing wrong{lacks}; read, compiled and dry run in {took:.1f} s")

@@ -302,12 +302,16 @@ def test_an_unknown_reducer_is_told_with_the_nearest(run):
 
 
 def test_check_prints_the_columns_of_a_run(run, file):
-    status, out, err = run("check", file, "--run", "7")
+    idle = ("--set", "inputs.idle.detector=area", "--set", "inputs.idle.field=raw")
+    status, out, err = run("check", file, "--run", "7", *idle)
     assert (status, err) == (0, "")
     assert re.search(r"^tstx00001 run 7$", out, re.MULTILINE)
     assert re.search(r"^timestamp +<u8 +- +1 ", out, re.MULTILINE)
     assert re.search(r"^energy +<f8 +- +mJ ", out, re.MULTILINE)
     assert re.search(r"^spot/sum +<f8 +- +keV +sum of the valid pixels", out, re.MULTILINE)
+    assert [line for line in out.splitlines() if line.startswith("note: inputs.")] == [
+        "note: inputs.idle: nothing takes it; record = true makes it a column"
+    ]
     assert f"{file}: nothing wrong; read, compiled and dry run in " in out
 
 

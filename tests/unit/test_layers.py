@@ -82,6 +82,8 @@ def test_the_hutch_file_is_found_beside_the_experiments_or_by_name(write):
     assert load(by_path).batch.shots == 7
     named = load(write('layer = "xpp"\n' + SYNTHETIC))
     assert (named.hutch, named.light.xray.off) == ("xpp", (162,))
+    its_own = load(write('layer = "xpp"\n' + SYNTHETIC, "xpp.toml"))
+    assert its_own.light == named.light
 
 
 def test_the_resolved_text_loads_to_an_equal_configuration(write):

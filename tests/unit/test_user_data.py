@@ -143,6 +143,8 @@ def assert_all(file, seed=0, rows=(2, 7), top="UserDataCfg"):
     assert cfg["azav/bins"][()] == 4
     assert cfg["azav/q"][:].tolist() == [0.5, 1.0]
     assert cfg["azav/q"].attrs["unit"] == "1/angstrom"
+    assert cfg[f"{stem}level"].attrs["unit"] == "the parameter's"  # mm, keV, ...: its docs know
+    assert "`ffb reducers roi`" in cfg[f"{stem}level"].attrs["doc"]
     for name in ("jf/mask", f"{stem}level", "azav/q"):
         assert cfg[name].attrs["doc"]
 
