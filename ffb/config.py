@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from ffb import shot
 from ffb.configuration import across, layers, problems
+from ffb.configuration.by_run import ByRun
 from ffb.configuration.calibration_settings import Calibration, CalibrationConfig, CommonModeConfig
 from ffb.configuration.conditions import CodesConfig, DerivedConfig, FilterConfig, LightConfig
 from ffb.configuration.detector_settings import Detectors, SlowValues
@@ -72,9 +73,11 @@ class Config(Table):
     reducers: dict[str, ReducerConfig] = Field(default_factory=dict)
     """Reducers by the name that begins their columns."""
     calibration: dict[str, Calibration] = Field(default_factory=dict)
-    """By detector: files with constants, or "none" for raw ADU; others from psana's store."""
-    photons: dict[str, PhotonConfig] = Field(default_factory=dict)
-    """By input: what makes whole photons of its calibrated pixels before its reducers see them."""
+    """By detector: files with constants, or "none" for raw ADU; others from psana's store. One
+    table, or tables by `runs`."""
+    photons: dict[str, ByRun[PhotonConfig]] = Field(default_factory=dict)
+    """By input: what makes whole photons of its calibrated pixels before its reducers see them; one
+    table, or tables by `runs`."""
     derived: dict[str, DerivedConfig] = Field(default_factory=dict)
     """Numbers computed from columns, by the name of their own column."""
     filters: dict[str, FilterConfig] = Field(default_factory=dict)

@@ -103,12 +103,14 @@ def log_to_stderr(level: str, context: Mapping[str, object]) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: 0.3 s, 42 s, 7 min, 3.5 h."""
+    """A time as people say it: 0.3 s, 42 s, 7 min, 3.5 h, 12 days."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} days"
 
 
 def size(count: float) -> str:

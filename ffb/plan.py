@@ -272,16 +272,19 @@ class Plan:
             out.setdefault(d.area.detector, {}).update(d.ids)
         return out
 
-    def compare(self, run: int, constants: Mapping[str, Mapping[str, str]]) -> None:
-        """Note which constants are not those that ``run`` before had."""
+    def compare(self, run: int, constants: Mapping[str, Mapping[str, str]]) -> list[str]:
+        """Say which constants are not those that ``run`` before had; noted, and returned."""
+        changed = []
         for detector, now in self.constants.items():
             before = constants.get(detector, now)
-            self._notes += [
+            changed += [
                 f"{detector}: {name} changed since run {run}: {before.get(name, 'none')}, now"
                 f" {now.get(name, 'none')}"
                 for name in sorted(before.keys() | now.keys())
                 if before.get(name) != now.get(name)
             ]
+        self._notes += changed
+        return changed
 
     def provenance(self) -> Provenance:
         """Where the numbers of this run come from."""

@@ -30,8 +30,9 @@ class Constants:
     uint8, the pixel configuration bits of an epix10ka; xyz (3, segments, rows, columns) float64,
     pixel centres in micrometres in the laboratory frame of psana's geometry; corner the least x and
     y of the whole detector's, whatever part of it is read out. ``ids`` names each constant so that
-    it can be found again; ``origin`` says where they come from; ``segments`` are the DAQ's numbers
-    of the segments read out, in the order of the arrays.
+    it can be found again, ``since`` tells when it was saved or came into the store [ns since 1970],
+    where that is known; ``origin`` says where they come from; ``segments`` are the DAQ's numbers of
+    the segments read out, in the order of the arrays.
     """
 
     detector: str
@@ -47,6 +48,7 @@ class Constants:
     corner: tuple[float, float] | None = None
     origin: str = "none"
     ids: Mapping[str, str] = field(default_factory=dict)
+    since: Mapping[str, int] = field(default_factory=dict)
     segments: tuple[int, ...] = ()
 
 

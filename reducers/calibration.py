@@ -49,8 +49,8 @@ class Calibration:
     ``tile`` keeps what :class:`ffb.reduce.Tile` promises, row by row or ``height`` rows at a time;
     ``mask`` (segments, rows, columns) is true for good pixels; ``noise`` of the same shape is the
     rms of the dark in ``unit``, in the first gain range, ``None`` if it is not known. ``ids`` and
-    ``origin`` name where the constants come from, ``known`` are they; ``notes`` are for log and
-    file.
+    ``origin`` name where the constants come from, ``since`` tells when they were saved, ``known``
+    are they; ``notes`` are for log and file.
     """
 
     constants: Planes | Corrected
@@ -62,6 +62,7 @@ class Calibration:
     lend: None = None
     noise: F32 | None = None
     ids: Mapping[str, str] = field(default_factory=dict)
+    since: Mapping[str, int] = field(default_factory=dict)
     origin: str = ""
     notes: tuple[str, ...] = ()
     known: Constants | None = None
@@ -218,6 +219,7 @@ def calibration_of(
         noise=noise,
         unit=unit if c.gain is not None else WITHOUT_GAIN.get(c.dettype, (1, "ADU"))[1],
         ids=dict(c.ids),
+        since=dict(c.since),
         origin=c.origin,
         notes=tuple(f"{c.detector}: {n}" for n in notes),
         known=constants,

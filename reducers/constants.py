@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.configuration.calibration_settings import CalibrationConfig
+from ffb.configuration.runs import ALL_RUNS
 from ffb.loops.uncalibrated import Uncalibrated
 from ffb.reducers.masks import Masking, good_pixels
 from ffb.shot import Input
@@ -26,6 +29,9 @@ NUMPY = (".npy", ".npz")
 #: Masks that may.
 MASKS = ("mask", "unbonded")
 
+#: Settings that mask pixels.
+MASKING = {"status_bits", "neighbors", "neighborhood", "edges", "center"}
+
 #: Gain ranges by detector type; all others have one.
 RANGES = {"jungfrau": 3, "epix10ka": 7}
 
@@ -37,23 +43,30 @@ def from_files(
 
     Files hold the segments read out, in their order. Where the run leaves out segments, files may
     hold all of them: then they are taken by number, as psana does with those of its store. ``ids``
-    name the file with the first twelve digits of the SHA-256 of its bytes.
+    name the file with the first twelve digits of the SHA-256 of its bytes, and the runs for which
+    the settings have it, if not all; ``since`` tells when it was saved.
     """
-    ids, arrays = dict(constants.ids), {}
+    ids, arrays, since = dict(constants.ids), {}, dict(constants.since)
     paths = {name: getattr(setting, name) for name in (*FILES, "mask")}
     if setting.common_mode:
         paths["unbonded"] = setting.common_mode.unbonded
+    runs = "" if setting.runs == ALL_RUNS else f", runs {setting.runs}"
     for name, path in paths.items():
         if path:
             file = locate(path)
+            saved = _saved(file)
             array, digest = load(file, name, constants.detector)
             arrays[name], taken = _read_out(_shaped(array, name, constants), constants)
-            ids[name] = f"{file.name} sha256:{digest[:12]}{taken}"
+            ids[name] = f"{file.name} sha256:{digest[:12]}{taken}{runs}"
+            since |= {name: saved} if saved else {}
+    if masking := setting.model_dump(include=MASKING, exclude_defaults=True):
+        ids["masking"] = json.dumps(masking)
     masks = {name: arrays.pop(name) for name in MASKS if name in arrays}
     origins = ["files"] if arrays else []
     if constants.origin not in ("", "none"):
         origins.append(constants.origin)
-    replaced: dict[str, Any] = {**arrays, "ids": ids, "origin": "; ".join(origins) or "none"}
+    replaced: dict[str, Any] = {**arrays, "ids": ids, "since": since}
+    replaced["origin"] = "; ".join(origins) or "none"
     return replace(constants, **replaced), masks
 
 
@@ -64,8 +77,10 @@ def uncalibrated(
     given: Input,
     segments: tuple[int, ...] = (),
     dettype: str = "",
-) -> tuple[Uncalibrated, dict[str, str]]:
-    """Leave pixels as they are, but for the mask, edges and seams of the settings; and the ids.
+) -> tuple[Uncalibrated, Constants]:
+    """Leave pixels as they are, but for the mask, edges and seams of the settings.
+
+    The constants tell where the mask comes from.
 
     Raises ``ValueError`` for pixels that are no plain numbers, a mask of another shape or edges
     that leave nothing, and ``LookupError`` for a file that cannot be read.
@@ -74,16 +89,24 @@ def uncalibrated(
     dtype = np.dtype(given.dtype)
     if dtype.kind not in "iuf" or not dtype.isnative:
         raise ValueError(f"{detector}: pixels are {given.dtype}; only native numbers will do")
-    if setting is None:
-        return Uncalibrated(np.ones(given.shape, np.bool_), given.dtype), {}
     bare = Constants(detector, dettype, (s, rows, columns), segments=segments)
+    if setting is None:
+        return Uncalibrated(np.ones(given.shape, np.bool_), given.dtype), bare
     constants, masks = from_files(bare, setting, locate)
     good = good_pixels(bare, Masking.of(setting))
     if (mask := masks.get("mask")) is not None:
         if mask.shape != given.shape:
             raise ValueError(f"{detector}: mask {mask.shape} instead of {given.shape}")
         good &= mask != 0
-    return Uncalibrated(good, given.dtype), dict(constants.ids)
+    return Uncalibrated(good, given.dtype), constants
+
+
+def _saved(path: Path) -> int:
+    """When a file was saved [ns since 1970], 0 for one that :func:`load` will complain of."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def load(path: Path, name: str, detector: str) -> tuple[NDArray[Any], str]:
@@ -93,11 +116,11 @@ def load(path: Path, name: str, detector: str) -> tuple[NDArray[Any], str]:
     """
     where = f"{detector}: {name} from {path}"
     try:
+        content = path.read_bytes()  # once: it may be replaced at any time
+        digest = hashlib.sha256(content).hexdigest()
         if path.suffix not in NUMPY:
-            lines = path.read_text().splitlines()
-            return np.loadtxt(lines, ndmin=2), hashlib.sha256(path.read_bytes()).hexdigest()
-        data = np.load(path, allow_pickle=False)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            return np.loadtxt(content.decode().splitlines(), ndmin=2), digest
+        data = np.load(io.BytesIO(content), allow_pickle=False)
         if isinstance(data, np.ndarray):
             return data, digest
         with data:

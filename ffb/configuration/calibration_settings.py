@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from ffb.configuration.settings import Count, Fraction, List, Table, tag
+from ffb.configuration.by_run import ForRuns, Several, for_run, tag
+from ffb.configuration.settings import Count, Fraction, List, Table
 
 Over = Literal["rows", "columns", "banks"]
 
@@ -74,7 +75,7 @@ class CommonModeConfig(Table):
         return self
 
 
-class CalibrationConfig(Table):
+class CalibrationConfig(ForRuns):
     """Calibration of one detector: constants from files instead of psana's store, and masks.
 
     Files are .npy or .npz, shaped (gain ranges, segments, rows, columns); a segment, or a gain
@@ -125,7 +126,22 @@ class CalibrationConfig(Table):
         return self
 
 
+#: "none", a table, or tables by `runs`.
 Calibration = Annotated[
-    Annotated[Literal["none"], Tag("<text>")] | Annotated[CalibrationConfig, Tag("<table>")],
+    Annotated[Literal["none"], Tag("<text>")]
+    | Annotated[CalibrationConfig, Tag("<table>")]
+    | Annotated[Several[CalibrationConfig], Tag("<tables>")],
     Discriminator(tag),
 ]
+
+
+def calibration_of_run(
+    given: Literal["none"] | CalibrationConfig | tuple[CalibrationConfig, ...] | None, run: int
+) -> CalibrationConfig | None:
+    """The settings of a detector in a run, ``None`` for its constants as the run has them.
+
+    Raises ``LookupError`` for a run that none of several tables holds for.
+    """
+    if given is None:
+        return None
+    return CalibrationConfig(constants="none") if given == "none" else for_run(given, run)

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ffb.configuration.settings import Count, List, Table
+from ffb.configuration.by_run import ForRuns
+from ffb.configuration.settings import Count, List
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Level = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -24,7 +25,7 @@ _ONLY = {
 }
 
 
-class PhotonConfig(Table):
+class PhotonConfig(ForRuns):
     """A photon map: whole photons in each pixel of a calibrated frame.
 
     Reducers and sums of the input take the map as they would take the frame. All levels are in

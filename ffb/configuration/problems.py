@@ -175,7 +175,7 @@ def _model(root: type[settings.Table], loc: Path) -> type[settings.Table]:
             return FieldConfig
         case ("detectors", _, "computed", _):
             return conditions.DerivedConfig
-        case ("calibration", _, _, "common_mode"):
+        case ("calibration", *_, "common_mode"):
             return CommonModeConfig
         case (section, *_):
             return _ENTRIES[str(section)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,6 +58,15 @@ def overlaps(ranges: Iterable[RunRange]) -> Iterator[tuple[RunRange, RunRange]]:
             reach = r
 
 
+def holding(ranges: Sequence[RunRange], run: int) -> int:
+    """Index of the first range that holds ``run``; raises ``LookupError`` naming all of them."""
+    for i, r in enumerate(ranges):
+        if run in r:
+            return i
+    known = ", ".join(f'"{r}"' for r in sorted(ranges, key=lambda r: r.first))
+    raise LookupError(f"nothing is given for run {run}; given are runs {known or 'none'}")
+
+
 class RunRow(NamedTuple):
     """The values that hold for a range of runs; ``at`` is their path below the whole."""
 
@@ -103,10 +112,4 @@ class RunTable:
 
     def for_run(self, run: int) -> Mapping[str, Any]:
         """Values that hold for ``run``; raises ``LookupError`` naming the ranges there are."""
-        for row in self.rows:
-            if run in row.runs:
-                return row.values
-        known = ", ".join(
-            f'"{r}"' for r in sorted((row.runs for row in self.rows), key=lambda r: r.first)
-        )
-        raise LookupError(f"nothing is given for run {run}; given are runs {known or 'none'}")
+        return self.rows[holding([row.runs for row in self.rows], run)].values

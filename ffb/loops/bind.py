@@ -259,8 +259,8 @@ class Binder:
         given, source = self.inputs[name], self.config.inputs[name].source.detector
         try:
             found, notes = calibrated(self.config, self.run, name, given)
-            self.notes += notes
-            self.detectors[name] = in_photons(self.config, found)
+            self.notes += [n for n in notes if n not in self.notes]  # two inputs may be of one
+            self.detectors[name] = in_photons(self.config, found, self.run.info.run)
         except ConfigError as e:
             self.problems += [line for line in e.problems if line not in self.problems]
         except (LookupError, ValueError, OSError) as e:

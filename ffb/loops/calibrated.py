@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ffb.config import Config, ConfigError
-from ffb.configuration.calibration_settings import CalibrationConfig
+from ffb.configuration.by_run import for_run
+from ffb.configuration.calibration_settings import CalibrationConfig, calibration_of_run
+from ffb.health import duration
 from ffb.messaging.arrays import LARGE, RunArray
 from ffb.reduce import Area, Calibration
-from ffb.shot import Input
+from ffb.shot import Input, time_of
 from ffb.source import Constants, Run
 
 
@@ -61,18 +63,28 @@ def _sorted_out(known: Constants | None) -> tuple[tuple[RunArray, ...], tuple[st
     return tuple(a for a in there if a.name not in large), large
 
 
+def _ages(detector: str, since: Mapping[str, int], began: int) -> list[str]:
+    """A sentence on how old constants were when the run began, where that is known."""
+    told: dict[str, list[str]] = {}  # those that came together are named together
+    for name, at in sorted(since.items()) if began else ():
+        age = (time_of(began) - at) / 1e9
+        when = f"{duration(abs(age))} {'before' if age >= 0 else 'after'} the run began"
+        told.setdefault(when, []).append(name)
+    made = [f"{', '.join(names)} {when}" for when, names in told.items()]
+    return [f"{detector}: constants were saved: {'; '.join(made)}"] if made else []
+
+
 def calibrated(config: Config, run: Run, name: str, given: Input) -> tuple[Detector, list[str]]:
     """The detector of the area input ``name``, and notes on its constants.
 
     Raises ``LookupError``, ``ValueError`` and ``OSError`` with a sentence.
     """
     source = config.inputs[name].source.detector
-    setting, shape = config.calibration.get(source), given.shape
+    table, shape = calibration_of_run(config.calibration.get(source), run.info.run), given.shape
     if len(shape) != 3:
         raise ValueError(f"{source} has frames of shape {shape}, not (segments, rows, columns)")
-    table = None if isinstance(setting, str) else setting
     geometry = str(config.locate(table.geometry)) if table and table.geometry else ""
-    if setting == "none" or (table and table.constants == "none"):
+    if table and table.constants == "none":
         return _uncalibrated(config, run, name, given, table, geometry)
     store = not (table and table.pedestals)
     constants = run.constants(source, geometry, store)
@@ -82,8 +94,9 @@ def calibrated(config: Config, run: Run, name: str, given: Input) -> tuple[Detec
     area = Area(source, shape, made.mask, *known)
     ids = {"origin": made.origin, **made.ids}
     small, large = _sorted_out(made.known)
+    notes = [*made.notes, *_ages(source, made.since, run.info.began)]
     made = replace(made, known=None)  # whose memory would stay for the run
-    return Detector(name, made, area, ids, small, large), list(made.notes)
+    return Detector(name, made, area, ids, small, large), notes
 
 
 def no_pixels(config: Config, inputs: Mapping[str, Input]) -> list[str]:
@@ -96,13 +109,17 @@ def no_pixels(config: Config, inputs: Mapping[str, Input]) -> list[str]:
     ]
 
 
-def in_photons(config: Config, found: Detector) -> Detector:
+def in_photons(config: Config, found: Detector, run: int) -> Detector:
     """The detector as it is, or with pixels that are whole photons where its input asks for them.
 
     Raises :class:`ffb.config.ConfigError` with all that is wrong with the settings.
     """
-    if (settings := config.photons.get(found.input)) is None:
+    if (given := config.photons.get(found.input)) is None:
         return found
+    try:
+        settings = for_run(given, run)
+    except LookupError as e:
+        raise ConfigError([f"photons.{found.input}: {e}"]) from e
     maps = importlib.import_module("ffb.reducers.photon_map")
     try:
         made = maps.photon_map(found.calibration, settings, found.area)
@@ -110,7 +127,7 @@ def in_photons(config: Config, found: Detector) -> Detector:
         lines = [f"photons.{found.input}.{line}" for line in str(e).splitlines()]
         raise ConfigError(lines) from e
     area = found.area._replace(unit=made.unit, noise=None)
-    how = settings.model_dump_json(exclude_defaults=True)
+    how = settings.model_dump_json(exclude_defaults=True, exclude={"runs"})
     ids = {**found.ids, f"photons.{found.input}": how}
     return found._replace(calibration=made, area=area, ids=ids)
 
@@ -127,11 +144,13 @@ def _uncalibrated(
     source, (s, rows, columns) = config.inputs[name].source.detector, given.shape
     shape, segments = (s, rows, columns), tuple[int, ...]()
     xyz, corner, dettype = None, None, ""
-    notes = []
+    notes, ids, since = [], dict[str, str](), dict[str, int]()
     try:
         known = run.constants(source, geometry, store=not geometry)
         xyz, corner = known.xyz, known.corner
         segments, dettype = known.segments, known.dettype
+        ids = {k: v for k, v in known.ids.items() if k == "geometry"}
+        since = {k: v for k, v in known.since.items() if k == "geometry"}
     except LookupError as e:
         if geometry:
             raise
@@ -140,6 +159,7 @@ def _uncalibrated(
         notes.append(f"{source} has no geometry: frames are {shape}, not {xyz.shape[1:]}")
         xyz = None
     constants = importlib.import_module("ffb.reducers.constants")
-    plain, ids = constants.uncalibrated(source, table, config.locate, given, segments, dettype)
+    plain, masks = constants.uncalibrated(source, table, config.locate, given, segments, dettype)
     area = Area(source, shape, plain.mask, xyz, plain.unit, corner)
-    return Detector(name, plain, area, {"origin": "none", **ids}), notes
+    notes += _ages(source, since | masks.since, run.info.began)
+    return Detector(name, plain, area, {"origin": "none", **ids, **masks.ids}), notes

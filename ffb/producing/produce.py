@@ -100,7 +100,8 @@ class Producer:
                 raise
             self._refuse(run, e)
             return
-        plan.compare(*self._before)
+        for sentence in plan.compare(*self._before):
+            log.info("run %d: %s", info.run, sentence)
         self._before = (info.run, plan.constants)
         log.info("run %d begins: %d columns", info.run, len(plan.schema.columns))
         for warning in plan.warnings:

@@ -10,6 +10,7 @@ from threading import Timer
 from typing import Any
 
 from ffb.config import Config, ConfigError, FilesConfig, PsanaConfig, SyntheticConfig, load
+from ffb.configuration.by_run import for_run
 from ffb.integrating.partners import choose
 from ffb.plan import Plan
 from ffb.service import show
@@ -33,7 +34,7 @@ def main(
     else reads it goes without the shots taken here. Raises :class:`ffb.config.ConfigError`.
     """
     config = load(file, overrides)
-    problems = [] if run is None else list(_without_parameters(config, run))
+    problems = [] if run is None else list(_without_tables(config, run))
     if problems:
         raise ConfigError(problems)
     config = config.model_copy(update={"source": source_at(config, run, run_files)})
@@ -69,13 +70,25 @@ def main(
     return 1
 
 
-def _without_parameters(config: Config, run: int) -> Iterator[str]:
+def _without_tables(config: Config, run: int) -> Iterator[str]:
+    """What gives nothing for ``run``: parameters, calibrations, photons."""
     for name, reducer in config.reducers.items():
         try:
             if not reducer.function:
                 reducer.params_for(run)
         except LookupError as e:
             yield f"reducers.{name}.params: {e}"
+    detectors = {i.detector for i in config.inputs.values()}
+    tables = {
+        **{f"calibration.{d}": c for d, c in config.calibration.items() if d in detectors},
+        **{f"photons.{n}": p for n, p in config.photons.items()},
+    }
+    for where, given in tables.items():
+        try:
+            if given != "none":
+                for_run(given, run)
+        except LookupError as e:
+            yield f"{where}: {e}"
 
 
 def source_at(config: Config, run: int | None, files: Sequence[str]) -> Any:

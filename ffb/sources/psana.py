@@ -7,6 +7,7 @@ of psana's own, its exceptions and its ``None`` for a failed question end in thi
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -166,6 +167,7 @@ class Meaning:
             corner=None if xyz is None else _corner(det),
             origin="; ".join([*origins, origin]) or "none",
             ids=_ids(found, geometry),
+            since=_since(found, geometry),
             segments=(*map(int, det._segment_numbers),),
         )
 
@@ -292,15 +294,26 @@ def _ids(found: Mapping[str, tuple[Any, Mapping[str, Any]]], geometry: str) -> d
         runs = f"runs {doc.get('run', '?')}-{doc.get('run_end', '?')}"
         ids[ctype] = f"{key} ({doc.get('experiment', '?')}, {runs}{_added(key)})"
     if geometry:
-        ids["geometry"] = geometry
+        digest = hashlib.sha256(found["geometry"][0].encode()).hexdigest()
+        ids["geometry"] = f"{Path(geometry).name} sha256:{digest[:12]}"
     return ids
 
 
+def _since(found: Mapping[str, tuple[Any, Mapping[str, Any]]], geometry: str) -> dict[str, int]:
+    """When each constant came into the store, or its file was saved [ns since 1970]."""
+    added = {ctype: _seconds(str(doc.get("_id", ""))) for ctype, (_, doc) in found.items()}
+    since = {ctype: seconds * 1_000_000_000 for ctype, seconds in added.items() if seconds}
+    return since | ({"geometry": Path(geometry).stat().st_mtime_ns} if geometry else {})
+
+
+def _seconds(key: str) -> int:
+    """When a document came into the store [s since 1970], told by the first 32 bits of its id."""
+    return int(key[:8], 16) if re.fullmatch("[0-9a-f]{24}", key) else 0
+
+
 def _added(key: str) -> str:
-    """Say when a document came into the store, which the first 32 bits of its id tell."""
-    if not re.fullmatch("[0-9a-f]{24}", key):
-        return ""
-    return f", added {datetime.fromtimestamp(int(key[:8], 16), UTC):%Y-%m-%d}"
+    seconds = _seconds(key)
+    return f", added {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}" if seconds else ""
 
 
 def _text(detector: str, path: str) -> str:

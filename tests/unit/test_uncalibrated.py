@@ -23,12 +23,13 @@ def test_pixels_left_alone_can_be_masked(tmp_path, dtype):
     np.save(tmp_path / "mask.npy", mask.astype(np.uint8))
     given = Input("area", dtype, (1, 7, 11))
     setting = CalibrationConfig(constants="none", mask="mask.npy", edges=1)
-    k, ids = uncalibrated("cam", setting, lambda p: tmp_path / p, given)
+    k, constants = uncalibrated("cam", setting, lambda p: tmp_path / p, given)
     inside = np.zeros((1, 7, 11), bool)
     inside[:, 1:-1, 1:-1] = True
     np.testing.assert_array_equal(k.mask, mask[None] & inside)
-    assert list(ids) == ["mask"]
-    assert ids["mask"].startswith("mask.npy sha256:")
+    assert constants.ids["mask"].startswith("mask.npy sha256:")
+    assert dict(constants.ids, mask="") == {"mask": "", "masking": '{"edges": [1, 1]}'}
+    assert constants.since == {"mask": (tmp_path / "mask.npy").stat().st_mtime_ns}
     raw = np.arange(1, 78).astype(dtype)
     raw.flags.writeable = False
     for first in range(0, 77, 11):
