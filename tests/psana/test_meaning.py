@@ -116,7 +116,8 @@ def test_geometry_from_a_file(run_path, spec, tmp_path):
     ours = meaning_of(run_path, spec).constants("jungfrau", str(paths["geometry"]), store=False)
     np.testing.assert_allclose(ours.xyz, spec.xyz, atol=1e-6)
     assert str(paths["geometry"]) in ours.origin
-    assert ours.ids["geometry"] == str(paths["geometry"])
+    assert ours.ids["geometry"].startswith(f"{paths['geometry'].name} sha256:")
+    assert ours.since["geometry"] == paths["geometry"].stat().st_mtime_ns
 
 
 @pytest.mark.parametrize("text", [None, "this is no geometry\n"])

@@ -59,6 +59,7 @@ LAYERS = (
     },
     {
         "configuration.settings",
+        "configuration.by_run",
         "configuration.calibration_settings",
         "configuration.detector_settings",
         "configuration.conditions",

@@ -90,9 +90,9 @@ def test_lent_rows_reduce_as_copied_ones(shape):
 
 
 def test_pixels_left_alone_need_no_settings():
-    k, ids = uncalibrated("cam", None, Path, Input("area", "<u2", (2, 3, 4)))
+    k, constants = uncalibrated("cam", None, Path, Input("area", "<u2", (2, 3, 4)))
     assert k.mask.all()
-    assert ids == {}
+    assert constants.ids == {}
     assert k.unit == "ADU"
 
 
