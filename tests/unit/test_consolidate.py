@@ -15,10 +15,11 @@ import pytest
 
 from ffb.reading import contents
 from ffb.reading.contents import COMMITTED, EPOCHS, LEDGER, LOG, ORDER, STEPS, TABLES
-from ffb.writers import consolidate, gather
+from ffb.writers import gather, plain_file
 from ffb.writers.consolidate import merge, merge_command, unfinished
 from ffb.writers.journal import Journal
 from ffb.writers.lease import Lease
+from ffb.writers.plain_file import PlainFile
 from tests.unit.runs_by_hand import AXIS, INFO, SCHEMAS, ByHand, assert_merged
 
 
@@ -187,7 +188,7 @@ def test_without_room_the_run_stays_as_it_is(
 ) -> None:
     run = ByHand(tmp_path)
     run.segment(range(100))
-    monkeypatch.setattr(consolidate, "RESERVE", 1 << 60)
+    monkeypatch.setattr(plain_file, "RESERVE", 1 << 60)
     with pytest.raises(OSError, match="make room, then run 'ffb merge"):
         merge(run.master())
     assert run.folder.exists()
@@ -198,15 +199,15 @@ def test_a_full_disk_half_way_is_an_error_that_can_be_repeated(
 ) -> None:
     run, calls = ByHand(tmp_path), []
     run.segment(range(2000, 0, -1))
-    room = consolidate._Merge._room
+    room = PlainFile._room
 
-    def full(self: consolidate._Merge, size: int) -> None:
+    def full(self: PlainFile, size: int) -> None:
         calls.append(size)
         if len(calls) == 5:
             raise OSError(28, "no room")
         room(self, size)
 
-    monkeypatch.setattr(consolidate._Merge, "_room", full)
+    monkeypatch.setattr(PlainFile, "_room", full)
     with pytest.raises(OSError, match="no room"):
         merge(run.master())
     merge(run.path)
@@ -219,22 +220,22 @@ def test_what_reads_otherwise_than_the_segments_does_not_take_their_place(
     """Damage every dataset of the new file in turn, after it was written and before it counts."""
     run = ByHand(tmp_path)
     run.segment([*range(0, 2048), 5, 3], ledger=[(0, b"written", 0, 3, 2050, 0, 1)])
-    path, compare = run.master(), consolidate._Merge._compare
+    path, compare = run.master(), PlainFile._compare
     names = ["timestamp", "a/x", "a/packed", "a/noise", LEDGER, ORDER, LOG, COMMITTED]
     names += ["a/var_a/hit", "a/var_a/box", "a/var_a_len", "a/var_a_offsets"]
     for name in names:
 
-        def spoilt(self: consolidate._Merge, name: str = name) -> None:
+        def spoilt(self: PlainFile, name: str = name) -> None:
             with h5py.File(self.temporary, "r+") as file:
                 raw = file[name][...]
                 raw.view("u1").reshape(-1)[-1] ^= 1
                 file[name][...] = raw
             compare(self)
 
-        monkeypatch.setattr(consolidate._Merge, "_compare", spoilt)
+        monkeypatch.setattr(PlainFile, "_compare", spoilt)
         with pytest.raises(OSError, match="otherwise"):
             merge(path)
-    monkeypatch.setattr(consolidate._Merge, "_compare", compare)
+    monkeypatch.setattr(PlainFile, "_compare", compare)
     merge(path)
     assert_merged(run).close()
 
