@@ -17,7 +17,8 @@ from ffb.sources.standins import import_psana
 from ffb.sources.xtc2_specs import SPECS, Service, Spec
 from ffb.sources.xtc2_writer import Xtc2Writer
 from ffb.testing import fabricate, playback
-from ffb.testing.fabricate import EPICS_NAMES, LiveWriter, RunSpec, save_constants, write_run
+from ffb.testing.fabricate import LiveWriter, RunSpec, save_constants, write_run
+from ffb.testing.streams import EPICS_NAMES
 
 pytestmark = pytest.mark.psana
 
