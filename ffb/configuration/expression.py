@@ -20,8 +20,8 @@ from enum import Enum
 from keyword import iskeyword
 from typing import NamedTuple
 
+from ffb.configuration import dialects
 from ffb.configuration.functions import ARGUMENTS, CALLS, CODES, FOLDED, ONE, OVER, TWO
-from ffb.configuration.problems import nearest
 from ffb.configuration.syntax import At, Span, path, place, read, whole
 from ffb.shot import CODE_WORDS
 
@@ -165,7 +165,9 @@ class _Translator:
         match node:
             case ast.Name(id=name) if name in NUMBERS:
                 return Term(Kind.NUMBER, NUMBERS[name])
-            case ast.Constant(value=bool() | None | bytes() | complex()) | ast.JoinedStr():
+            case ast.Constant(value=bool() as value):
+                return self._wrong(f"{value} has no place in an expression; write {value:d}")
+            case ast.Constant(value=None | bytes() | complex()) | ast.JoinedStr():
                 return self._wrong(f"{ast.unparse(node)} has no place in an expression")
             case ast.Constant(value=int() | float() as value):
                 return self._number(value)
@@ -208,12 +210,15 @@ class _Translator:
         if name is None:
             return self._wrong(f"cannot take {ast.unparse(node)!r}; a column is a.b, or 'a/b'")
         found = self._find(name, at, many)
-        return found if isinstance(found, Term) else self._wrong(found)
+        if isinstance(found, Term):
+            return found
+        return self._wrong(f"{found}{dialects.of_column(name)}")
 
     def _element(self, node: ast.expr, value: ast.expr, index: ast.expr) -> Term:
         at = place(index)
         if at is None:
-            return self._wrong(f"cannot take {ast.unparse(node)!r}; an index is a whole number")
+            counts = "an index is a whole number, and counts from 0"
+            return self._wrong(f"cannot take {ast.unparse(node)!r}; {counts}")
         if any(isinstance(k, Span) for k in at):
             several = "has many values; take one, or their sum, mean, min or max"
             return self._wrong(f"{ast.unparse(node)} {several}")
@@ -271,7 +276,11 @@ class _Translator:
             if type(op) not in _COMPARED:
                 instead = _INSTEAD.get(type(op), "write != for each")
                 return self._wrong(f"cannot take {ast.unparse(node)!r}; {instead}")
-        sides = [self._value(n) for n in (node.left, *node.comparators)]
+        compared = (node.left, *node.comparators)
+        if any(isinstance(n, ast.Name) and n.id == "nan" for n in compared):
+            instead = "write isfinite(x), or not isfinite(x)"
+            return self._wrong(f"{ast.unparse(node)} is never known; {instead}")
+        sides = [self._value(n) for n in compared]
         truths = []
         for op, a, b in zip(node.ops, sides, sides[1:], strict=False):
             known = f"{YES} if {a} {_COMPARED[type(op)]} {b} else {NO}"
@@ -282,14 +291,14 @@ class _Translator:
     def _call(self, node: ast.Call) -> Term:
         name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
         if name not in CALLS:
-            return self._wrong(f"no function {name!r}; {nearest(name, list(CALLS))}")
+            return self._wrong(f"no function {name!r}; {dialects.of_function(name)}")
         least, most = ARGUMENTS.get(name, (1, 1))
         least = 1 if name in OVER else least
         starred = any(isinstance(a, ast.Starred) for a in node.args)
         if node.keywords or starred or not least <= len(node.args) <= most:
             return self._wrong(f"cannot take {ast.unparse(node)!r}; it is {CALLS[name]}")
         if name in CODES:
-            return self._event_codes(node, CODES[name])
+            return self._event_codes(node, name)
         if name == "polyval":
             return self._polynomial(node)
         if name == "where":
@@ -312,14 +321,16 @@ class _Translator:
             best = self._code.keep(Kind.NUMBER, text).text
         return Term(Kind.NUMBER, best)
 
-    def _event_codes(self, node: ast.Call, joint: str) -> Term:
+    def _event_codes(self, node: ast.Call, name: str) -> Term:
         codes = [whole(a) for a in node.args]
         last = 16 * CODE_WORDS - 1
         masks: dict[int, int] = {}
         for c in codes:
             if c is None or c > last:
-                return self._wrong(f"{ast.unparse(node)}: event codes are numbers from 0 to {last}")
+                known = f"event codes are numbers from 0 to {last}, as in {CALLS[name]}"
+                return self._wrong(f"{ast.unparse(node)}: {known}")
             masks[c >> 4] = masks.get(c >> 4, 0) | 1 << (c & 15)
+        joint = CODES[name]
         wanted = {"or": "(words[{0}] & {1}) != 0", "and": "(words[{0}] & {1}) == {1}"}[joint]
         tests = f" {joint} ".join(wanted.format(word, mask) for word, mask in masks.items())
         return self._code.keep(Kind.TRUTH, f"({YES} if {tests} else {NO}) if timed else {UNKNOWN}")

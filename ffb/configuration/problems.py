@@ -87,9 +87,12 @@ def dotted(path: Path) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """``did you mean 'x'?``, or all known names where none is near."""
+    """``did you mean 'x'?``, or all known names where none is near, whatever the letters' case."""
+    folded = {k.casefold(): k for k in known}
     if close := get_close_matches(name, known, 1):
         return f"did you mean {close[0]!r}?"
+    if close := get_close_matches(name.casefold(), list(folded), 1):
+        return f"did you mean {folded[close[0]]!r}?"
     return f"known: {', '.join(sorted(known))}" if known else "there are none"
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-import re
 import warnings
 from typing import NamedTuple
+
+from ffb.configuration import dialects
 
 #: No expression is longer, so that none is nested too deeply to be read.
 LONGEST = 2000
@@ -22,8 +23,6 @@ class Span(NamedTuple):
 #: axes after which all others follow whole.
 At = tuple[int | Span, ...]
 
-_ASSIGNED = re.compile("(?<![=<>!])=(?!=)")
-
 
 def read(text: str) -> ast.expr:
     """The tree of ``text``; ``ValueError`` where it is no expression."""
@@ -38,8 +37,8 @@ def read(text: str) -> ast.expr:
             return ast.parse(" ".join(text.split()), mode="eval").body
     except SyntaxError as e:
         where = f"at character {e.offset}" if e.offset else "at its end"
-        hint = "; equality is written ==" if _ASSIGNED.search(text) else ""
-        raise ValueError(f"cannot be read {where}: {e.msg.split('. ')[0].lower()}{hint}") from e
+        said = f"{e.msg.split('. ')[0].lower()}{dialects.of_text(text)}"
+        raise ValueError(f"cannot be read {where}: {said}") from e
     except (ValueError, RecursionError, MemoryError) as e:
         raise ValueError(f"cannot be read: {str(e) or 'it is nested too deeply'}") from e
 

@@ -86,6 +86,7 @@ LAYERS = (
         "configuration.expression",
         "configuration.functions",
         "configuration.syntax",
+        "configuration.dialects",
         "integrating.partners",
         "integrating.integrated",
         "configuration.derive",
