@@ -34,7 +34,8 @@ class Params(NamedTuple):
     ``convergence``; ``"none"`` takes the trace as it is. ``start``, a .npy file of as many numbers
     as the region or the trace has samples, is the reference before the first such shot.
     ``polynomial`` [ps, ps/pixel, ...] makes a time of the position, constant first; ``amplitude``
-    and ``fwhm`` [samples] are the least and largest of a good edge.
+    and ``fwhm`` [samples] are the least and largest of a good edge. Amplitudes of smalldata_tools'
+    re-analysis, and the limits that were found with it, are half of these with a step.
     """
 
     polynomial: tuple[float, ...]
@@ -54,6 +55,7 @@ class Constants(NamedTuple):
 
     They are a step of ``width`` samples unless that is 0. ``half`` samples on either side of the
     maximum go into the parabola. ``average`` (n,) is the reference to begin with, if ``begun``.
+    ``judged``: the width has limits, and one that is not known is not within them.
     """
 
     start: int
@@ -67,6 +69,7 @@ class Constants(NamedTuple):
     begun: bool
     polynomial: NDArray[np.float64]
     limits: NDArray[np.float64]
+    judged: bool
 
 
 class Reference(NamedTuple):
@@ -107,7 +110,7 @@ class Edge(NamedTuple):
     ]
 
 
-@reducer(version=2)
+@reducer(version=3)
 def time_tool_edge(
     trace: Waveform, xray: Value, laser: Value, constants: Constants, memory: Reference
 ) -> Edge:
@@ -118,10 +121,10 @@ def time_tool_edge(
     tool sees nothing, do neither; of an unknown light (-1) both are taken to be there. The trace
     over (or minus) the reference is correlated with the filter; a parabola through the maximum,
     fitted over a tenth of the filter's length on either side as in smalldata_tools' re-analysis,
-    gives the position to a fraction of a sample. A trace that steps between samples i and i + 1
-    has it at i + 1/2. ``reason`` tells why there is no time. Of a camera, the trace is the ``sum``
-    of ``projection``, or of ``curved_projection``, which straightens a tilted edge and takes off a
-    ``background``, what smalldata_tools calls a sideband.
+    gives the position to a fraction of a sample. A trace that steps between samples i and i + 1 has
+    it at i + 1/2 (smalldata_tools: at i + 0.95). ``reason`` tells why there is no time. Of a
+    camera, the trace is the ``sum`` of ``projection``, or of ``curved_projection``, which
+    straightens a tilted edge and takes off a ``background``, what smalldata_tools calls a sideband.
 
     The reference is a memory. It is the mean of the first 1/``convergence`` shots without x-rays,
     and then follows them exponentially. Each producer learns its own from the shots that it gets:
@@ -179,7 +182,7 @@ def time_tool_edge(
         reason = NO_EDGE
     elif not (amplitude >= c.limits[0, 0] and amplitude <= c.limits[0, 1]):
         reason = AMPLITUDE
-    elif not (fwhm >= c.limits[1, 0] and fwhm <= c.limits[1, 1]):
+    elif c.judged and not (fwhm >= c.limits[1, 0] and fwhm <= c.limits[1, 1]):
         reason = WIDTH
     good, time = reason == 0, 0.0
     for k in range(c.polynomial.size - 1, -1, -1):
@@ -286,6 +289,7 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
         params.start is not None,
         np.array(params.polynomial, np.float64),
         table,
+        params.fwhm is not None,
     )
 
 

@@ -63,14 +63,16 @@ class Hits(NamedTuple):
 def waveform_cfd(waveform: Waveform, constants: Constants) -> Hits:
     """Hits of a waveform by a constant-fraction discriminator.
 
-    A region above the threshold is a hit if D, which is negative on the leading edge of a pulse
-    and positive behind it, rises through 0 in it exactly once and never falls; regions are moved
-    by -shift before and hits by shift = round(offset (1 + multiplier)) after. ``sample`` is what
+    A region above the threshold is a hit if D, which is negative on the leading edge of a pulse and
+    positive behind it, rises through 0 in it exactly once and never falls; regions are moved by
+    -shift before and hits by shift = round(offset (1 + multiplier)) after. ``sample`` is what
     smalldata_tools calls hitIndices; it smooths with an even number of taps, which moves all hits
-    by half a sample. ``time`` is on the straight line between the samples about the crossing.
-    psana's ``PyCFD`` (without smoothing: ``taps`` = 1, ``multiplier`` = -fraction) gives the
-    crossings themselves, which are shift before these times, to a tenth of a sample; it takes every
-    crossing at a sample above the threshold, several of one region too.
+    by half a sample, and takes regions in which D never changes its sign as hits at their ends:
+    with a low threshold most of its hits are these, one or two samples of noise. ``time`` is on the
+    straight line between the samples about the crossing. psana's ``PyCFD`` (without smoothing:
+    ``taps`` = 1, ``multiplier`` = -fraction) gives the crossings themselves, which are shift before
+    these times, to a tenth of a sample; it takes every crossing at a sample above the threshold,
+    several of one region too.
     A waveform with NaN or infinite samples has no hits, and NaN as baseline and noise.
     """
     c = constants

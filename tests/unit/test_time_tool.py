@@ -143,6 +143,15 @@ def test_without_a_good_edge_there_is_no_time_and_a_reason():
     assert (narrow["reason"], bool(narrow["good"])) == (7, False)
 
 
+def test_an_edge_at_the_end_has_a_time_unless_its_width_is_asked_for():
+    trace, free = edge(42, noise=0.0) / LAMP, Params((0.0, 1.0), width=30, reference="none")
+    ((near,), (judged,)) = (run(free._replace(fwhm=f), [trace], [1]) for f in (None, (1, 99)))
+    assert np.isnan(near["fwhm"])
+    assert (near["reason"], judged["reason"]) == (0, 7)
+    np.testing.assert_allclose([near["time"], judged["position"]], near["position"])
+    np.testing.assert_allclose(near["position"], 42, atol=0.3)
+
+
 def test_the_reference_is_a_mean_at_first_and_then_follows():
     """A drift is followed with the rate that is asked for, and no single shot counts for more."""
     levels = [400.0, 800.0, 300.0, 500.0, 900.0, 900.0]
