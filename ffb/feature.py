@@ -34,10 +34,10 @@ class Feature:
 
     In ``unit``, ``@`` stands for the unit of the input: ``"@ ns"`` of volts is ``"V ns"``.
     ``dtype`` is needed for features with axes; ``float``, ``int`` and ``bool`` bring their own.
-    ``when`` names a boolean parameter, or property of the parameters: the feature exists only where
-    that is true. ``length`` names the feature, an ``int``, that counts the entries of a *list*:
-    along its first axis, which is as long as the reducer has room, the places that are not used
-    hold NaN, or 0 in whole numbers.
+    ``when`` names a boolean parameter, or a property of the parameters whose docstring says which:
+    the feature exists only where that is true. ``length`` names the feature, an ``int``, that
+    counts the entries of a *list*: along its first axis, which is as long as the reducer has room,
+    the places that are not used hold NaN, or 0 in whole numbers.
     """
 
     unit: str

@@ -43,12 +43,12 @@ class Params(NamedTuple):
 
     @property
     def in_pixels(self) -> bool:
-        """Whether a centre of mass is told in pixels of a segment."""
+        """With com, without geometry."""
         return self.com and not self.geometry
 
     @property
     def in_geometry(self) -> bool:
-        """Whether it is told in the detector's geometry."""
+        """With com and geometry."""
         return self.com and self.geometry
 
 

@@ -38,7 +38,7 @@ class Params(NamedTuple):
 
     @property
     def without_geometry(self) -> bool:
-        """Whether the circle is told in pixels."""
+        """Without geometry."""
         return not self.geometry
 
 

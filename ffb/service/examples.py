@@ -9,20 +9,33 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from ffb.configuration import layers
 from ffb.reduce import Reducer, TileReducer
-from ffb.schema import XRAY
+from ffb.schema import LASER, XRAY
 from ffb.shot import Input
 
-#: A run that is made here, and what an argument may take of it, by its rank.
+#: A run that is made here, and what it has for arguments.
 SOURCE: Mapping[str, Any] = {"kind": "synthetic", "exp": "tstx00001", "shots": 1200}
 INPUTS: Mapping[str, Mapping[str, str]] = {
     "edge": {"detector": "timetool", "field": "ttfex.fltpos", "unit": "px"},
+    "height": {"detector": "timetool", "field": "ttfex.ampl"},
+    "width": {"detector": "timetool", "field": "ttfex.fltposfwhm", "unit": "px"},
     "wave": {"detector": "digitizer", "field": "wave"},
     "area": {"detector": "area", "field": "raw"},
 }
-LIGHT: Mapping[str, Any] = {"xray": {"off": [162]}}
-_TAKEN = ("edge", "wave", "spot/area", "area")
+LIGHT: Mapping[str, Any] = {"xray": {"off": [162]}, "laser": {"on": [90], "off": [91]}}
 
-#: Reducers whose features others take: pixels of an area as an image, times of hits as a list.
+#: What an argument takes by its name, or else by its rank.
+NAMED: Mapping[str, str] = {
+    "xray": XRAY.name,
+    "laser": LASER.name,
+    "position": "edge",
+    "amplitude": "height",
+    "fwhm": "width",
+    "stage": "scan/delay",
+    "arrival": "tt/time",
+}
+RANKED = ("edge", "wave", "spot/area", "area")
+
+#: Reducers whose features others take: pixels as an image, times of hits as a list, an arrival.
 HELPERS: Mapping[str, Mapping[str, Any]] = {
     "spot": {
         "use": "roi",
@@ -33,6 +46,11 @@ HELPERS: Mapping[str, Mapping[str, Any]] = {
         "use": "waveform_hits",
         "inputs": {"waveform": "wave"},
         "params": {"dt": 1.0, "threshold": 200.0, "baseline": [0, 40], "capacity": 4},
+    },
+    "tt": {
+        "use": "time_tool",
+        "inputs": {k: NAMED[k] for k in ("position", "amplitude", "fwhm")},
+        "params": {"polynomial": [-1.0, 0.002]},
     },
 }
 
@@ -66,11 +84,11 @@ def _columns(taken: Mapping[str, str]) -> Iterable[str]:
 
 def _taken(argument: str, rank: int, described: Input | None) -> str:
     """What an argument takes: an input, or a column."""
-    if argument == "xray":
-        return XRAY.name
+    if argument in NAMED:
+        return NAMED[argument]
     if rank == 1 and described is not None and described.unit == "ns":
         return "hits/time"
-    return _TAKEN[rank]
+    return RANKED[rank]
 
 
 def _table(name: str, table: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+import numpy as np
+
 from ffb.configuration import layers, problems, resolve
 from ffb.reading import contents
 from ffb.reading.contents import SUMS
@@ -37,8 +39,14 @@ FRAMES = ("a number", "a waveform", "an image", "an area detector")
 
 def columns(of: Iterable[Column]) -> Table:
     """The schema as people read it."""
-    rows = [(c.name, c.dtype, "×".join(map(str, c.shape)) or "-", c.unit, c.doc) for c in of]
-    return table(("column", "dtype", "shape", "unit", "what it is"), rows)
+    rows = [(c.name, _type(c.dtype), "×".join(map(str, c.shape)) or "-", c.unit, c.doc) for c in of]
+    return table(("column", "type", "shape", "unit", "what it is"), rows)
+
+
+def _type(dtype: str) -> str:
+    """A column's type in words that need no manual of numpy's codes."""
+    kind = np.dtype(dtype)
+    return f"text, {kind.itemsize} bytes" if kind.kind == "S" else kind.name
 
 
 def reducers() -> int:
@@ -69,15 +77,15 @@ def reducer(name: str) -> int:
     features = [
         (
             k,
-            dtype,
+            _type(dtype),
             (", ".join(f.dims) or "-") + (f"; {f.length} of them" if f.length else ""),
             f.unit.replace("@", "the input's"),
-            f"{f.doc}, if {f.when}" if f.when else f.doc,
+            f"{f.doc}{_condition(f.when, found.params)}",
         )
         for k, (dtype, f) in found.outputs.items()
     ]
     out.print()
-    out.print(table(("feature", "dtype", "axes", "unit", "what it is"), features))
+    out.print(table(("feature", "type", "axes", "unit", "what it is"), features))
     out.print("\nA file that works as it is, on a run made here; put your own source and inputs:\n")
     # an inline table has to stay on its line
     out.print(examples.example(found), end="", soft_wrap=True)
@@ -104,6 +112,14 @@ def _flowing(text: str) -> str:
     """Paragraphs on a line each, for a terminal of any width; indented ones as they are."""
     paragraphs = text.replace("``", "").split("\n\n")
     return "\n\n".join(p if p.startswith((" ", "- ")) else " ".join(p.split()) for p in paragraphs)
+
+
+def _condition(when: str, params: Any) -> str:
+    """For which parameters a feature exists, as an end of the sentence that says what it is."""
+    if not when or when in params._fields:
+        return when and f" (if {when})"
+    said = inspect.getdoc(getattr(params, when)) or when
+    return f" ({said[0].lower()}{said[1:].rstrip('.')})"
 
 
 def _default(value: Any) -> str:
@@ -136,12 +152,12 @@ def small_data(path: str, follow: bool) -> int:
 
 def sums(of: FrameSums) -> Table:
     """Sums of frames as people read them; counts and steps go with the sum they are of."""
-    heads = ("sum", "dtype", "shape", "unit", "what is in it", "steps")
+    heads = ("sum", "type", "shape", "unit", "what is in it", "steps")
     shown = [s for s in of.values() if s.steps is None and s.what.of != COUNTS]
     rows = [
         (
             f"{SUMS}/{s.name}",
-            s.dtype.str[1:],
+            s.dtype.name,
             "×".join(map(str, s.shape)),
             s.unit,
             told(s),

@@ -27,6 +27,7 @@ WAVE = Field("digitizer", "raw", "wave")
 ENERGY = Field("gasdet", "raw", "energy")
 EDGE = Field("timetool", "ttfex", "fltpos")
 AMPLITUDE = Field("timetool", "ttfex", "ampl")
+WIDTH = Field("timetool", "ttfex", "fltposfwhm")
 SPECTRUM = Field("andor", "raw", "spectrum")
 
 #: Time of the first run's beginning, ns since 1970; runs begin an hour apart.
@@ -147,6 +148,7 @@ class SyntheticRun:
             ENERGY: Input("value", "<f8", (), "mJ", "energy of the x-ray pulse"),
             EDGE: Input("value", "<f8", (), "px", "edge of the time tool"),
             AMPLITUDE: Input("value", "<f8", (), "1", "height of the edge"),
+            WIDTH: Input("value", "<f8", (), "px", "width of the edge, full at half maximum"),
         }
 
     def _draw(self) -> None:
@@ -253,6 +255,8 @@ class SyntheticRun:
             return np.asarray(1000 * self._exposed[i, None] * line, np.float32)
         if wanted == AMPLITUDE:
             return np.asarray(0.1 * self.energy[i])
+        if wanted == WIDTH:
+            return 80.0 + i % 5
         return np.asarray((self.energy if wanted == ENERGY else self.edge)[i])
 
     def constants(self, detector: str, geometry: str = "", store: bool = True) -> Constants:

@@ -294,7 +294,7 @@ def test_a_reducer_is_shown_whole_with_a_table_to_start_from(run, name):
 
 def test_a_unit_that_is_the_inputs_says_so(run):
     _, out, _ = run("reducers", "roi")
-    assert re.search(r"^sum +<f8 +- +the input's +sum of the valid pixels", out, re.MULTILINE)
+    assert re.search(r"^sum +float64 +- +the input's +sum of the valid pixels", out, re.MULTILINE)
 
 
 def test_an_unknown_reducer_is_told_with_the_nearest(run):
@@ -306,9 +306,9 @@ def test_check_prints_the_columns_of_a_run(run, file):
     status, out, err = run("check", file, "--run", "7", *idle)
     assert (status, err) == (0, "")
     assert re.search(r"^tstx00001 run 7$", out, re.MULTILINE)
-    assert re.search(r"^timestamp +<u8 +- +1 ", out, re.MULTILINE)
-    assert re.search(r"^energy +<f8 +- +mJ ", out, re.MULTILINE)
-    assert re.search(r"^spot/sum +<f8 +- +keV +sum of the valid pixels", out, re.MULTILINE)
+    assert re.search(r"^timestamp +uint64 +- +1 ", out, re.MULTILINE)
+    assert re.search(r"^energy +float64 +- +mJ ", out, re.MULTILINE)
+    assert re.search(r"^spot/sum +float64 +- +keV +sum of the valid pixels", out, re.MULTILINE)
     assert [line for line in out.splitlines() if line.startswith("note: inputs.")] == [
         "note: inputs.idle: nothing takes it; record = true makes it a column"
     ]

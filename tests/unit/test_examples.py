@@ -27,7 +27,7 @@ def test_an_example_is_a_whole_configuration(name):
     made = config.parse(data)
     mine = made.reducers[f"my_{name}"]
     assert mine.use == name
-    known = {*made.inputs, "lightStatus/xray"}
+    known = {*made.inputs, "lightStatus/xray", "lightStatus/laser", "scan/delay"}
     known |= {f"{r}/{f}" for r in made.reducers for f in ("area", "time")}
     assert {*mine.inputs.values()} <= known
 

@@ -38,7 +38,7 @@ def test_open_tells_what_a_file_holds(run, tmp_path, monkeypatch):
     path = tmp_path / "mfxx49820_Run0042.h5"
     status, out, err = run("open", path)
     assert (status, err) == (0, "")
-    assert re.search(r"^spot/sum +<f8 +- +keV +sum of \[valid\] pixels", out, re.MULTILINE)
+    assert re.search(r"^spot/sum +float64 +- +keV +sum of \[valid\] pixels", out, re.MULTILINE)
     books = dict(
         re.split(r"  +", line.strip())
         for line in out.rpartition("the books")[2].strip().splitlines()
