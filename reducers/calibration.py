@@ -5,7 +5,8 @@ A pixel's value is ``(adu - pedestal) * factor`` in float32, rounded twice in th
 ``det.raw.calib`` computes for Jungfrau, epix10ka and epix100. Cameras of one gain range are
 calibrated the same way, whatever their type. Where psana differs: it divides an opal's pixels by
 the gain, which can differ by one unit in the last place, and leaves out its mask; it ignores the
-gain of an axis camera; and it subtracts a common mode from an archon unasked.
+gain of an axis camera, and the gain and the status of an archon; and it subtracts a common mode
+from an archon unasked.
 """
 
 from __future__ import annotations
@@ -133,9 +134,11 @@ def make(
             f' {constants.detector} = "none" to leave them as they are'
         )
     s, r, columns = given.shape
-    constants = replace(constants, shape=(s, r, columns))
+    geometry = settings is not None and bool(settings.geometry)
+    constants, notes = _needed(replace(constants, shape=(s, r, columns)), geometry)
     if settings is None:
-        return replace(calibration_of(constants), dtype=dtype.str)
+        made = calibration_of(constants)
+        return replace(made, dtype=dtype.str, notes=(*notes, *made.notes))
     if problems := list(_beside_the_point(constants, settings)):
         raise ValueError("; ".join(problems))
     constants, masks = from_files(constants, settings, locate)
@@ -150,7 +153,7 @@ def make(
     ids = dict(made.ids)
     if settings.common_mode:
         ids["common_mode"] = settings.common_mode.model_dump_json(exclude_defaults=True)
-    return replace(made, dtype=dtype.str, ids=ids)
+    return replace(made, dtype=dtype.str, ids=ids, notes=(*notes, *made.notes))
 
 
 def _beside_the_point(c: Constants, settings: CalibrationConfig) -> Iterator[str]:
@@ -189,15 +192,21 @@ def calibration_of(
     _check(c, mask=mask, unbonded=unbonded)
     good = good_pixels(c, masking, mask)
     notes = []
+    if c.status is None and c.dettype in (*RANGES, "epix100"):
+        notes.append("no pixel_status: no pixel is masked for it")
     if c.pedestals is None:  # of a camera, or it would not have passed the check
         notes.append(f"raw ADU: no pedestals (constants: {c.origin})")
         c = replace(c, pedestals=np.zeros((1, *c.shape), np.float32), dettype="", gain=None)
     elif c.gain is None and c.dettype in WITHOUT_GAIN:
         notes.append(f"no gains: psana's {' '.join(map(str, WITHOUT_GAIN[c.dettype]))}/ADU")
+    elif c.gain is None:
+        notes.append("no gains: values are ADU above the pedestals")
     ranges = ranges_of(c, psana)
     notes += _mask_out(good, ~_finite(ranges), "constants that are not finite")
     if not psana:
         notes += _mask_out(good, ranges[0][1] == 0, "no gain in their first range")
+    if not good.any():
+        notes.append("no good pixel is left: look at pixel_status, pixel_gain and the masks")
     undefined = np.float32(0 if psana else np.nan)
     planes: Planes | Corrected
     planes, tile = kernel_of(c.dettype, ranges, good, undefined)
@@ -239,6 +248,24 @@ def _none(detector: str) -> str:
         f'name files in [calibration.{detector}], or set {detector} = "none" in [calibration]'
         " to reduce raw ADU"
     )
+
+
+def _needed(c: Constants, geometry: bool) -> tuple[Constants, list[str]]:
+    """A run's constants without those that psana's calibration does not look at and do not fit.
+
+    And a sentence on each of them. With ``geometry`` somebody has named one, and it has to fit.
+    """
+    left_out: dict[str, Any] = {} if c.dettype == "jungfrau" else {"offset": None}
+    notes = []
+    for name, what, shape in (
+        ("rms", "noise", (RANGES.get(c.dettype, 1), *c.shape)),
+        ("xyz", "geometry", (3, *c.shape)),
+    ):
+        found = getattr(c, name)
+        if found is not None and found.shape != shape and not (name == "xyz" and geometry):
+            notes.append(f"{c.detector}: no {what}: {name} is {found.shape}, not {shape}")
+            left_out[name] = None
+    return replace(c, **left_out), notes
 
 
 def _check(c: Constants, **masks: NDArray[Any] | None) -> None:

@@ -90,7 +90,8 @@ def calibrated(config: Config, run: Run, name: str, given: Input) -> tuple[Detec
     constants = run.constants(source, geometry, store)
     calibrations = importlib.import_module("ffb.reducers.calibration")
     made = calibrations.make(constants, table, config.locate, given)
-    known = (constants.xyz, made.unit, constants.corner, made.noise)
+    xyz = made.known.xyz  # which may not fit, and be left out
+    known = (xyz, made.unit, None if xyz is None else constants.corner, made.noise)
     area = Area(source, shape, made.mask, *known)
     ids = {"origin": made.origin, **made.ids}
     small, large = _sorted_out(made.known)

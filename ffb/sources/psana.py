@@ -57,6 +57,7 @@ class Meaning:
         except (AttributeError, KeyError, TypeError, StopIteration) as e:
             raise ValueError(f"psana cannot read the Configure of {exp} run {run}: {e!r}") from e
         self._digitizers = Digitizers(self._manager)
+        self._other_runs: dict[str, str] = {}  # by detector: which runs have pedestals
 
     @staticmethod
     def prepare() -> None:
@@ -147,12 +148,20 @@ class Meaning:
         info = self._manager.configinfo_dict[detector]
         found = self._stored(detector, info.uniqueid) if store else {}
         origins = [f"psana's store, {info.uniqueid}"] if found else []
+        origins += [self._other_runs[detector]] if detector in self._other_runs else []
         if geometry:
             found["geometry"] = (_text(detector, geometry), {"experiment": self.exp, "run": 0})
         # psana keeps one object per name for the whole process, whatever another run's is
         made = self._manager.det_classes["normal"][key]
         made._registry.pop(":".join(key), None)
-        det = made(*key, info, found, None, None)
+        try:
+            det = made(*key, info, found, None, None)
+        except AssertionError as e:  # an archon without pedestals, but with something else
+            raise LookupError(
+                f"{detector}: psana's class of it cannot be made of {', '.join(sorted(found))}"
+                f" ({'; '.join(origins)}): {_brief(e)}; name files in [calibration.{detector}], or"
+                f' set {detector} = "none" there'
+            ) from e
         arrays = {ours: _stored_array(det, theirs) for ours, theirs in STORED.items()}
         xyz, origin = _coordinates(det, geometry, "geometry" in found)
         config = _config_bits(det)
@@ -181,6 +190,8 @@ class Meaning:
             if web.pro_detector_name(uniqueid) is None:
                 return {}
             found = web.calib_constants_all_types(uniqueid, exp=self.exp, run=self.run) or {}
+            if "pedestals" not in found:
+                self._note_other_runs(detector, web, uniqueid)
         except (OSError, ValueError, LookupError, TypeError, AssertionError, SystemExit) as e:
             # psana leaves the process where the service answers 503
             raise LookupError(
@@ -190,6 +201,17 @@ class Meaning:
                 f' [calibration], or say {detector} = "none" there to go without'
             ) from e
         return {ctype: pair for ctype, pair in found.items() if pair and pair[0] is not None}
+
+    def _note_other_runs(self, detector: str, web: Any, uniqueid: str) -> None:
+        """Note for which runs there are pedestals, where there are none for this one."""
+        _, database, collection, _ = web.dbnames_collection_query(
+            uniqueid, exp=self.exp, run=self.run
+        )
+        docs = web.find_docs(database, collection, {"ctype": "pedestals"}) or []
+        runs = dict.fromkeys(f"{d.get('run')}-{d.get('run_end')}" for d in docs)
+        if runs:
+            said = f"psana's store has pedestals for runs {', '.join(runs)}, not for run {self.run}"
+            self._other_runs[detector] = said
 
 
 def _public(thing: Any) -> dict[str, Any]:
@@ -220,7 +242,10 @@ def _stack(values: list[Any]) -> Any:
 
 
 def _stored_array(det: Any, ctype: str) -> NDArray[Any] | None:
-    """Give stored constants of the segments read out: (gain ranges, segments, rows, columns)."""
+    """Give stored constants of the segments read out: (gain ranges, segments, rows, columns).
+
+    A status for all gain ranges has no axis for them.
+    """
     data = (det._calibconst or {}).get(ctype, (None, None))[0]
     if not isinstance(data, np.ndarray):
         return None
@@ -234,8 +259,9 @@ def _stored_array(det: Any, ctype: str) -> NDArray[Any] | None:
             f"{det._det_name}: {ctype} in the store are of {data.shape[-3]} segments, but the run"
             f" reads out segments {numbers}; name files for it in [calibration]"
         ) from e
-    while array.ndim < 4:
-        array = array[None]  # one gain range, and one segment, are not always spelt out
+    # one gain range, and one segment, are not always spelt out; a status may be that of them all
+    while array.ndim < (3 if ctype == "pixel_status" else 4):
+        array = array[None]
     array = array.astype(np.int64 if ctype == "pixel_status" else np.float32)
     return np.ascontiguousarray(array)
 
