@@ -147,12 +147,13 @@ class speckle:  # noqa: N801
 
     ``ratio`` is beta from one- and two-photon pixels alone, for charge that spreads makes few of
     more: with R = P(2) / P(1) and the mean m, beta = (2 R - m) / (m (1 - 2 R)). It is exact for the
-    negative binomial P(k) of 1 / beta modes (Goodman, Statistical Optics, 6.2), and the
-    2 R / m - 1 of few photons, m << 1 (Hruszkewycz et al., Phys. Rev. Lett. 109, 185502, 2012).
-    About a mean of 1 it is of no use: R is 1 / 2 there whatever beta is.
+    negative binomial P(k) of 1 / beta modes (Goodman, Statistical Optics, chapter 9), and
+    2 R / m - 1 for few photons, m << 1. About a mean of 1 it is of no use: R is 1 / 2 there
+    whatever beta is. Counting photons for it at an FEL: Hruszkewycz et al., Phys. Rev. Lett. 109,
+    185502 (2012).
 
     NaN where there is nothing to divide by. Beta is as measured: of the true contrast the
-    detector's pixels and charge clouds leave a part.
+    detector's pixels and charge clouds leave a part (Sun et al., J. Synchrotron Rad. 27, 2020).
     """
 
     @staticmethod
