@@ -98,7 +98,12 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 def of_settings(root: type[settings.Table], error: ValidationError) -> list[Problem]:
     """What pydantic found wrong with data for ``root``, the whole file's model, in our words."""
-    return [_explain(root, e) for e in error.errors(include_url=False)]
+    return [_explain(root, e) for e in error.errors(include_url=False) if not _told_before(e)]
+
+
+def _told_before(error: ErrorDetails) -> bool:
+    """Whether a list is only too short because entries of it, told by themselves, are wrong."""
+    return error["type"] == "too_short" and error["ctx"]["actual_length"] < len(error["input"])
 
 
 def of_parameters(declared: Any, values: Mapping[str, Any]) -> list[Problem]:
@@ -204,6 +209,9 @@ def _explain(root: type[settings.Table], error: ErrorDetails) -> Problem:
         return Problem((*path, "kind"), f"no source {tag!r}; {nearest(tag, list(_SOURCES))}")
     if expected := _EXPECTED.get(kind):
         return Problem(path, f"expected {expected}, got {given!r}")
+    if kind == "too_short":
+        least, length = error["ctx"]["min_length"], error["ctx"]["actual_length"]
+        return Problem(path, f"give a list of at least {least}, got {length}")
     if kind == "literal_error":
         return Problem(path, f"expected {error['ctx']['expected']}, got {given!r}")
     text = error["msg"].removeprefix("Value error, ")

@@ -156,6 +156,15 @@ MISTAKES = {
             "reducers.d.params: ./mine.py:NUMBER is no function of the run",
         ],
     ),
+    "lists": (
+        '[inputs]\nw = { detector = "d", field = "f" }\n'
+        '[sums]\na = { input = "w", what = ["sum"] }\nb = { input = "w", what = [] }',
+        [
+            "sums.a.what[0]: 'sum': begins with \"calib\" or \"raw\", such as"
+            ' "calib_thresADU5_nhits"',
+            "sums.b.what: give a list of at least 1, got 0",
+        ],
+    ),
     "key with a dot": (
         '[inputs]\n"a.b" = { detector = "d" }',
         ["inputs.\"a.b\".field: missing: field of the detector: \"raw\", or"
