@@ -77,6 +77,12 @@ class Child:
             )
         self.started = time.monotonic()
 
+    @property
+    def told(self) -> str:
+        """What it said on stdout, in all its lives."""
+        out = self.log.with_suffix(".out")
+        return out.read_text(errors="replace") if out.exists() else ""
+
     def last_words(self) -> str:
         """The last line of its log."""
         lines = (
@@ -152,6 +158,10 @@ class Supervisor:
             ]
         }
 
+    def child(self, name: str) -> Child:
+        """The child of that name."""
+        return next(c for c in self.children if c.name == name)
+
     def finished(self, prefix: str) -> bool:
         """Whether every child whose name begins with ``prefix`` is done or given up."""
         return all(c.done or c.gave_up for c in self.children if c.name.startswith(prefix))
@@ -163,8 +173,9 @@ class Supervisor:
     def stop(self, prefix: str = "", grace_s: float = 5.0) -> bool:
         """Send SIGTERM to the children named ``prefix...``, last first, and wait for each.
 
-        Returns whether all of them ended by themselves, with 0, within ``grace_s`` seconds in
-        all; who did not is killed.
+        Returns whether all of them ended well within ``grace_s`` seconds in all; who did not end
+        is killed. Whoever has work that must not be cut off handles SIGTERM as long as it has. One
+        that dies of it had not begun or was done, and ends as well as one that ends with 0.
         """
         chosen = [c for c in reversed(self.children) if c.name.startswith(prefix)]
         for child in chosen:
@@ -179,7 +190,7 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 code = child.process.wait()
-            if code != 0:
+            if code not in {0, -signal.SIGTERM}:
                 clean = False
                 self._note(f"{child.name} ended with {code}: {child.last_words()}")
             child.process, child.done = None, True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +29,8 @@ class Merging:
 
     ``merge`` does it in this process, ``child`` is the command of a program that does it with the
     path after it, and says on stdout what it did or why it did not. Neither removes the segments:
-    that does ``clear``, some time later.
+    that does ``clear``, some time later. ``left`` are the runs that are not merged because we were
+    told to stop.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Merging:
         self._merged: dict[Path, float] = {}
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
         self._failed: dict[Path, str] = {}
+        self._leaving = False
+        self.left: list[Path] = []
 
     def __call__(self, path: Path) -> None:
         """Merge the run at ``path``, which has ended, soon: producers learn first that it has."""
@@ -57,7 +61,9 @@ class Merging:
     def start(self, paths: Iterable[Path]) -> None:
         """Merge runs in processes of their own."""
         for path in paths:
-            if path not in self._children:
+            if self._leaving:
+                self._leave(path)
+            elif path not in self._children:
                 log.info("file=%s is merged in a process of its own", path)
                 self._children[path] = subprocess.Popen(  # noqa: S603  our own command line
                     [*self._child, str(path)],
@@ -65,6 +71,16 @@ class Merging:
                     stdout=subprocess.PIPE,
                     start_new_session=True,  # a Ctrl-C at the terminal is ours alone
                 )
+
+    def leave(self) -> None:
+        """Leave large runs for later: stop what is under way, begin nothing; for signal handlers.
+
+        It would hold up who still has rows to commit. The next start, or `ffb merge`, begins it
+        anew.
+        """
+        self._leaving = True
+        for child in [*self._children.values()]:
+            child.kill()
 
     @property
     def alarms(self) -> list[str]:
@@ -79,23 +95,14 @@ class Merging:
                 self._reap(path)
         self._tidy(time.monotonic() - self._linger_s)
 
-    def close(self, leaving: Callable[[], bool] = lambda: False) -> None:
-        """Wait for merges, however long they take, until ``leaving``.
-
-        What is then not done is stopped: the next start, or `ffb merge`, begins it anew.
-        """
-        self._do_due()
-        while self._children and not leaving():
-            self.poll()
+    def close(self) -> None:
+        """Wait for merges, however long they take, until they are to be left."""
+        self.poll()
+        while self._children:
+            if self._leaving:  # also what was being started when we were told
+                self.leave()
             time.sleep(LOOK_S)
-        for path, child in [*self._children.items()]:
-            if child.poll() is None:
-                child.kill()
-                child.communicate()
-                del self._children[path]
-                log.warning("file=%s is not merged yet: the next start goes on with it", path)
-            else:
-                self._reap(path)
+            self.poll()
         self._tidy(time.monotonic())
 
     def _do_due(self) -> None:
@@ -124,8 +131,14 @@ class Merging:
         if child.returncode == 0:
             self._merged[path] = time.monotonic()
             log.info("%s", said)
+        elif self._leaving and child.returncode == -signal.SIGKILL:
+            self._leave(path)
         else:
             self._fail(path, said or f"its process ended with {child.returncode}")
+
+    def _leave(self, path: Path) -> None:
+        self.left.append(path)
+        log.warning("file=%s is not merged yet: the next start does it", path)
 
     def _fail(self, path: Path, why: str) -> None:
         self._failed[path] = f"{path.name} is left with its segments, and can be read: {why}"

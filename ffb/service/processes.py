@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -83,11 +84,10 @@ def reduce(
     )
     drained, told, stopped = False, False, list[bool]()
     source = source_of(config, index, of)
-    with contextlib.closing(source):
+    with stoppable(lambda: stopped.append(True)), contextlib.closing(source):
         file, why = _ring_file(config, producer, address)
         try:
-            with stoppable(lambda: stopped.append(True)):
-                resume, after = _inherit(file, connect, source, patience, stopped)
+            resume, after = _inherit(file, connect, source, patience, stopped)
             with contextlib.closing(connect(file=file, after=after)) as link:
                 if why:
                     link.unprotected(why)
@@ -159,7 +159,7 @@ def aggregate(config: Config, *, once: bool = False) -> int:
     """Merge, write, publish; 0 when the books of every run that ended balance.
 
     SIGTERM and SIGINT end it soon and leave large files in segments, for the next start or `ffb
-    merge`; :data:`FINISH` ends it with every run in one plain file.
+    merge`, which is said on stdout; :data:`FINISH` ends it with every run in one plain file.
     """
     from ffb.aggregating.orphans import Orphans
     from ffb.aggregating.serve import Service
@@ -200,6 +200,7 @@ def aggregate(config: Config, *, once: bool = False) -> int:
 
     def stop() -> None:
         stopped.append(True)
+        merging.leave()
         room.spend()
         service.stop()
 
@@ -215,8 +216,19 @@ def aggregate(config: Config, *, once: bool = False) -> int:
         finally:
             service.close()
             orphans.finish(lambda: bool(stopped))
-            merging.close(lambda: bool(stopped))
+            merging.close()
+    for path in merging.left:
+        _tell_left(path)
     return 0 if balanced else 1
+
+
+def _tell_left(path: Path) -> None:
+    """Say what a stop has left for later, and who does it."""
+    print(  # noqa: T201  for who started us
+        f"{path.name} is complete and can be read, in segments: the next start makes one file of"
+        f" it, or 'ffb merge {shlex.quote(str(path))}'",
+        flush=True,
+    )
 
 
 def _merging() -> Merging:
@@ -295,7 +307,7 @@ def run(
             if not stopped:
                 _finish(supervisor, console, stopped)
         finally:
-            clean = _stop(supervisor)
+            clean = _stop(supervisor, console)
     gave_up = [c.name for c in supervisor.children if c.gave_up]
     return 0 if clean and not gave_up else 1
 
@@ -312,7 +324,7 @@ def _logs(config: Config) -> Path:
 
 def _finish(supervisor: Supervisor, console: Console, stopped: Sequence[object]) -> None:
     """The stream has ended: wait for the aggregator to merge what it wrote, until stopped."""
-    aggregator = next(c for c in supervisor.children if c.name == "aggregator")
+    aggregator = supervisor.child("aggregator")
     if not aggregator.alive or aggregator.process is None:
         return
     aggregator.process.send_signal(FINISH)
@@ -324,9 +336,12 @@ def _finish(supervisor: Supervisor, console: Console, stopped: Sequence[object])
         time.sleep(0.02)
 
 
-def _stop(supervisor: Supervisor) -> bool:
-    """Stop producers, then the aggregator they drain into, then the rest."""
-    clean = True
+def _stop(supervisor: Supervisor, console: Console) -> bool:
+    """Stop producers, then the aggregator they drain into, then the rest; pass on what it leaves."""
+    clean, aggregator = True, supervisor.child("aggregator")
+    before = len(aggregator.told)
     for stage in ("producer", "stream", "aggregator", ""):
         clean &= supervisor.stop(stage, STOP_S)
+    if said := aggregator.told[before:].strip():
+        console.print(said, highlight=False, soft_wrap=True)
     return clean

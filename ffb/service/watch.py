@@ -86,6 +86,4 @@ def watch(
 
 def _address(supervisor: Supervisor) -> str:
     """Address the dashboard has printed, once it has."""
-    dashboard = next(c for c in supervisor.children if c.name == "dashboard")
-    said = dashboard.log.with_suffix(".out")
-    return said.read_text().strip() if said.exists() else ""
+    return supervisor.child("dashboard").told.strip()

@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 import ffb
+from ffb import cli
+from ffb.reading.contents import FOLDER
 
 SHOTS = 1200
 
@@ -68,10 +70,11 @@ def start(tmp_path) -> Iterator[Start]:
     """Start an ``ffb`` command; whatever is left of it is killed in the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def launch(*words: object) -> subprocess.Popen[str]:
+    def launch(*words: object, of: Path | None = None) -> subprocess.Popen[str]:
         env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+        program = ["-m", "ffb.cli"] if of is None else [str(of)]
         process = subprocess.Popen(
-            [sys.executable, "-m", "ffb.cli", *map(str, words)],
+            [sys.executable, *program, *map(str, words)],
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -202,6 +205,41 @@ def test_who_comes_second_is_refused_with_a_sentence_and_the_first_go_on(
     assert counts.read == counts.written + stopped
     assert set(counts.lost) <= {"stopped"}
     assert stopped <= 2, "at most the shot that each producer held while its window was full"
+
+
+#: `ffb`, in which every run is merged in a process of its own, which takes for ever.
+ENDLESS = """
+import sys
+from ffb import cli
+from ffb.aggregating.merging import Merging
+from ffb.service import processes
+
+child = [sys.executable, "-c", "import time; time.sleep(600)"]
+processes._merging = lambda: Merging(print, print, child, small=0)
+processes.command = lambda *words: [sys.executable, __file__, *words]
+sys.exit(cli.main())
+"""
+
+
+def test_a_stop_leaves_a_merge_for_later_ends_well_and_says_who_does_it(
+    tmp_path, configured, start, capsys
+):
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    path = path_in(tmp_path)
+    process = start("run", configured(shots=40, rate=0.0), "--no-page", of=tmp_path / "endless.py")
+    assert any("Ctrl-C leaves that for later" in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert f"{path.name} is complete and can be read" in said
+    assert f"the next start makes one file of it, or 'ffb merge {path}'" in said
+    with ffb.open(path) as run:
+        assert run.complete
+        assert run.counts.read == run.counts.written == run.committed == 40
+    assert path.with_suffix(FOLDER).exists()
+    assert cli.main(["merge", str(path)]) == 0
+    assert "40 rows in one file" in capsys.readouterr().out
+    assert not path.with_suffix(FOLDER).exists()
 
 
 def test_timestamps_that_go_back_and_come_twice(tmp_path, configured, start):

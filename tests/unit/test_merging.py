@@ -1,6 +1,7 @@
 """Who merges a finished run, and what is said when that fails."""
 
 import logging
+import subprocess
 import sys
 from pathlib import Path
 
@@ -66,14 +67,48 @@ def test_a_child_that_says_nothing_is_told_too_while_it_is_not_waited_for(tmp_pa
     assert merging.alarms[0].endswith("its process ended with -9")
 
 
-def test_a_merge_that_takes_too_long_is_left_to_the_next_start(
+def test_merges_are_left_to_the_next_start_when_we_are_told_to_leave(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    merging = Merging(nothing, nothing, child("import time; time.sleep(600)"))
+    here: list[Path] = []
+    merging = Merging(here.append, nothing, child("import time; time.sleep(600)"), 100)
     merging.start([tmp_path / "a.h5"])
-    merging.close(leaving=lambda: True)
-    assert "the next start goes on with it" in caplog.text
+    merging.leave()
+    small, large = run_of(tmp_path, 1), run_of(tmp_path, 1000)
+    merging(small)
+    merging(large)  # is not begun
+    merging.close()
+    assert sorted(merging.left) == [tmp_path / "a.h5", large]
+    assert here == [small], "what takes a moment is done"
+    assert "a.h5 is not merged yet: the next start does it" in caplog.text
     assert merging.alarms == []
+
+
+def test_who_is_told_to_leave_while_a_merge_is_started_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merging = Merging(nothing, nothing, child("import time; time.sleep(600)"))
+    start = subprocess.Popen
+
+    def told_meanwhile(*args: object, **options: object) -> "subprocess.Popen[bytes]":
+        merging.leave()
+        return start(*args, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(subprocess, "Popen", told_meanwhile)
+    merging.start([tmp_path / "a.h5"])
+    merging.close()
+    assert merging.left == [tmp_path / "a.h5"]
+
+
+def test_a_merge_that_fails_is_told_also_when_we_leave(tmp_path: Path) -> None:
+    merging = Merging(nothing, nothing, child("print('no room')", 1))
+    merging.start([tmp_path / "a.h5"])
+    while merging._children[tmp_path / "a.h5"].poll() is None:
+        pass
+    merging.leave()
+    merging.close()
+    assert merging.left == []
+    assert merging.alarms == ["a.h5 is left with its segments, and can be read: no room"]
 
 
 def test_segments_stay_for_a_while_for_those_who_read_them(tmp_path: Path) -> None:

@@ -74,6 +74,28 @@ def test_a_producer_that_waits_for_its_last_commits_ends_soon_when_told_to(tmp_p
     assert sum(waited) < 1
 
 
+def test_a_producer_that_is_told_to_stop_when_it_is_done_closes_all_the_same(tmp_path, monkeypatch):
+    closed, missed = [], []
+
+    class Link(Window):
+        def drain(self, timeout_s):
+            return True
+
+        def close(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            closed.append(True)
+
+    monkeypatch.setattr("ffb.transport.Link", lambda *a, **k: Link())
+    source = Source(ListedRun(ENERGY, items=shots(2)))
+    source.close = source.stop
+    monkeypatch.setattr("ffb.sources.choose.source_of", lambda *a: source)
+    file = tmp_path / "exp.toml"
+    file.write_text(TOML)
+    with processes.stoppable(lambda: missed.append("it would have died")):
+        assert processes.reduce(config.load(file)) == 0
+    assert (closed, missed) == ([True], [])
+
+
 MERGING = """
 import signal, sys, time
 asked = []
@@ -92,14 +114,14 @@ def test_an_aggregator_that_still_merges_is_waited_for_until_we_are_stopped(tmp_
     words = [sys.executable, "-c", MERGING, "long" if stopped else "short"]
     supervisor = Supervisor([Child("aggregator", words, True, tmp_path / "a.log")])
     supervisor.start()
+    console = Console(file=io.StringIO())
     try:
         while not (tmp_path / "a.out").read_text():
             assert supervisor.children[0].alive
-        console = Console(file=io.StringIO())
         processes._finish(supervisor, console, stopped)
         assert supervisor.children[0].alive == bool(stopped)
     finally:
-        assert processes._stop(supervisor)
+        assert processes._stop(supervisor, console)
     said = (tmp_path / "a.out").read_text()
     assert said == ("ready\n" if stopped else "ready\nmerged\n")
     assert ("merging" in console.file.getvalue()) == (not stopped)

@@ -37,7 +37,8 @@ def test_one_that_dies_is_restarted_and_its_last_words_are_told(tmp_path):
     (said,) = supervisor.status["children"]
     assert (said["restarts"], said["why"], said["alive"]) == (1, "exit code 1", True)
     assert said["died"] > 0
-    assert not supervisor.stop()  # python dies of SIGTERM, which is not a clean end
+    supervisor.children[0].process.kill()
+    assert not supervisor.stop()
 
 
 def test_one_that_cannot_live_is_given_up_loudly(tmp_path, monkeypatch):
@@ -68,6 +69,14 @@ def test_one_that_ends_well_is_done_and_not_restarted(tmp_path):
     poll_until(supervisor, lambda: supervisor.finished("producer"))
     assert supervisor.children[0].restarts == 0
     assert supervisor.stop()
+
+
+def test_one_that_dies_of_being_asked_to_stop_had_nothing_to_do(tmp_path):
+    """It has not begun yet, or is on its way out: who has work handles the signal."""
+    supervisor = Supervisor([child(tmp_path, "import time; time.sleep(60)")])
+    supervisor.start()
+    assert supervisor.stop()
+    assert supervisor.events == []
 
 
 def test_stop_asks_politely_and_then_kills(tmp_path):
