@@ -337,7 +337,7 @@ def _finish(supervisor: Supervisor, console: Console, stopped: Sequence[object])
 
 
 def _stop(supervisor: Supervisor, console: Console) -> bool:
-    """Stop producers, then the aggregator they drain into, then the rest; pass on what it leaves."""
+    """Stop producers, then the aggregator they drain into, then the rest; say what is left."""
     clean, aggregator = True, supervisor.child("aggregator")
     before = len(aggregator.told)
     for stage in ("producer", "stream", "aggregator", ""):

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 import ffb
 from ffb import cli
 from ffb.reading.contents import FOLDER
+from ffb.testing.fabricate import write_run
+from ffb.testing.truth import RunSpec
+from tests.process.services import (
+    DEADLINE_S,
+    assert_whole,
+    child,
+    committed,
+    ends,
+    frozen,
+    path_in,
+    stopped,
+    wait_for,
+)
 
-SHOTS = 1200
+#: As many as come while a test goes on, however slow the machine is.
+ENDLESS = 200_000
 
 TOML = """
 [source]
@@ -40,7 +48,7 @@ energy = {{ detector = "gasdet", field = "energy", record = true }}
 shots = 8
 
 [aggregate]
-horizon_ms = 60000
+horizon_ms = 600000
 
 [transport]
 aggregator = "ipc://{folder}/a"
@@ -52,99 +60,41 @@ producers = 2
 dashboard = false
 """
 
-Start = Callable[..., "subprocess.Popen[str]"]
-
 
 @pytest.fixture
 def configured(tmp_path) -> Callable[..., Path]:
     def write(**changes: float) -> Path:
-        given = {"shots": SHOTS, "rate": 400.0, "backwards": 0.0, "repeated": 0.0} | changes
+        given = {"shots": ENDLESS, "rate": 400.0, "backwards": 0.0, "repeated": 0.0} | changes
         (tmp_path / "exp.toml").write_text(TOML.format(folder=tmp_path, **given))
         return tmp_path / "exp.toml"
 
     return write
 
 
-@pytest.fixture
-def start(tmp_path) -> Iterator[Start]:
-    """Start an ``ffb`` command; whatever is left of it is killed in the end."""
-    started: list[subprocess.Popen[str]] = []
-
-    def launch(*words: object, of: Path | None = None) -> subprocess.Popen[str]:
-        env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
-        program = ["-m", "ffb.cli"] if of is None else [str(of)]
-        process = subprocess.Popen(
-            [sys.executable, *program, *map(str, words)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield launch
-    for process in started:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
-        process.kill()
-        process.communicate()
-
-
-def path_in(folder: Path) -> Path:
-    return folder / "hdf5" / "smalldata" / "tstx00001_Run0001.h5"
-
-
-def committed(path: Path) -> int:
-    if not path.exists():
-        return 0
-    with ffb.open(path) as run:
-        return run.committed
-
-
-def wait_for(happened: Callable[[], object], *processes: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 120
-    while not happened():
-        assert time.monotonic() < end
-        for p in processes:
-            assert p.poll() is None, p.communicate()[0]
-        time.sleep(0.02)  # polls for an event; how long it takes is not asserted
-
-
-def child(process: subprocess.Popen[str], word: str) -> psutil.Process:
-    (found,) = (c for c in psutil.Process(process.pid).children() if word in c.cmdline())
-    return found
-
-
 def test_an_aggregator_that_stands_still_costs_files_nothing(tmp_path, configured, start):
-    process = start("run", configured(), "--no-page")
-    wait_for(lambda: committed(path_in(tmp_path)) > 100, process)
-    stopped = child(process, "aggregate")
-    stopped.send_signal(signal.SIGSTOP)
-    before = committed(path_in(tmp_path))
-    time.sleep(3)  # longer than a heartbeat: connections are lost, windows fill
-    assert committed(path_in(tmp_path)) == before
-    stopped.send_signal(signal.SIGCONT)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    with ffb.open(path_in(tmp_path)) as run:
-        assert run.complete
-        assert (run.counts.read, run.counts.written) == (SHOTS, SHOTS)
-        assert np.unique(run["pulse_id"][:]).size == SHOTS
-        assert not any(run.counts.lost.values())
+    process, path = start("run", configured(), "--no-page"), path_in(tmp_path)
+    wait_for(lambda: committed(path) > 100, process)
+    with frozen(child(process, "aggregate")):
+        before = committed(path)
+        time.sleep(3)  # longer than a heartbeat: connections are lost, windows fill
+        assert committed(path) == before
+    wait_for(lambda: committed(path) > before + 400, process)  # more than windows hold
+    stopped(process)
+    with ffb.open(path) as run:
+        assert_whole(run)
 
 
 @pytest.mark.psana
 def test_an_aggregator_that_stands_still_makes_a_live_stream_shed_by_name(
-    tmp_path, start, shmem_server, run_file, run_spec, tag
+    tmp_path, start, shmem_server, tag
 ):
+    spec = RunSpec(steps=1, shots_per_step=200, groups=("timing", "waveforms"))
     file = tmp_path / "live.toml"
     file.write_text(
         f"""
         [source]
         kind = "psana"
-        exp = "{run_spec.exp}"
+        exp = "{spec.exp}"
         shmem = "{tag}"
         [inputs]
         wave = {{ detector = "w8", field = "raw_0", record = true }}
@@ -159,22 +109,19 @@ def test_an_aggregator_that_stands_still_makes_a_live_stream_shed_by_name(
         dashboard = false
         """
     )
-    path = tmp_path / "hdf5" / "smalldata" / f"{run_spec.exp}_Run{run_spec.run:04d}.h5"
-    server = shmem_server(run_file, "--clients", 1, "--rate", 20, "--linger", 60)
+    path = tmp_path / "hdf5" / "smalldata" / f"{spec.exp}_Run{spec.run:04d}.h5"
+    server = shmem_server(write_run(tmp_path / "run.xtc2", spec), "--rate", 40)
     process = start("run", file, "--no-page", "--once")
     wait_for(lambda: committed(path) > 5, process)
-    stopped = child(process, "aggregate")
-    stopped.send_signal(signal.SIGSTOP)
-    time.sleep(3)  # the stream goes on meanwhile, into a window of a few batches
-    stopped.send_signal(signal.SIGCONT)
-    said, _ = process.communicate(timeout=120)
+    with frozen(child(process, "aggregate")):  # the stream goes on, into a window of a few batches
+        assert server.wait(DEADLINE_S) == 0
+    said = ends(process)
     assert process.returncode == 0, said
-    assert server.poll() is None or server.returncode == 0
     with ffb.open(path) as run:
         counts = run.counts
         stamps = run["timestamp"][:]
     shed = sum(counts.lost.values())
-    assert counts.read == run_spec.shots == counts.written + shed
+    assert counts.read == spec.shots == counts.written + shed
     assert set(counts.lost) <= {"backpressure"}
     assert shed > 0
     assert np.unique(stamps).size == stamps.size == counts.written
@@ -183,32 +130,25 @@ def test_an_aggregator_that_stands_still_makes_a_live_stream_shed_by_name(
 def test_who_comes_second_is_refused_with_a_sentence_and_the_first_go_on(
     tmp_path, configured, start
 ):
-    file = configured(shots=40_000)  # they come while it goes on, however slow they are
+    file, path = configured(), path_in(tmp_path)
     first = start("run", file, "--no-page", "--once")
-    wait_for(lambda: committed(path_in(tmp_path)) > 50, first)
+    wait_for(lambda: committed(path) > 50, first)
     aggregator = start("aggregate", file)
     producer = start("reduce", file, "--index", 0, "--of", 2, "--once")
     for second, sentence in ((aggregator, "taken by process"), (producer, "'?p0'?.* at work")):
-        said, _ = second.communicate(timeout=60)
+        said = ends(second)
         assert second.returncode in {1, 2}
         assert re.search(sentence, said), said
         assert "Traceback" not in said
-    assert first.poll() is None
-    first.send_signal(signal.SIGINT)
-    said, _ = first.communicate(timeout=120)
-    assert first.returncode == 0, said
-    with ffb.open(path_in(tmp_path)) as run:
-        assert run.complete
-        counts = run.counts
-        assert counts.written == run.committed > 50
-    stopped = sum(counts.lost.values())
-    assert counts.read == counts.written + stopped
-    assert set(counts.lost) <= {"stopped"}
-    assert stopped <= 2, "at most the shot that each producer held while its window was full"
+    before = committed(path)
+    wait_for(lambda: committed(path) > before, first)
+    stopped(first)
+    with ffb.open(path) as run:
+        assert_whole(run)
 
 
 #: `ffb`, in which every run is merged in a process of its own, which takes for ever.
-ENDLESS = """
+FOR_EVER = """
 import sys
 from ffb import cli
 from ffb.aggregating.merging import Merging
@@ -224,13 +164,11 @@ sys.exit(cli.main())
 def test_a_stop_leaves_a_merge_for_later_ends_well_and_says_who_does_it(
     tmp_path, configured, start, capsys
 ):
-    (tmp_path / "endless.py").write_text(ENDLESS)
+    (tmp_path / "endless.py").write_text(FOR_EVER)
     path = path_in(tmp_path)
     process = start("run", configured(shots=40, rate=0.0), "--no-page", of=tmp_path / "endless.py")
     assert any("Ctrl-C leaves that for later" in line for line in process.stdout)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    said = stopped(process)
     assert f"{path.name} is complete and can be read" in said
     assert f"the next start makes one file of it, or 'ffb merge {path}'" in said
     with ffb.open(path) as run:
@@ -243,13 +181,18 @@ def test_a_stop_leaves_a_merge_for_later_ends_well_and_says_who_does_it(
 
 
 def test_timestamps_that_go_back_and_come_twice(tmp_path, configured, start):
-    file = configured(rate=0.0, backwards=0.1, repeated=0.1)
-    process = start("run", file, "--no-page", "--once")
-    said, _ = process.communicate(timeout=120)
+    shots = 1200
+    process = start(
+        "run",
+        configured(shots=shots, rate=0.0, backwards=0.1, repeated=0.1),
+        "--no-page",
+        "--once",
+    )
+    said = ends(process)
     assert process.returncode == 0, said
     with ffb.open(path_in(tmp_path)) as run:
         counts, stamps, pulses = run.counts, run["timestamp"][:], run["pulse_id"][:]
-    assert counts.read == counts.written == stamps.size == SHOTS
-    assert np.unique(pulses).size == SHOTS
-    assert np.unique(stamps).size < SHOTS
+    assert counts.read == counts.written == stamps.size == shots
+    assert np.unique(pulses).size == shots
+    assert np.unique(stamps).size < shots
     assert (np.diff(stamps.astype(np.int64)) >= 0).all(), "the finished file is in order"
