@@ -1,9 +1,9 @@
 """Look into HDF5 files that may be damaged, in a process of its own.
 
 Damaged metadata makes libhdf5 crash, or search without end; both then happen to the child, which is
-this module run as a program: requests come to its standard input as one msgpack list, and for each
-an answer goes to its standard output as a msgpack map, in which ``wrong`` says what is wrong with
-the file, ``""`` if nothing is.
+this module run as a program: requests come to its standard input as one msgpack list. Its standard
+output gets a nil when it begins, and for each an answer as a msgpack map, in which ``wrong`` says
+what is wrong with the file, ``""`` if nothing is.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from ffb.writers import redraw
 from ffb.writers.h5clear import is_marked
 from ffb.writers.journal import CHUNK
 
-#: An examination that says nothing for so long hangs [s].
-PATIENCE_S = 30.0
+#: An examination that says nothing for so long hangs, once it has begun; so long it may take to
+#: begin, which on a busy machine is long [s].
+PATIENCE_S, START_S = 30.0, 120.0
 
 
 def segment(
@@ -121,14 +122,17 @@ def _listen(
     assert child.stdout is not None
     said = msgpack.Unpacker(strict_map_key=False)
     answers: list[Any] = []
+    begun = False
     while len(answers) < expected:
-        if not select.select([child.stdout], [], [], patience)[0]:
+        wait = patience if begun else max(patience, START_S)
+        if not select.select([child.stdout], [], [], wait)[0]:
             return answers, True
         if not (data := os.read(child.stdout.fileno(), 1 << 16)):
             child.wait()
             return answers, False
         said.feed(data)
-        answers += said
+        begun = True
+        answers += (a for a in said if a is not None)
     return answers, False
 
 
@@ -227,6 +231,8 @@ def answers(requests: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    sys.stdout.buffer.write(msgpack.packb(None))
+    sys.stdout.buffer.flush()
     for answer in answers(msgpack.unpackb(sys.stdin.buffer.read())):
         sys.stdout.buffer.write(msgpack.packb(answer))
         sys.stdout.buffer.flush()

@@ -25,7 +25,7 @@ from ffb.writers.small_data import SmallData
 EXP, RUN = "tstx00001", {"exp": "tstx00001", "run": 1, "began": 5}
 SCHEMA = Schema((*CORE, Column("x", "<f8"), Column("wave", "<f4", (4,), ("t",))))
 FIRST = 2**40
-DEADLINE_S = 20
+DEADLINE_S = 120
 
 _PREFIX = struct.Struct("<4scQQ")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import struct
+from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -60,15 +61,15 @@ def aggregate(address: str, ledger: Path) -> None:
             hub.ack(*name, seq)
 
 
-def produce(address: str, name: str, n: int) -> None:
-    """Send ``n`` batches through a small window, and leave when all are acknowledged."""
+def produce(address: str, name: str, enough: Event, sent: Synchronized[int]) -> None:
+    """Send batches through a small window until ``enough``; leave when all are acknowledged."""
     link = Link(address, name, window_bytes=16 * batch(0).buffer.nbytes)
-    for value in range(n):
-        while not link.room:
-            link.pump(0.1)
-        link.send(Header("shots", "e", 1, 2), SCHEMA, batch(value))
-        link.pump()
-    assert link.drain(30.0)
+    while not enough.is_set():
+        if link.room:
+            link.send(Header("shots", "e", 1, 2), SCHEMA, batch(sent.value))
+            sent.value += 1
+        link.pump(0.0 if link.room else 0.1)
+    assert link.drain(120.0)
     link.close()
 
 

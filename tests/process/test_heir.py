@@ -45,7 +45,7 @@ def hub(address: str) -> Iterator[Hub]:
 
 
 def until(condition: Callable[[], object], *pumps: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end, "it did not come to pass"
         for pump in pumps:
@@ -107,7 +107,7 @@ def inherit(
     assert left is not None
     link = Link(address, "p0", epoch=left.epoch)
     try:
-        return deliver(left, link, live=live, patience_s=20, stopping=stopping)
+        return deliver(left, link, live=live, patience_s=120, stopping=stopping)
     finally:
         link.close()
 

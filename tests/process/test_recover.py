@@ -139,17 +139,24 @@ def test_a_segment_with_torn_metadata_is_rebuilt_from_its_chunks(run, torn, wher
 
 
 def test_what_makes_the_library_hang_or_crash_is_rebuilt(run, monkeypatch):
-    rows, answers = rows_of(run), iter([["hangs"], ["crashes"], []])
-    command = {"hangs": "import time; time.sleep(99)", "crashes": "import os; os.abort()"}
-    real = examine.subprocess.Popen
+    rows = rows_of(run)
+    ways = [
+        "import os, time; os.write(1, b'\\xc0'); time.sleep(99)",
+        "import os; os.abort()",
+    ]
+    start, real = examine.subprocess.Popen, examine._ask
 
-    def popen(args, **pipes):
-        way = next(answers, [])
-        return real([sys.executable, "-c", command[way[0]]] if way else args, **pipes)
+    def ask(requests, seconds):
+        """Ask a child that hangs, then one that crashes, then one that answers."""
+        with monkeypatch.context() as patch:
+            if ways:
+                words, seconds = [sys.executable, "-c", ways.pop(0)], 0.5
+                patch.setattr(examine.subprocess, "Popen", lambda _, **pipes: start(words, **pipes))
+            return real(requests, seconds)
 
-    monkeypatch.setattr(examine.subprocess, "Popen", popen)
-    monkeypatch.setattr(examine, "PATIENCE_S", 2.0)
+    monkeypatch.setattr(examine, "_ask", ask)
     healed = heal(run)
+    assert ways == []
     assert rows == healed.rows
     assert_healed(run, rows)
 
@@ -329,11 +336,11 @@ def test_no_command_opens_what_makes_the_library_hang(run, monkeypatch, capsys):
     with h5py.File(path, "r", swmr=True, locking=False) as file:
         at = h5py.h5o.get_info(file["timestamp"].id).addr
     scribble(path, at + 9, b"\xff")
-    monkeypatch.setattr(examine, "PATIENCE_S", 4.0)
+    monkeypatch.setattr(examine, "PATIENCE_S", 2.0)
     for command in ("audit", "open"):
         assert cli.main([command, str(run)]) == 1
         said = capsys.readouterr().err
-        assert f"{path.name} is damaged: the HDF5 library hung for 4 s" in said
+        assert f"{path.name} is damaged: the HDF5 library hung for 2 s" in said
         assert f"ffb recover {run}" in said
     rows = rows_of(run)
     assert heal(run).rows == rows

@@ -24,6 +24,7 @@ from ffb.sources.plain import Stop
 from ffb.sources.synthetic import SyntheticRun
 from tests.process import ringed
 from tests.process.ringed import KILLS
+from tests.process.services import DEADLINE_S
 
 RINGS = Path(f"/dev/shm/ffb-{os.getuid()}")
 
@@ -57,7 +58,7 @@ class Service:
 
     def wait_for_shots(self, k, n):
         """Wait until the present process of producer ``k`` was offered ``n`` shots."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + DEADLINE_S
         before = self.lives[k]
         while len(seen := self.seen(k)) <= before or seen[-1].size < n:
             assert time.monotonic() < end, self.said()
@@ -88,7 +89,7 @@ class Service:
         (self.folder / "end").touch()
         for process in (*self.producers, self.aggregator):
             try:
-                code = process.wait(120)
+                code = process.wait(DEADLINE_S)
             except subprocess.TimeoutExpired:
                 code = None
             assert code == 0, self.said()

@@ -87,7 +87,7 @@ def test_a_configuration_that_cannot_work_ends_the_service_at_once(tmp_path, sta
 
 @pytest.mark.psana
 def test_a_service_whose_supervisor_is_killed_drains_closes_and_goes(tmp_path, start):
-    process = start("demo", "--seconds", 60, "--rate", 20, "--no-page", "--out", tmp_path)
+    process = start("demo", "--seconds", 15, "--rate", 20, "--no-page", "--out", tmp_path)
     path = tmp_path / "hdf5" / "smalldata" / "mfxx49820_Run0007.h5"
     wait_for(lambda: committed(path) > 20, process)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -113,7 +113,7 @@ def test_the_demo_accounts_for_every_shot(tmp_path, start):
 
 @pytest.mark.psana
 def test_ctrl_c_leaves_a_readable_file_and_nothing_else(tmp_path, start):
-    process = start("demo", "--seconds", 60, "--rate", 20, "--no-page", "--out", tmp_path)
+    process = start("demo", "--seconds", 15, "--rate", 20, "--no-page", "--out", tmp_path)
     path = tmp_path / "hdf5" / "smalldata" / "mfxx49820_Run0007.h5"
     wait_for(lambda: committed(path) > 20, process)
     children = psutil.Process(process.pid).children(recursive=True)

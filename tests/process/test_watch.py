@@ -32,7 +32,7 @@ def service(config, tmp_path):
 
 
 def until(done, *turns):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not (value := done()):
         assert time.monotonic() < end
         for turn in turns:
