@@ -161,6 +161,17 @@ def test_what_makes_the_library_hang_or_crash_is_rebuilt(run, monkeypatch):
     assert_healed(run, rows)
 
 
+def test_who_is_slow_to_begin_does_not_hang(run, monkeypatch):
+    start = examine.subprocess.Popen
+    slow = "import os, time; time.sleep(0.5); os.write(1, b'\\xc0\\x81\\xa5wrong\\xa0')"
+    words = [sys.executable, "-c", slow]
+    monkeypatch.setattr(examine.subprocess, "Popen", lambda _, **pipes: start(words, **pipes))
+    monkeypatch.setattr(examine, "PATIENCE_S", 0.1)
+    assert examine.ask([examine.whole(run)]) == [{"wrong": ""}]
+    monkeypatch.setattr(examine, "START_S", 0.1)
+    assert "hung for 0.1 s" in examine.ask([examine.whole(run)])[0]["wrong"]
+
+
 @pytest.mark.usefixtures("quickly")
 def test_rows_that_are_gone_are_named_and_the_others_stay(run, caplog):
     rows, folder = rows_of(run), run.with_suffix(FOLDER)

@@ -1,9 +1,11 @@
 """The main job on a real stream: every row of the file equals a serial psana loop."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,13 +14,16 @@ import numpy as np
 import pytest
 
 from ffb.testing.fabricate import save_constants
+from ffb.testing.playback import load
+from ffb.testing.shmem_server import ShmemServer
 from ffb.writers.consolidate import merge
 from tests.psana.reference import reference
+from tests.psana.test_shmem import Background
 
 pytestmark = pytest.mark.psana
 
 TOML = Path(__file__).with_name("service.toml")
-DEADLINE_S = 120
+DEADLINE_S = 240
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +47,26 @@ def service(tmp_path, tag, run_spec):
     yield process, tmp_path / "hdf5" / "smalldata" / "mfxx49820_Run0007.h5"
     process.kill()
     process.communicate()
+
+
+@contextlib.contextmanager
+def played_by_halves(tag, path):
+    """Play a run to two clients; its second half when the event is set that this gives."""
+    server, go = ShmemServer(tag, 2), threading.Event()
+    tape = load(path)
+
+    def play():
+        server.wait_clients(2)
+        for k, dgram in enumerate(tape):
+            while k > len(tape) // 2 and not go.is_set():
+                server.poll(0.01)
+            server.send(dgram)
+        server.drain()
+
+    with contextlib.closing(server):
+        playing = Background(play)
+        yield go
+        playing.result()
 
 
 def follow(path, rows, check, process):
@@ -89,15 +114,21 @@ def assert_described(f):
 
 
 def test_the_file_equals_a_serial_psana_loop_while_it_grows_and_after(
-    service, shmem_server, run_file, run_spec, expected
+    service, tag, run_file, run_spec, expected
 ):
     process, path = service
-    shmem_server(run_file, "--clients", 2, "--rate", 60, "--linger", 60)
-    seen = follow(path, run_spec.shots, lambda f, n: compare(f, n, expected), process)
-    assert len(seen) > 2, "the file was never seen to grow"
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=30)
-    assert process.returncode == 0, said
+    with played_by_halves(tag, run_file) as go:
+
+        def look(f, n):
+            compare(f, n, expected)
+            if n:
+                go.set()
+
+        seen = follow(path, run_spec.shots, look, process)
+        assert min(seen - {0}) < run_spec.shots, "the file was never seen to grow"
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0, said
     merge(path)  # which it left for later where that takes more than a moment
     with h5py.File(path) as f:
         assert f["timestamp"].shape == (run_spec.shots,)
