@@ -1,9 +1,10 @@
 """Masked spatial autocorrelation of an image: speckle size and shape of one shot.
 
-Sums over pairs of pixels are float64 and taken directly. Where most pixels are 0, as in a photon
-map, those that are lit meet their surroundings, one row of distances at a time; else rows meet
-rows. What the mean needs of pairs follows from sums over windows and from the pixels that are not
-valid, or from those that are, whichever are fewer: no pass over the image for each distance.
+Sums over pairs of pixels are float64. Over short distances they are taken directly: where most
+pixels are 0, as in a photon map, those that are lit meet their surroundings, one row of distances
+at a time; else rows meet rows. What the mean needs of pairs follows from sums over windows and from
+the pixels that are not valid, or from those that are, whichever are fewer: no pass over the image
+for each distance. Where all that would take longer, Fourier transforms make the sums.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ from numpy.typing import NDArray
 
 from ffb import Axis, Feature, Image, Vector, reducer
 from ffb.loops.compile import kernel
+from ffb.reducers import fourier
 from ffb.shot import Input
 
 F64 = NDArray[np.float64]
 
 #: Which pixels are looked for: those that are not 0, those that are not valid, those that are.
 LIT, BAD, GOOD = range(3)
+
+#: What a pixel that meets its surroundings costs, in products of rows with rows, as measured: one
+#: that is lit, and one that is not valid, or is, in all sums together.
+LONE, MASKED = 3, 6
 
 
 class Params(NamedTuple):
@@ -148,7 +154,7 @@ def _windows(values: Any, lag: int, up: bool) -> Any:
     return out
 
 
-@reducer(version=2)
+@reducer(version=3)
 def autocorrelation(image: Image, params: Params) -> Correlation:
     """Autocorrelation of an image over its valid pixels, those that are finite.
 
@@ -160,26 +166,31 @@ def autocorrelation(image: Image, params: Params) -> Correlation:
     """
     lag, (rows, cols) = params.lag, image.shape
     values, valid = _padded(image, lag)
-    lit = _places(values, valid, lag, LIT)
-    if 2 * lit.row.size < rows * cols:
-        both = _around(lit, True, values, lag, False)
+    lit, number = _places(values, valid, lag, LIT), int(valid.sum())
+    few, pixels = lit.row.size, rows * cols
+    work = LONE * few if 2 * few < pixels else pixels
+    work += MASKED * min(number, pixels - number)
+    if few > 0 and work * (lag + 1) * (2 * lag + 1) > fourier.cost(rows, cols, lag):
+        both, n, first, second = fourier.correlate(values, valid, lag)
     else:
-        both = _rows_with_rows(values, lag)
-    number = valid.sum()
-    if 2 * number < rows * cols:
-        good = _places(values, valid, lag, GOOD)
-        n = _around(good, False, valid, lag, False)
-        first = _around(good, True, valid, lag, False)
-        second = _around(good, False, values, lag, False)
-    else:
-        n = _windows(valid, lag, False)
-        first, second = _windows(values, lag, False), _windows(values, lag, True)
-        if number < rows * cols:
-            bad = _places(values, valid, lag, BAD)
-            # A good pixel's partner is one in the window, and not a bad one.
-            n -= _around(bad, False, valid, lag, True)[:, ::-1]
-            first -= _around(bad, False, values, lag, True)[:, ::-1]
-            second -= _around(bad, False, values, lag, False)
+        if 2 * few < pixels:
+            both = _around(lit, True, values, lag, False)
+        else:
+            both = _rows_with_rows(values, lag)
+        if 2 * number < pixels:
+            good = _places(values, valid, lag, GOOD)
+            n = _around(good, False, valid, lag, False)
+            first = _around(good, True, valid, lag, False)
+            second = _around(good, False, values, lag, False)
+        else:
+            n = _windows(valid, lag, False)
+            first, second = _windows(values, lag, False), _windows(values, lag, True)
+            if number < pixels:
+                bad = _places(values, valid, lag, BAD)
+                # A good pixel's partner is one in the window, and not a bad one.
+                n -= _around(bad, False, valid, lag, True)[:, ::-1]
+                first -= _around(bad, False, values, lag, True)[:, ::-1]
+                second -= _around(bad, False, values, lag, False)
     both[0, lag] -= params.photon * first[0, lag]
     correlation = np.full((2 * lag + 1, 2 * lag + 1), np.nan)
     pairs = np.zeros((2 * lag + 1, 2 * lag + 1), np.int64)

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from scipy.signal import fftconvolve
+from scipy.signal import correlate, fftconvolve
 
+from ffb.reducers import autocorrelation as module
+from ffb.reducers import fourier
 from ffb.reducers.autocorrelation import Params, autocorrelation
 from ffb.shot import Input
 from ffb.testing.check_reducer import features_in_python
@@ -80,6 +82,73 @@ def test_by_fourier(lit, lost):
     expected, pairs = by_pairs(image, 6)
     np.testing.assert_allclose(got.correlation, expected, rtol=1e-10)
     assert got.zero == got.correlation[6, 6]
+
+
+def sums(image, lag):
+    """Sums over pairs by Fourier, and scipy's without."""
+    values, valid = module._padded(image, lag)
+    found = fourier.correlate(values, valid, lag)
+    good = np.isfinite(image).astype(float)
+    known = np.nan_to_num(image.astype(float))
+    parts = [(known, known), (good, good), (good, known), (known, good)]
+    rows, cols = (n - 1 for n in image.shape)
+    cut = (slice(rows, rows + lag + 1), slice(cols - lag, cols + lag + 1))
+    expected = [correlate(b, a, method="direct")[cut] for b, a in parts]
+    return found, fourier.Correlated(*expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.tuples(st.integers(1, 14), st.integers(1, 14)),
+    st.floats(0, 0.9),
+    st.integers(0, 13),
+    st.sampled_from([1e-30, 1.0, 1e30]),
+    st.floats(-2, 2),
+    st.integers(0, 1 << 30),
+)
+def test_fourier_makes_the_sums_of_all_pairs(shape, lost, lag, scale, mean, seed):
+    """Of any size, sign and mask: to rounding, and exactly where they are whole or nothing."""
+    rng = np.random.default_rng(seed)
+    image = (scale * rng.normal(mean, 1, shape)).astype(np.float32)
+    image[rng.random(shape) < lost] = np.nan
+    image[rng.integers(shape[0]), rng.integers(shape[1])] = scale
+    lag = min(lag, *(s - 1 for s in shape))
+    found, expected = sums(image, lag)
+    power, total = np.nansum(image.astype(float) ** 2), np.nansum(np.abs(image.astype(float)))
+    np.testing.assert_array_equal(found.pairs, expected.pairs)
+    np.testing.assert_allclose(found.both, expected.both, rtol=0, atol=1e-13 * power)
+    for one, other in ((found.first, expected.first), (found.second, expected.second)):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * total)
+
+
+def test_fourier_knows_where_nothing_is():
+    image = np.zeros((21, 25), np.float32)
+    image[:3, :4] = RNG.gamma(2, 100, (3, 4))
+    found, expected = sums(image, 12)
+    for one, other in ((found.first, expected.first), (found.second, expected.second)):
+        np.testing.assert_array_equal(one == 0, other == 0)
+    assert (found.first == 0).any()
+
+
+def test_long_distances_are_taken_by_fourier(monkeypatch):
+    image = RNG.gamma(2, 3, (40, 37)).astype(np.float32)
+    image[RNG.random(image.shape) < 0.2] = np.nan
+    rows, cols = image.shape
+    assert fourier.cost(rows, cols, 30) < 31 * 61 * rows * cols
+    assert fourier.cost(rows, cols, 3) > 7 * 4 * rows * cols
+    monkeypatch.setattr(module, "_windows", None)
+    check(image, Params(30, 0.5))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (5, 4), (30, 16), (48, 45)])
+def test_transforms_are_numpys(shape):
+    re, im = RNG.normal(size=(2, *shape))
+    half, out = np.zeros((2, *shape[::-1])), np.zeros((2, *shape))
+    work = np.empty((4, max(shape) * fourier.COLUMNS))
+    fourier._along(re, im, shape[1], *half, work)
+    fourier._along(*half, shape[0], *out, work)
+    np.testing.assert_allclose(out[0] + 1j * out[1], np.fft.fft2(re + 1j * im), atol=1e-12)
+    assert [fourier.good_size(n) for n in (1, 7, 562, 641)] == [1, 8, 576, 648]
 
 
 def test_distance_0_of_photons_is_without_shot_noise():
