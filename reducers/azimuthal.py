@@ -13,6 +13,8 @@ is our ``tilts = [0, -ty]``; with a ``tx`` (our ``[tx, 0]``) its beam misses its
 -y by 2 ``dis_to_sam`` tan ``tx``; ``Pplane`` p is ``polarization = 2 p - 1``; ``qbin`` is
 ``width``, or ``edges`` where it lists them, and begins one bin below the least q. Its ``thresADU``
 and ``thresADUhigh`` are our ``thresholds``, but there the pixels outside still count as zeros.
+What its ``square`` averages, but of corrected pixels, is ``intensity``^2 + ``npix`` ``sem``^2 with
+``errors = "azimuthal"``.
 
 For differences between light states, Delta-I(q), every shot brings its ``reference`` to be divided
 by, and with ``moments`` the sums that make a mean over many shots right where pixels were bad.

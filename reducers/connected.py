@@ -98,12 +98,12 @@ def levels_of(
         values = (_least(threshold), _least(low), _most(pixel_max))
     if in_noise is None or problems:
         return Levels(*values, values[1], nothing)
-    noise = _noise_of(in_noise, problems)
+    noise = noise_of(in_noise, problems)
     least = _least(low * float(noise.min())) if noise.size else 0.0
     return Levels(threshold, low, values[2], least, noise)
 
 
-def _noise_of(area: Area, problems: list[str]) -> NDArray[np.float32]:
+def noise_of(area: Area, problems: list[str]) -> NDArray[np.float32]:
     """Noise of every pixel, infinite where there is none to compare with, one line if nowhere."""
     if area.noise is None:
         problems.append(

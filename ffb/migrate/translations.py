@@ -61,37 +61,53 @@ def roi(given: Given) -> Iterator[Made]:
         for one in found if isinstance(found, list) else [] if found is None else [found]:
             table = one if isinstance(one, Table) else Table({"axis": one})
             below = Given(f"{given.where}: {key}", table, given.line, given.remarks)
-            for made in projection(below, where or {}):
+            for made in projection(below, where or {}, _levels(given)):
                 yield made._replace(name=f"{name}_{made.name}")
             below.end()
 
 
 def _above(given: Given, name: str, where: Mapping[str, Any]) -> Iterator[Made]:
     """What a region with a threshold sums, as a reducer beside it."""
-    levels = given.get("thresADU")
-    ends = [levels] if isinstance(levels, int | float) else levels
-    if not isinstance(ends, list | tuple) or not 1 <= len(ends) <= 2:
+    low, high = _levels(given)
+    if low == -math.inf:
         return
     given.check(f"{name}_sum is of all pixels, {name}_above_sum of those that pass thresADU")
-    params = dict(zip(("low", "high"), map(float, ends), strict=False))
+    params = {"low": low} if high == math.inf else {"low": low, "high": high}
     segment = {} if where.get("segment") is not None or not where else {"segment": 0}
     yield Made(f"{name}_above", "threshold", {**params, **segment, **where})
 
 
-def projection(given: Given, where: Mapping[str, Any] | None = None) -> Iterator[Made]:
-    """Sum over an axis."""
+def _levels(given: Given) -> tuple[float, float]:
+    """Least and largest value of a pixel of a region that counts, infinite without a threshold."""
+    levels = given.get("thresADU")
+    ends = [levels] if isinstance(levels, int | float) else levels
+    if not isinstance(ends, list | tuple) or not 1 <= len(ends) <= 2:
+        return -math.inf, math.inf
+    return float(ends[0]), float(ends[1]) if len(ends) == 2 else math.inf
+
+
+def projection(
+    given: Given,
+    where: Mapping[str, Any] | None = None,
+    levels: tuple[float, float] = (-math.inf, math.inf),
+) -> Iterator[Made]:
+    """Sum over an axis, of pixels within ``levels``."""
     axis = given.get("axis", 0)
     region = where if where is not None else _where(given, "ROI") or {}
     given.silently("name")
+    low = given.number("thresADU")
     given.without(
-        thresADU="pixels below it would count as 0; no projection has a threshold",
-        thresRms="never had an effect in a projection",
-        singlePhoton="count photons with `photon_counting`",
+        thresRms="never had an effect in a projection; write `thresholds` and in_noise = true",
         mean="sums come with npix: divide, or write it under [derived]",
         userMask=_MASK,
     )
+    if given.get("singlePhoton"):
+        low = 1e-30 if low is None else low
+        given.check("of single photons, pixels within the thresholds, `number` is the projection")
+    ends = [max(levels[0], -math.inf if low is None else low), levels[1]]
+    cut = {"thresholds": ends} if ends != [-math.inf, math.inf] else {}
     if axis in (0, 1):
-        yield Made(f"pj_ax_{axis}", "projection", {"axis": axis, **region})
+        yield Made(f"pj_ax_{axis}", "projection", {"axis": axis, **region, **cut})
     else:
         given.lose("axis", f"{axis!r}: a projection leaves rows (1) or columns (0)")
 
@@ -117,8 +133,10 @@ def azav(given: Given) -> Iterator[Made]:
         darkImg="pedestals come from the calibration",
         gainImg="gains come from the calibration",
         thresRms="thresholds are in calibrated units; it removed the bright pixels",
-        square="the squared image is not averaged",
     )
+    squared = True if given.get("square") else None
+    if squared:
+        given.check("the mean square of corrected pixels is intensity**2 + npix * sem**2")
     given.silently("ADU_per_Photon", "ADU_per_photon", "name", "center", "geomCorr")
     params = _set(
         **_standing(given),
@@ -128,6 +146,7 @@ def azav(given: Given) -> Iterator[Made]:
         solid_angle=False if given.get("geomCorr") is False else None,
         average="corrected",
         thresholds=thresholds,
+        errors="azimuthal" if squared else None,
     )
     if around:
         given.check("phi is in degrees; before, in radians")

@@ -145,6 +145,47 @@ def test_projection_equals_brute_force(shape, kind):
                 np.testing.assert_array_equal(got["p/npix"][k], (~np.isnan(box)).sum(axis))
 
 
+def test_projection_of_pixels_within_thresholds_equals_brute_force():
+    shape = (2, 9, 23)
+    mask, images = frames(shape, "some")
+    noise = RNG.uniform(0.5, 9, shape).astype(np.float32)
+    noise[0, 3, 4:9], noise[0, 4, 4] = 0.0, np.nan
+    area = detector(shape, mask)._replace(noise=noise)
+    where, cuts = {"segment": 0, "rows": (2, 8), "cols": (3, 20)}, [(12.0, 45.0), (-1.5, np.inf)]
+    made = {
+        (axis, low, high, unit): projection.Params(
+            axis, thresholds=(low, high), in_noise=unit, **where
+        )
+        for axis in (0, 1)
+        for low, high in cuts
+        for unit in (False, True)
+    }
+    members = [member(f"p{k}", projection.projection, p, area) for k, p in enumerate(made.values())]
+    got = reduce(members, area, images)
+    box = np.s_[0, 2:8, 3:20]
+    known = np.where(noise > 0, noise, np.nan).astype(np.float64)[box]
+    for k, image in enumerate(images):
+        pixels = np.where(mask, image, np.nan).astype(np.float64)[box]
+        for p, (axis, low, high, unit) in enumerate(made):
+            scale = known if unit else 1.0
+            within = (pixels >= low * scale) & (pixels <= high * scale)
+            total = np.where(within, pixels, 0).sum(axis)
+            np.testing.assert_allclose(got[f"p{p}/sum"][k], total, rtol=1e-9)
+            np.testing.assert_array_equal(got[f"p{p}/number"][k], within.sum(axis))
+            np.testing.assert_array_equal(got[f"p{p}/npix"][k], (~np.isnan(pixels)).sum(axis))
+
+
+def test_thresholds_of_a_projection_that_make_no_sense():
+    area = detector((1, 4, 5))
+    for change, words in [
+        ({"thresholds": (5.0, 5.0)}, r"thresholds: \[5, 5\]; give two values"),
+        ({"in_noise": True}, "in_noise: of what"),
+        ({"in_noise": True, "thresholds": (3.0, 9.0)}, "hold no noise of its pixels"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            projection.projection.prepare(projection.Params(0, **change), area)
+
+
 def test_projection_without_rows_and_columns_takes_the_segment():
     area = detector((2, 9, 23))
     constants = projection.projection.prepare(projection.Params(0, segment=1), area)

@@ -107,6 +107,8 @@ def test_errors_of_the_mean_of_corrected_pixels(area, frames, model):
         terms = 2.5 * corrected[here] / weight[here]
         if model == "azimuthal":
             terms = (corrected[here] - mean[0, b]) ** 2
+            square = out["az/intensity"][0, b] ** 2 + npix[0, b] * out["az/sem"][0, b] ** 2
+            np.testing.assert_allclose(square, (corrected[here] ** 2).mean(), rtol=1e-6)
         sem = np.sqrt(terms.sum()) / npix[0, b]
         np.testing.assert_allclose(out["az/sem"][0, b], sem, rtol=1e-6)
 

@@ -220,6 +220,18 @@ def one(function: str, **kwargs: object) -> str:
             "projection",
             {"axis": 1, "rows": [0, 4], "cols": [2, 9]},
         ),
+        (
+            one("getProjection_ax0", thresADU=3, singlePhoton=True),
+            "pj_ax_0",
+            "projection",
+            {"axis": 0, "thresholds": [3.0, float("inf")]},
+        ),
+        (
+            "def getROIs(run):\n    return {'det': [{'thresADU': [2, 9], 'proj_ax': {'axis': 1}}]}",
+            "ROI_0_pj_ax_1",
+            "projection",
+            {"axis": 1, "thresholds": [2.0, 9.0]},
+        ),
     ],
 )
 def test_every_function_becomes_a_reducer(imported, text, name, use, params):
