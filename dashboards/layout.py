@@ -39,7 +39,8 @@ class Page:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.key, self._snapshot = snapshot.key, snapshot
-        scalars, columns = list(snapshot.scalars.values()), list(snapshot.columns.values())
+        scalars = sorted(snapshot.scalars.values(), key=_rank)
+        columns = sorted(snapshot.columns.values(), key=_rank)
         curves = [c for c in columns if len(c.shape) == 1]
         images = [c for c in columns if len(c.shape) == 2]
         overview = _overview(snapshot, curves, images)
@@ -110,6 +111,11 @@ def _overview(snapshot: Snapshot, curves: list[Column], images: list[Column]) ->
     return Overview(layout, [*large, *small])
 
 
+def _rank(c: Column) -> bool:
+    """What reducers made comes first, then what was recorded, of which a hutch has much."""
+    return not c.reducer
+
+
 def _both(c: Column, log: bool) -> list[View]:
     return [strip(c), share(c) if c.dtype == BOOL else histogram(c, log=log)]
 
@@ -124,7 +130,7 @@ def _image(c: Column, log: bool) -> list[View]:
 
 def _first(snapshot: Snapshot) -> str:
     """The scalar to show first: a sum or an area of a reducer, else the first one there is."""
-    names = list(snapshot.scalars)
+    names = [c.name for c in sorted(snapshot.scalars.values(), key=_rank)]
     for ending in ("/sum", "/area", "/mean"):
         for name in names:
             if name.endswith(ending):

@@ -11,6 +11,9 @@ from ffb.dashboards.card import BAD, GOOD, QUIET, WARN, Card
 from ffb.dashboards.model import STALE_S, Snapshot
 from ffb.health import duration
 
+#: So many notes have a line each; the bar stays in sight, and must leave room for plots.
+NOTES = 2
+
 #: Styles of the bar's place on the page: it never scrolls away.
 STICKY: dict[str, str | None] = {
     "position": "sticky",
@@ -66,9 +69,18 @@ def cards(snapshot: Snapshot | None, page_ms: Sequence[float] = (math.nan, math.
         service.queues(status),
     ]
     said = [c for c in told if c]
-    quiet = [Card("", "note", str(n), QUIET, line=True) for n in dict.fromkeys(notes)]
+    quiet = _notes(list(dict.fromkeys(map(str, notes))))
     odd = [Card("", "odd", str(n), WARN, line=True) for n in status.get("notes") or ()]
     return [*alarms, verdict([*alarms, *said, *odd]), *said, *odd, *quiet]
+
+
+def _notes(notes: Sequence[str]) -> list[Card]:
+    """The first few notes in full, so that plots stay in sight; the file has them all."""
+    shown = notes if len(notes) <= NOTES + 1 else notes[:NOTES]
+    cards = [Card("", "note", note, QUIET, line=True) for note in shown]
+    if more := len(notes) - len(shown):
+        cards.append(Card("", f"{more} more notes", "in the log and in ffb/notes", QUIET, line=True))
+    return cards
 
 
 def verdict(told: Sequence[Card]) -> Card:

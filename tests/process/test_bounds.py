@@ -6,8 +6,11 @@ import time
 
 import pytest
 
+from ffb.aggregating import serve
 from ffb.aggregating.serve import GULP, Service
 from ffb.config import parse
+from ffb.health import SECOND
+from ffb.sink import Counts
 from ffb.transport import Subscriber
 from ffb.wire import Header, unpack
 from ffb.writers.small_data import SmallData
@@ -60,6 +63,17 @@ def greedy(service):
     out.link._window.most = 1 << 40
     yield out
     out.link.close()
+
+
+def test_a_snapshot_that_waited_for_the_disk_does_not_delay_the_next(service, monkeypatch):
+    """The machine stands still for 15 s while one is made; the page is told of the next commit."""
+    sent, clock = [], iter(range(15 * SECOND, 600 * SECOND, 15 * SECOND))
+    monkeypatch.setattr(serve.time, "monotonic_ns", lambda: next(clock))
+    monkeypatch.setattr(service.publisher, "send", sent.append)
+    for commit, now in ((1, 2 * SECOND), (2, 17 * SECOND), (3, 18 * SECOND)):
+        service._shown.live.counts = Counts(commit, commit, commit)
+        service._publish(now)
+    assert len(sent) == 3
 
 
 def until(service, link, done):

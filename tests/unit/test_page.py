@@ -86,6 +86,24 @@ def test_of_hundreds_of_features_only_those_asked_for_are_made():
     assert page.views == []
 
 
+def test_what_reducers_made_comes_before_what_was_recorded():
+    columns = [
+        Column("timing/eventcodes", "<u1", (288,), ("bit",)),
+        Column("gasdet/sum", "<f8"),
+        Column("tof/n", "<i8", reducer="tof"),
+        Column("tof/spectrum", "<f8", (9,), ("bin",), reducer="tof"),
+    ]
+    live = Live()
+    live.begin_run(RunInfo("tstx00001", 7), Schema((*CORE, *columns)), Provenance())
+    page = Page(Snapshot(*unpack(live.snapshot(STATUS))))
+    _, features, curves = page._contents
+    assert [c.name for c in features.columns] == ["tof/n", "gasdet/sum"]
+    assert [c.name for c in curves.columns] == ["tof/spectrum", "timing/eventcodes"]
+    titles = [f.title.text for view in page.views for f in figures(view)]
+    assert any("tof/spectrum" in t for t in titles)
+    assert not any("eventcodes" in t for t in titles)
+
+
 def test_a_page_of_another_run_leaves_nothing_of_the_last_one():
     model, document = LiveModel(), Document()
     session = app.Session(document, model)

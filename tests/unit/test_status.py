@@ -57,6 +57,16 @@ def test_before_a_run_it_says_what_is_waited_for():
     assert card(Live(), "ffb", producers=doing).detail == "preparing run 8"
 
 
+def test_many_notes_leave_room_for_plots():
+    def notes(n):
+        told = {"p0": {**STATUS["producers"]["p0"], "notes": [f"no gmd{k}" for k in range(n)]}}
+        shot = Snapshot(*unpack(run().snapshot({**STATUS, "producers": told})))
+        return [(c.value, c.detail) for c in cards(shot) if c.value.endswith(("note", "notes"))]
+
+    assert notes(3) == [("note", "no gmd0"), ("note", "no gmd1"), ("note", "no gmd2")]
+    assert notes(6)[1:] == [("note", "no gmd1"), ("4 more notes", "in the log and in ffb/notes")]
+
+
 def test_all_is_well():
     for c in cards(Snapshot(*unpack(run().snapshot(STATUS)))):
         if c.title not in ("verdict", "detectors, last 10 s"):  # the rows lack every tenth
