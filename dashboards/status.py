@@ -79,7 +79,8 @@ def _notes(notes: Sequence[str]) -> list[Card]:
     shown = notes if len(notes) <= NOTES + 1 else notes[:NOTES]
     cards = [Card("", "note", note, QUIET, line=True) for note in shown]
     if more := len(notes) - len(shown):
-        cards.append(Card("", f"{more} more notes", "in the log and in ffb/notes", QUIET, line=True))
+        where = "in the log and in ffb/notes"
+        cards.append(Card("", f"{more} more notes", where, QUIET, line=True))
     return cards
 
 
