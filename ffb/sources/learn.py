@@ -80,7 +80,7 @@ class Ahead:
                 del shapes[name]
                 why[name] = (
                     f"{unknown[name][0]} was in {times} of the first {first} shots, too few to"
-                    f" learn its shape; state shape = [...], {unknown[name][1].type.rank} numbers"
+                    f" learn its shape; state {_shape(unknown[name][1].type.rank)}"
                 )
         return shapes, why
 
@@ -137,5 +137,10 @@ def _why(field: Field, w: Wanted, seen: Collection[tuple[int, ...]], shots: int)
         )
     return (
         f"{field} was in none of the first {shots} shots, so its shape is unknown;"
-        f" declare shape = [...], {w.type.rank} numbers"
+        f" declare {_shape(w.type.rank)}"
     )
+
+
+def _shape(rank: int) -> str:
+    """Write what a configuration says of the shape of an array of so many axes."""
+    return f"shape = [{', '.join(['...'] * rank)}]"

@@ -362,7 +362,7 @@ def test_arrays_that_only_some_producers_would_learn_are_left_out():
     said = [w for p in plans for w in p.warnings]
     assert said[0] == (
         "detectors.ai: ai/samples is not recorded: ai.raw.samples was in 3 of the first 8 shots,"
-        " too few to learn its shape; state shape = [...], 1 numbers"
+        " too few to learn its shape; state shape = [...]"
     )
     always, _ = rows_of(config, *shots(*[[ai(1.0)]] * 33))
     assert always.schema.by_name["ai/samples"].shape == (2,)
