@@ -148,7 +148,7 @@ def test_a_field_that_was_never_seen_asks_for_its_shape(monkeypatch):
     inputs, problems = run.bind(FIELDS, {"wave": (3,)})
     assert problems == [
         "input cam: cam.raw.image was in none of the first 3 shots, so its shape is unknown;"
-        " declare shape = [...], 2 numbers"
+        " declare shape = [..., ...]"
     ]
     assert [r["t"] for r in read(run, inputs)] == list(range(10, 20))
 
