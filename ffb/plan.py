@@ -20,22 +20,23 @@ from ffb.batch import Batch
 from ffb.config import Config, ConfigError
 from ffb.configuration.conditions import DerivedConfig
 from ffb.configuration.defaults import Defaults
-from ffb.configuration.light import Stamp
 from ffb.integrating import partners
 from ffb.loops.bind import Binder, Bound
 from ffb.loops.calibrated import Detector
 from ffb.loops.combine import Combined
 from ffb.loops.fuse import Member
 from ffb.loops.guard import Guard
-from ffb.loops.recorded import Recorder, damage_columns, with_count
+from ffb.loops.passes import Passes
+from ffb.loops.recorded import damage_columns, with_count
+from ffb.loops.rows import Rows
 from ffb.loops.stages import AreaStage, ShotStage
 from ffb.loops.wiring import motor_column
 from ffb.messaging.arrays import packed
-from ffb.schema import CORE, KEPT, LASER, LIGHT_KNOWN, PULSE_KNOWN, XRAY, Column, Schema
+from ffb.schema import CORE, KEPT, LIGHT_KNOWN, PULSE_KNOWN, Column, Schema
 from ffb.shot import BeginStep, FrameBlock, Shot
 from ffb.sink import Provenance
 from ffb.source import Run
-from ffb.sums.held import Summed, Sums
+from ffb.sums.held import Sums
 from ffb.sums.piece import SumPiece
 
 #: Compressed are columns of arrays with at least so many bytes a row, when a whole batch of them,
@@ -73,14 +74,15 @@ class Plan:
         self.recorded = [
             r for n in free for r in with_count(n, bound.inputs, config.inputs[n].unpack)
         ]
-        self.motors = {motor_column(m).name: m for m in run.motors}
         self.block = FrameBlock(bound.inputs, self.capacity)
-        own = self._own_columns(defaults.listed)
+        own = self._own_columns(defaults.listed, run.motors)
         columns = self._compressed((*CORE, *own, *reduced))
         unrecorded = config.inputs.keys() - {r.name for r in self.recorded}
         wanted = {n: d for n, d in defaults.computed.items() if self._free(defaults, n, taken)}
         computed = self._computed(wanted, columns)
-        self.combined = Combined(computed | config.derived, config.filters, columns, unrecorded)
+        expressions = computed | config.derived, config.filters, columns, unrecorded
+        wheres = {n: s.where for n, s in config.sums.items() if s.where}
+        self.combined = Combined(*expressions, wheres)
         columns = (*columns, *self.combined.columns)
         if problems := [
             *self.combined.problems,
@@ -90,37 +92,37 @@ class Plan:
             raise ConfigError(problems)
         self.warnings += map(str, partners.lacking(config.integrating, columns))
         self.schema = Schema(columns)
-        self.step_values = dict.fromkeys(run.motors, np.nan)
-        self.step_number = -1
-        self._places = {
-            c.name: ((self.capacity, *c.shape), np.dtype(c.dtype), at)
-            for c, at in zip(self.schema.columns, self.schema.offsets(self.capacity), strict=False)
-        }
         self._batch: Batch | None = None
         self._kept: NDArray[np.float32] = np.ones(0, np.float32)
-        self._n = self._stepped = 0
-        self._stamp = Stamp(config.light, self.schema, self.block)
+        self._n = 0
         by_detector: dict[str, list[str]] = {d: [] for d in defaults.listed}
         for name in (n for n in config.inputs if n in bound.inputs):
             by_detector.get(config.inputs[name].detector, []).append(name)
-        self._recorder = Recorder(self.schema, self.block, self.recorded, by_detector)
-        summed = {n: Summed(s, bound.detectors[n].area) for n, s in bound.sums.items()}
-        self.sums = Sums([*summed.values()])
         where = (self.schema, self.block, self._guard)
-        self.areas = [
-            AreaStage(
-                d.input,
-                bound.of(d),
-                d.calibration,
-                d.area,
-                *where,
-                summed.get(d.input),
-                min(config.batch.together, self.capacity),
-            )
-            for d in bound.detectors.values()
-        ]
-        self.shots = ShotStage(bound.of(None), *where)
+        said = config.light, self.schema, self.block, self.recorded, by_detector
+        self._rows = Rows(*said, run.motors)
         self.combined.compile(self.schema, self.block)
+        together = min(config.batch.together, self.capacity)
+        self.passes = Passes(bound, together, self._rows, self.combined, where)
+        if self.passes.second and together > 1:
+            names = ", ".join(self.passes.second)
+            text = f"frames of {names} are needed again for sums with conditions on what is in them"
+            self._notes.append(f"{text}: shots are taken one by one, not {together} together")
+
+    @property
+    def areas(self) -> list[AreaStage]:
+        """The pass over each area detector."""
+        return self.passes.areas
+
+    @property
+    def shots(self) -> ShotStage:
+        """The loop over the shots of a batch."""
+        return self.passes.shots
+
+    @property
+    def sums(self) -> Sums:
+        """What is added up over shots."""
+        return self.passes.sums
 
     @property
     def notes(self) -> list[str]:
@@ -131,7 +133,11 @@ class Plan:
     def tallies(self) -> dict[str, int]:
         """What went wrong so far, by where and why: errors, and corrections that were not made."""
         detectors = self._bound.detectors.values()
-        made = ((d.area.detector, *n) for d in detectors for n in d.calibration.skipped.items())
+        made = (
+            (d.area.detector, why, n - self.passes.twice(d.input)[why])
+            for d in detectors
+            for why, n in d.calibration.skipped.items()
+        )
         return {**self.errors, **{f"{name}: {why}": n for name, why, n in made}}
 
     def _guard(self, names: Sequence[str]) -> Guard:
@@ -153,9 +159,9 @@ class Plan:
             out.append(c)
         return tuple(out)
 
-    def _own_columns(self, detectors: Sequence[str]) -> list[Column]:
+    def _own_columns(self, detectors: Sequence[str], motors: Sequence[str]) -> list[Column]:
         """Columns of ffb's own, of recorded inputs, and of what became of ``detectors``."""
-        out = [PULSE_KNOWN, *LIGHT_KNOWN, *(motor_column(m) for m in self.motors.values())]
+        out = [PULSE_KNOWN, *LIGHT_KNOWN, *map(motor_column, motors)]
         out += [c for r in self.recorded for c in r.columns]
         return out + damage_columns(detectors)
 
@@ -193,7 +199,12 @@ class Plan:
     @property
     def light(self) -> tuple[int, int]:
         """State of x-ray and laser of the shot filled in last, -1 if unknown."""
-        return self._stamp.light(self._n)
+        return self._rows.light(self._n)
+
+    @property
+    def step_number(self) -> int:
+        """The present step, -1 before the first."""
+        return self._rows.step
 
     def reduce(self, shot: Shot, read: int, kept: float = 1.0) -> bool:
         """Take the shot filled in last, which reached us at ``read`` [ns since 1970].
@@ -203,25 +214,20 @@ class Plan:
         """
         if self._batch is None:
             self._batch = Batch(self.schema, self.capacity)
-            self._kept = self._column(self._batch, KEPT.name)
+            self._kept = self._rows.column(self._batch, KEPT.name)
         row = self._n
         self._batch.read[row] = read
         self._kept[row] = kept
-        # All frames first: a shot that cannot be read must not have been added to any sum.
         if self.areas:
-            frames = [shot.segments(area.name) for area in self.areas]
             light = self.light if self.sums.by_light else (-1, -1)
-            for area, found in zip(self.areas, frames, strict=True):
-                area.take(found, row, self._batch, light)
+            self.passes.take(shot, row, self._batch, light)
         self.sums.shots += 1
         self._n = row + 1
         return self._n == self.capacity
 
     def step(self, step: BeginStep) -> None:
         """Begin a step: shots taken from now on belong to it."""
-        self._fill_steps()
-        self.step_number = step.step
-        self.step_values = {m: step.values.get(m, np.nan) for m in self.motors.values()}
+        self._rows.begin_step(step, self._n, self._batch)
 
     def close_sums(self) -> list[SumPiece]:
         """Take away what was added to sums since the last time; after :meth:`close` alone.
@@ -230,39 +236,19 @@ class Plan:
         """
         return self.sums.close(self.step_number)
 
-    def _fill_steps(self) -> None:
-        """Write the step of all shots since the last one began."""
-        if self._batch is not None and self._stepped < self._n:
-            rows = slice(self._stepped, self._n)
-            self._column(self._batch, "step")[rows] = self.step_number
-            for name, motor in self.motors.items():
-                self._column(self._batch, name)[rows] = self.step_values[motor]
-        self._stepped = self._n
-
     def close(self) -> Batch | None:
         """Reduce what was taken and hand it over; ``None`` if nothing was."""
         batch, n = self._batch, self._n
         if batch is None or n == 0:
             return None
-        for area in self.areas:
-            area.flush(batch)
-        self._fill_steps()
-        self._stamp.rows(n, batch.buffer)
-        np.not_equal(self.block.pulse_id[:n], 0, out=self._column(batch, PULSE_KNOWN.name)[:n])
-        for known, light in zip(LIGHT_KNOWN, (XRAY, LASER), strict=True):
-            state = self._column(batch, light.name)[:n]
-            np.greater_equal(state, 0, out=self._column(batch, known.name)[:n])
-        self._recorder.rows(n, batch.buffer)
-        self.shots.run(n, batch)
+        self.passes.flush(batch)
+        self._rows.fill(n, batch)
+        self._rows.close()
+        self.passes.shots.run(n, batch)
         self.combined.run(n, batch)
         batch.close(n)
-        self._batch, self._n, self._stepped = None, 0, 0
+        self._batch, self._n = None, 0
         return batch
-
-    def _column(self, batch: Batch, name: str) -> NDArray[Any]:
-        """One column of a batch being filled, without making views of all."""
-        shape, dtype, begin = self._places[name]
-        return np.ndarray(shape, dtype, batch.buffer, begin)
 
     @property
     def constants(self) -> dict[str, dict[str, str]]:

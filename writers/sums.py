@@ -20,6 +20,7 @@ from ffb.sums.log import (
     Key,
     LogFile,
     Mark,
+    Part,
     Pieces,
     Process,
     files_in,
@@ -106,8 +107,8 @@ class SumFiles:
         file.append(packed(key, record, piece.values))
         file.marks[process] = mark
         self._files[key] = file
-        told = (piece.shots, piece.missing, piece.piece, piece.pieces)
-        self._pieces.note({(*process, piece.delta): told})
+        part = Part(piece.piece, piece.pieces, piece.fates)
+        self._pieces.note({(*process, piece.delta): part})
         size = prod(piece.shape) * np.dtype(what_of(piece.what).dtype).itemsize
         if file.end > FOLD_BYTES + FOLD_TIMES * size:
             self.fold(key)
@@ -132,14 +133,15 @@ class SumFiles:
         rest = [r for r in found.records if r not in whole]
         if len(whole) < 2:
             return
-        told = {d: (s, m) for r in whole for d, (s, m, _, _) in r.deltas.items()}
+        told = {d: part.fates for r in whole for d, part in r.deltas.items()}
         marks = {p: max(r.marks[p] for r in whole if p in r.marks) for r in whole for p in r.marks}
         record = {
             "first": 0,
             "unit": whole[-1].unit,
+            "where": whole[-1].where,
             "shape": list(whole[-1].shape),
             "marks": [[*process, *mark] for process, mark in marks.items()],
-            "deltas": [[*delta, *said, 0, 0] for delta, said in told.items()],
+            "deltas": [[*delta, 0, 0, *fates] for delta, fates in told.items()],
         }
         temporary = _Growing(file.path.with_name(f".{file.path.name}"))
         temporary.append(packed(key, record, folded(found, complete)))

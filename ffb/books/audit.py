@@ -121,7 +121,7 @@ def _sums(run: RunFile, e: Evidence) -> Iterator[Problem]:
         for name, s in run.sums.items():
             if s.what.of != COUNTS:
                 continue
-            over = np.max(s.shots + s.missing - s.rows, initial=0)
+            over = np.max(s.shots + s.missing + s.excluded + s.unknown - s.rows, initial=0)
             if over > sent:
                 yield Problem("sums", name, f"tells of {over:,} shots that have no row")
             most = s[...].reshape(max(1, np.size(s.shots)), -1).max(axis=1, initial=0)

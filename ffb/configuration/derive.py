@@ -65,6 +65,7 @@ def check(data: Mapping[str, Any]) -> Iterator[Problem]:
         for text in translate(e.expr, anything, e.kind, Code())[1]:
             yield Problem((e.section, e.name, "expr"), text)
     yield from _check_computed(data)
+    yield from _check_wheres(data)
     names = [e.name for e in entries]
     for e in entries:
         if e.section == "filters" and names.count(e.name) > 1:
@@ -82,6 +83,33 @@ def _check_computed(data: Mapping[str, Any]) -> Iterator[Problem]:
             if isinstance(expr, str) and expr:
                 for text in translate(expr, anything, Kind.NUMBER, Code())[1]:
                     yield Problem(("detectors", group, "computed", name, "expr"), text)
+
+
+def _check_wheres(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check the conditions of sums over shots."""
+    sums = data.get("sums")
+    for name, table in sums.items() if isinstance(sums, Mapping) else ():
+        text = table.get("where") if isinstance(table, Mapping) else None
+        if isinstance(text, str) and text:
+            for wrong in translate(text, anything, Kind.TRUTH, Code())[1]:
+                yield Problem(("sums", name, "where"), wrong)
+
+
+def made_of(text: str, known: Mapping[str, str]) -> tuple[dict[str, str], set[str]]:
+    """Those of the ``known`` expressions that ``text`` is made of, and the columns that they read.
+
+    Expressions that name themselves in a circle are refused before.
+    """
+    used, columns = dict[str, str](), set[str]()
+    for name in sorted(names_in(text)):
+        own = name if name in known else name.removesuffix("_valid")
+        if own not in known:
+            columns.add(name)
+        elif own not in used:
+            inner = made_of(known[own], known)
+            used |= {own: known[own], **inner[0]}
+            columns |= inner[1]
+    return used, columns
 
 
 def in_order(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:

@@ -138,9 +138,9 @@ class Stamp:
         types = tuple(numba.typeof(a) for a in example)
         self._call = build(source, {"borrowed": borrowed}, types)
 
-    def rows(self, n: int, buffer: NDArray[np.uint8]) -> None:
-        """Fill ``n`` rows in the ``buffer`` of a batch."""
-        self._call(0, n, self._given, self._frames, buffer, self._table)
+    def rows(self, first: int, n: int, buffer: NDArray[np.uint8]) -> None:
+        """Fill rows ``first`` to ``n`` in the ``buffer`` of a batch."""
+        self._call(first, n, self._given, self._frames, buffer, self._table)
 
     def light(self, row: int) -> tuple[int, int]:
         """State of x-ray and laser of one shot of the block, as its row will have it."""

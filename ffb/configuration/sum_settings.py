@@ -9,6 +9,9 @@ from pydantic import AfterValidator, Field, model_validator
 from ffb.configuration.settings import List, Table
 from ffb.sums.words import COUNTS, LIGHTS, What, what_of
 
+#: A condition that is longer is better named under [filters].
+LETTERS = 200
+
 
 def _known(name: str) -> str:
     if what_of(name).of == COUNTS:
@@ -39,6 +42,9 @@ class SumConfig(Table):
     """Lights by whose states (on, off, unknown) there are sums of their own, beside that of all."""
     per: Literal["run", "step"] = "run"
     """Whether each step of a scan has a sum of its own, too."""
+    where: Annotated[str, Field(max_length=LETTERS)] = ""
+    """Which shots are added: the name of a filter, or a condition like one, such as "hits.npeaks >
+    15 and tt.ampl > 0.05"; not those where that is unknown. Without it all are."""
 
     @model_validator(mode="after")
     def _comparable(self) -> Self:

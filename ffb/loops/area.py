@@ -64,7 +64,8 @@ def _sums(
 ) -> tuple[list[str], list[str]]:
     """Lines before the loop over blocks, and for each block, that add it to sums.
 
-    ``sums`` has for each sum the arrays of what is ``added``, its missed pixels and its levels.
+    ``sums`` has for each sum the arrays of what is ``added``, its missed pixels and its levels,
+    ``adds`` whether it takes these shots.
     ``done`` counts the rows of each ``shot`` that are added: a pass that runs again after an
     exception adds none twice.
     """
@@ -74,13 +75,14 @@ def _sums(
     here = "first : first + block.size"
     for n, whats in enumerate(added):
         before.append(f"levels{n} = borrowed(sums[{n}][{len(whats) + 1}])")
+        each.append(f"    if adds[{n}]:")
         for k, what in enumerate(whats):
             scope[f"add_{n}_{k}"] = kernel(kernel_of(what))
             before.append(f"t{n}_{k} = borrowed(sums[{n}][{k}])")
             pixels = "block" if what.of == "raw" else "shown"
-            each.append(f"    add_{n}_{k}({pixels}, levels{n}[{k}], t{n}_{k}[{here}])")
+            each.append(f"        add_{n}_{k}({pixels}, levels{n}[{k}], t{n}_{k}[{here}])")
         before.append(f"missed{n} = borrowed(sums[{n}][{len(whats)}])")
-        each += ["    if spoilt_here:", f"        count_missed(shown, missed{n}[{here}])"]
+        each += ["        if spoilt_here:", f"            count_missed(shown, missed{n}[{here}])"]
     scope["count_missed"] = kernel(count_missed)
     each.append(f"    done[{shot}] = s * rows + last")
     return before, [f"if s * rows + r >= done[{shot}]:", *each]
@@ -157,7 +159,7 @@ def _area(
         body += indent(end, inner)
     head = (
         "def area(raw, rows, calibration, valid, values, spoilt, active, constants, states, sums,"
-        " done, shots, where, buffer, table):"
+        " adds, done, shots, where, buffer, table):"
     )
     return "\n".join([head, *indent(body, 1), ""])
 

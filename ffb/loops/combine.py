@@ -12,6 +12,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from ffb.batch import Batch
 from ffb.configuration.conditions import DerivedConfig, FilterConfig
@@ -51,7 +52,8 @@ class Combined:
 
     ``columns`` are those that they add, in the order of the configuration; ``problems`` lists
     everything that is wrong; ``unrecorded`` are inputs that are no columns. ``compile`` comes
-    before ``run``.
+    before ``run``, which also fills ``truths`` (wheres, capacity): what the conditions ``wheres``
+    of sums say of each shot, ``NO``, ``UNKNOWN`` or ``YES``.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Combined:
         filters: Mapping[str, FilterConfig],
         columns: Sequence[Column],
         unrecorded: Collection[str] = (),
+        wheres: Mapping[str, str] | None = None,
     ) -> None:
         entries = [
             *(Entry("derived", n, d.expr, d.unit, d.doc) for n, d in derived.items()),
@@ -74,6 +77,11 @@ class Combined:
         self._code = Code()  # what is done for every shot
         wrong = {e.name: self._bind(e) for e in in_order(entries)[0]}
         self.problems = [line for e in entries for line in wrong[e.name]]
+        self.wheres = dict(wheres or {})
+        for k, (name, text) in enumerate(self.wheres.items()):
+            term, said = translate(text, self._find, Kind.TRUTH, self._code)
+            self._code.lines.append(f"truths[{k}, j] = {term.text}")
+            self.problems += [str(Problem(("sums", name, "where"), line)) for line in said]
 
     def _bind(self, e: Entry) -> list[str]:
         """Write the lines that evaluate one expression and store it; what is wrong with it."""
@@ -181,10 +189,15 @@ class Combined:
         kinds = sorted({_storage(c) for c in self._placed.values()})
         body = [f"{kind} = buffer.view(np.{kind})" for kind in kinds]
         body += [f"a{i} = table[{i}]" for i in range(len(self._placed))]
-        body += ["for j in range(n):", "    words, timed = codes[j], given[j]"]
+        body += ["for j in range(first, n):", "    words, timed = codes[j], given[j]"]
         body += [f"    {line}" for line in self._code.lines]
-        head = "def combined(n, codes, given, buffer, table):"
+        head = "def combined(first, n, codes, given, truths, buffer, table):"
         return "\n".join([head, *(f"    {line}" for line in body), ""])
+
+    @property
+    def expressions(self) -> dict[str, str]:
+        """Text of each of them by its name."""
+        return {name: e.expr for name, e in self._entries.items()}
 
     @property
     def reads(self) -> tuple[Column, ...]:
@@ -194,22 +207,26 @@ class Combined:
 
     def compile(self, schema: Schema, block: FrameBlock) -> None:
         """Compile everything for batches of ``schema`` with the event codes of ``block``."""
-        if not self._entries:
+        self.truths: NDArray[np.uint8] = np.zeros((len(self.wheres), block.capacity), np.uint8)
+        if not (self._entries or self.wheres):
             return
         offsets = dict(zip(schema.by_name, schema.offsets(block.capacity), strict=False))
         sizes = [np.dtype(_storage(c)).itemsize for c in self._placed.values()]
         begins = [offsets[n] // size for n, size in zip(self._placed, sizes, strict=True)]
-        self._given = (block.codes, block.timed)
+        self._given = (block.codes, block.timed, self.truths)
         self._table = np.array(begins, np.int64)
-        example = (0, *self._given, np.zeros(0, np.uint8), self._table)
+        example = (0, 0, *self._given, np.zeros(0, np.uint8), self._table)
         types = tuple(numba.typeof(a) for a in example)
         scope = {"over": kernel(over, exact=True)} if "over(" in self._text() else {}
         self._call = build(self._text(), scope, types, exact=True)
 
-    def run(self, n: int, batch: Batch) -> None:
-        """Evaluate all of them for the first ``n`` shots, whose other columns are filled in."""
-        if self._entries:
-            self._call(n, *self._given, batch.buffer, self._table)
+    def run(self, n: int, batch: Batch, first: int = 0) -> None:
+        """Evaluate all of them for shots ``first`` to ``n``, whose other columns are filled in.
+
+        Those that read what is not filled in yet are to be evaluated once more.
+        """
+        if self._entries or self.wheres:
+            self._call(first, n, *self._given, batch.buffer, self._table)
 
     def origins(self) -> dict[str, dict[str, Any]]:
         """What provenance says of every expression, by its name."""

@@ -35,18 +35,19 @@ _FIRST, _END, _STATE, _GOOD = range(4)
 
 @kernel
 def _record(
-    n: Any, inputs: Any, detectors: Any, members: Any, frames: Any, present: Any, damage: Any,
-    buffer: Any,
+    lo: Any, n: Any, inputs: Any, detectors: Any, members: Any, frames: Any, present: Any,
+    damage: Any, buffer: Any,
 ) -> None:  # fmt: skip
-    """Copy ``n`` rows of every input, and say what became of every detector."""
+    """Copy rows ``lo`` to ``n`` of every input, and say what became of every detector."""
     for k in range(inputs.shape[0]):
         size, to, index = inputs[k, _SIZE], inputs[k, _TO], inputs[k, _INDEX]
         begin = inputs[k, _FROM]
-        taken, copy = frames[begin : begin + n * size], buffer[to : to + n * size]
+        taken = frames[begin + lo * size : begin + n * size]
+        copy = buffer[to + lo * size : to + n * size]
         for b in range(copy.size):  # numba takes two seconds to compile the error of `copy[:] =`
             copy[b] = taken[b]
         flag, item, blank = inputs[k, _FLAG], inputs[k, _ITEM], inputs[k, _BLANK]
-        for j in range(n):
+        for j in range(lo, n):
             here = present[j, index]
             if flag >= 0:
                 buffer[flag + j] = here
@@ -54,7 +55,7 @@ def _record(
                 for b in range(size):
                     buffer[to + j * size + b] = np.uint8(blank >> 8 * (b % item) & 0xFF)
     for k in range(detectors.shape[0]):
-        for j in range(n):
+        for j in range(lo, n):
             here, harm = False, 0
             for m in range(detectors[k, _FIRST], detectors[k, _END]):
                 here |= present[j, members[m]]
@@ -69,8 +70,8 @@ def compiled() -> Callable[..., None]:
     """Compile the pass, once."""
     octets, ints, table = types.uint8[::1], types.int64[::1], types.int64[:, ::1]
     arguments = (
-        types.int64, table, table, ints, octets, types.boolean[:, ::1], types.uint16[:, ::1],
-        octets,
+        types.int64, types.int64, table, table, ints, octets, types.boolean[:, ::1],
+        types.uint16[:, ::1], octets,
     )  # fmt: skip
     names = ", ".join(signature(getattr(_record, "py_func", _record)).parameters)
     source = f"def recorded({names}):\n    go({names})\n"
@@ -180,25 +181,25 @@ class Recorder:
             int.from_bytes(blank, "little", signed=item == 8),
         )  # fmt: skip
 
-    def rows(self, n: int, buffer: NDArray[np.uint8]) -> None:
-        """Store ``n`` rows in the ``buffer`` of a batch."""
+    def rows(self, first: int, n: int, buffer: NDArray[np.uint8]) -> None:
+        """Store rows ``first`` to ``n`` in the ``buffer`` of a batch."""
         block = self._block
         self._call(
-            n, self._inputs, self._detectors, self._members, block.buffer, block.present,
+            first, n, self._inputs, self._detectors, self._members, block.buffer, block.present,
             block.damage, buffer,
         )  # fmt: skip
         for r in self._unpacked:
-            self._unpack(r, n, buffer)
+            self._unpack(r, slice(first, n), buffer)
 
-    def _unpack(self, r: Recorded, n: int, buffer: NDArray[np.uint8]) -> None:
+    def _unpack(self, r: Recorded, rows: slice, buffer: NDArray[np.uint8]) -> None:
         """Store the bits of an input."""
         column, begin = self._places[r.name]
         shape = (self._capacity, *column.shape)
-        stored: NDArray[Any] = np.ndarray(shape, column.dtype, buffer, begin)[:n]
-        here = self._block.present[:n, self._block.index[r.name]]
-        words = self._block.frames[r.name][:n]
+        stored: NDArray[Any] = np.ndarray(shape, column.dtype, buffer, begin)[rows]
+        here = self._block.present[rows, self._block.index[r.name]]
+        words = self._block.frames[r.name][rows]
         octets = words.astype(words.dtype.newbyteorder("<"), copy=False).view(np.uint8)
         stored[:] = np.unpackbits(octets, axis=-1, bitorder="little")
         stored[~here] = 0
         flag, at = self._places[f"{r.name}{VALID}"]
-        np.ndarray(self._capacity, flag.dtype, buffer, at)[:n] = here
+        np.ndarray(self._capacity, flag.dtype, buffer, at)[rows] = here

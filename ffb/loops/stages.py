@@ -19,18 +19,17 @@ from ffb.loops.places import Places
 from ffb.reduce import Area, Calibration, Reducer, TileReducer
 from ffb.schema import Schema
 from ffb.shot import FrameBlock
-from ffb.sums.held import Summed
+from ffb.sums.held import State, Summed
 
 Switches = NDArray[np.uint8]
 Guards = Callable[[Sequence[str]], Guard]
-Lights = tuple[int, int]
 
 
 class AreaPass:
     """One compiled pass over an area detector's raw pixels, with all it needs beside them.
 
-    It takes up to ``together`` shots at once. With ``summed`` it adds each to the arrays ``into``:
-    of the k-th, rows from ``done[k]`` on.
+    It takes up to ``together`` shots at once. With ``summed`` it adds each to those arrays ``into``
+    that are of a sum that ``adds`` it: of the k-th, rows from ``done[k]`` on.
     """
 
     def __init__(
@@ -56,6 +55,7 @@ class AreaPass:
         active: Switches = np.zeros(len(members), np.uint8)
         self.done: NDArray[np.int64] = np.zeros(together, np.int64)
         self.into = summed.example if summed else ()
+        self.adds: NDArray[np.bool_] = np.ones(len(self.into), np.bool_)
         example = self._arguments(active, np.zeros(1, np.int64), buffer)
         places = Places(schema, capacity)
         kinds = members, states, summed.whats if summed else ()
@@ -65,7 +65,7 @@ class AreaPass:
     def _arguments(
         self, active: Switches, rows: NDArray[np.int64], buffer: NDArray[np.uint8]
     ) -> tuple[Any, ...]:
-        into = self.into, self.done
+        into = self.into, self.adds, self.done
         return (*self._first, active, *self._members, *into, rows.size, rows, buffer)
 
     def __call__(
@@ -139,7 +139,7 @@ class AreaStage:
         segments, rows, columns = area.shape
         size = segments * together if together > 1 else 0
         self._frames = tuple(aligned(rows * columns, self._dtype) for _ in range(size))
-        self._held: list[tuple[int, Lights]] = []
+        self._held: list[tuple[int, State]] = []
         self._present, self._index = block.present, block.index[name]
         self._guard = guards([m.name for m in members])
         self._columns = [(c.name, c.missing) for m in members for c in m.all_columns]
@@ -157,48 +157,55 @@ class AreaStage:
         self._pass.done[:] = 0
 
     def take(
-        self, found: Sequence[NDArray[Any]] | None, row: int, batch: Batch, light: Lights = (-1, -1)
+        self, found: Sequence[NDArray[Any]] | None, row: int, batch: Batch, state: State = (-1, -1)
     ) -> None:
         """Reduce the segments ``found`` in a shot into ``row``, or mark its frame missing.
 
-        ``light`` is the state of x-ray and laser, which sums may tell apart.
+        ``state`` says to which sums the shot is to be added.
         """
         if found is None:
-            self._miss(row, batch, light)
+            self._miss(row, batch, state)
             return
         raw = tuple(found)
         self._present[row, self._index] = True
-        if self.together == 1:
-            self._reduce(raw, row, batch, light)
+        idle = self._idle(state)
+        if self.together == 1 and not idle:
+            self._reduce(raw, row, batch, state)
         elif wrong := self._misfit(raw):
-            self._refuse(wrong, row, batch, light)
+            self._refuse(wrong, row, batch, state)
+        elif idle and self.summed:
+            self.summed.count(state)
         else:
             first = len(self._held) * len(raw)
             for own, segment in zip(self._frames[first : first + len(raw)], raw, strict=True):
                 own[:] = segment
-            self._held.append((row, light))
+            self._held.append((row, state))
             if len(self._held) == self.together:
                 self.flush(batch)
 
-    def _reduce(self, raw: tuple[NDArray[Any], ...], row: int, batch: Batch, light: Lights) -> None:
+    def _reduce(self, raw: tuple[NDArray[Any], ...], row: int, batch: Batch, state: State) -> None:
         """Reduce a frame where it lies."""
-        self._begin(light)
+        self._begin(state)
         try:
             self.call(raw, row, batch.buffer, self._guard.active)
         except Exception:  # told below: the frame's fault, or found out by the guard
             if wrong := self._misfit(raw):
-                self._refuse(wrong, row, batch, light)
+                self._refuse(wrong, row, batch, state)
                 return
             self._guard.singly(partial(self.call, raw, row, batch.buffer))
         else:
             self._guard.passed()
         if self.summed:
-            self.summed.count(light)
+            self.summed.count(state)
 
-    def _begin(self, light: Lights) -> None:
-        """Let the next ``call`` add to the sums of this ``light``."""
+    def _idle(self, state: State) -> bool:
+        """Whether nothing is to be done with a frame: no reducer, and no sum that takes it."""
+        return bool(self.summed and not self.names and not self.summed.adds(state).any())
+
+    def _begin(self, state: State) -> None:
+        """Let the next ``call`` add to the sums of this ``state``."""
         if self.summed:
-            self._pass.into = self.summed.into(light)
+            self._pass.into, self._pass.adds = self.summed.into(state), self.summed.adds(state)
             self._pass.done[:] = 0
 
     def flush(self, batch: Batch) -> None:
@@ -206,34 +213,34 @@ class AreaStage:
         held, segments = self._held, self._shape[0]
         self._held = []
         failed: dict[int, int] = {}
-        for light in dict.fromkeys(light for _, light in held):
-            mine = [k for k, (_, its) in enumerate(held) if its == light]
+        for state in dict.fromkeys(state for _, state in held):
+            mine = [k for k, (_, its) in enumerate(held) if its == state]
             raw = tuple(s for k in mine for s in self._frames[segments * k : segments * (k + 1)])
             rows = np.array([held[k][0] for k in mine], np.int64)
-            self._begin(light)
+            self._begin(state)
             try:
                 self.call(raw, rows, batch.buffer, self._guard.active)
             except Exception:  # told by the guard, which finds out whose it is, and in which shot
                 failed |= dict(zip(mine, self._pass.done.tolist(), strict=False))
-        for k, (row, light) in enumerate(held):
+        for k, (row, state) in enumerate(held):
             if k in failed:
-                self._begin(light)
+                self._begin(state)
                 self._pass.done[0] = failed[k]  # what went into the sums stays there
                 raw = self._frames[segments * k : segments * (k + 1)]
                 self._guard.singly(partial(self.call, raw, row, batch.buffer))
             else:
                 self._guard.passed()
             if self.summed:
-                self.summed.count(light)
+                self.summed.count(state)
 
-    def _refuse(self, wrong: str, row: int, batch: Batch, light: Lights) -> None:
+    def _refuse(self, wrong: str, row: int, batch: Batch, state: State) -> None:
         """Count a frame that is not what the run declared, and mark it missing."""
         self._guard.errors[f"{self.name}: {wrong}"] += 1
-        self._miss(row, batch, light)
+        self._miss(row, batch, state)
 
-    def _miss(self, row: int, batch: Batch, light: Lights) -> None:
+    def _miss(self, row: int, batch: Batch, state: State) -> None:
         if self.summed:
-            self.summed.miss(light)
+            self.summed.count(state, missing=True)
         self._present[row, self._index] = False
         for name, missing in self._columns:
             batch.columns[name][row] = missing
@@ -277,14 +284,14 @@ class ShotStage:
         example = (0, 0, self._guard.active, *self._given, buffer)
         self._loop, self._table = compile_shots(members, memories, schema, block, example)
 
-    def run(self, n: int, batch: Batch) -> None:
-        """Reduce the first ``n`` shots of the block."""
+    def run(self, n: int, batch: Batch, first: int = 0) -> None:
+        """Reduce shots ``first`` to ``n`` of the block."""
         if not self._members:
             return
         try:
-            self.part(0, n, batch.buffer, self._guard.active)
+            self.part(first, n, batch.buffer, self._guard.active)
         except Exception:  # told by the guard, which finds out whose it is
-            for j in range(n):
+            for j in range(first, n):
                 self._guard.singly(partial(self.part, j, j + 1, batch.buffer))
         else:
             self._guard.passed()

@@ -147,8 +147,11 @@ def lines(plan: Plan, shots: Shots) -> list[Line]:
     for stage in plan.areas:
         if frames := shots.areas.get(stage.name):
             out += _area(stage, frames, Batch(plan.schema, plan.capacity))
-    if plan.shots.names:
-        out += _whole_shots(plan.shots, shots.n, Batch(plan.schema, plan.capacity))
+    for again in plan.passes.second.values():
+        if frames := shots.areas.get(again.stage.name):
+            out.append(_second(again.stage, frames, Batch(plan.schema, plan.capacity)))
+    for loop in _loops(plan):
+        out += _whole_shots(loop, shots.n, Batch(plan.schema, plan.capacity))
     return [*out, *_framework(plan, shots)]
 
 
@@ -183,6 +186,23 @@ def _area(stage: AreaStage, frames: Sequence[Segments], batch: Batch) -> list[Li
     ]
 
 
+def _second(stage: AreaStage, frames: Sequence[Segments], batch: Batch) -> Line:
+    """The second pass over frames, as if all shots were those that its sums take."""
+
+    def run() -> None:
+        for raw in frames:
+            stage.again()
+            stage.call(raw, 0, batch.buffer, _switches((), RUN))
+
+    how = "a second pass for late sums; not counted, for only shots that they take need it"
+    return Line(f"{stage.name} again", how, _timer(run, len(frames)))
+
+
+def _loops(plan: Plan) -> list[ShotStage]:
+    """The loops over shots: those that run shot by shot for conditions of sums, and the rest."""
+    return [s for s in (*plan.passes.ahead, plan.shots) if s.names]
+
+
 def _whole_shots(stage: ShotStage, n: int, batch: Batch) -> list[Line]:
     """The loop over the shots of a batch: all reducers, and each less the empty loop."""
 
@@ -205,17 +225,20 @@ def _whole_shots(stage: ShotStage, n: int, batch: Batch) -> list[Line]:
 def _framework(plan: Plan, shots: Shots) -> list[Line]:
     """Taking shots and closing batches with nothing reduced, and the expressions' part of it."""
     held = [Held({n: f[k % len(f)] for n, f in shots.areas.items()}) for k in range(FRAMES)]
-    calls = [stage.call for stage in plan.areas]
+    stages = [*plan.areas, *(again.stage for again in plan.passes.second.values())]
+    calls, loops = [stage.call for stage in stages], _loops(plan)
 
     def run() -> None:
-        for stage in plan.areas:
+        for stage in stages:
             stage.call = _nothing
-        plan.shots.switches[:] = LEAVE
+        for loop in loops:
+            loop.switches[:] = LEAVE
         for row in range(shots.n):
             plan.take(held[row % FRAMES], 0)
         plan.close()
-        plan.shots.switches[:] = RUN
-        for stage, call in zip(plan.areas, calls, strict=True):
+        for loop in loops:
+            loop.switches[:] = RUN
+        for stage, call in zip(stages, calls, strict=True):
             stage.call = call
 
     out = [Line("framework", "taking shots, closing batches", _timer(run, shots.n), True)]

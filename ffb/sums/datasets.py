@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ffb.schema import LASER, STEP, XRAY
 from ffb.sums.log import Folder, Key
+from ffb.sums.piece import Fates, together
 from ffb.sums.words import COUNTS, LABELS, What, what_of
 
 #: Columns that tell to which sums a row belongs.
@@ -29,10 +30,10 @@ _FRAME = ("segment", "row", "col")
 class Dataset(NamedTuple):
     """A sum as it is shown: ``parts`` are the keys merged for each step, or for all of it.
 
-    ``steps`` are along the first axis; there is none where it is ``None``. ``shots`` are in it,
-    ``missing`` ones had no frame, one number for each of ``parts``. ``counts`` names the dataset
-    with the values in each pixel, ``""`` where there is one for every shot, and ``squares`` that
-    with the sum of squares, if there is one.
+    ``steps`` are along the first axis; there is none where it is ``None``. ``fates`` tell what
+    became of the shots of each of ``parts``, of which those ``where`` something holds were to be
+    added. ``counts`` names the dataset with the values in each pixel, ``""`` where there is one for
+    every shot, and ``squares`` that with the sum of squares, if there is one.
     """
 
     name: str
@@ -44,8 +45,8 @@ class Dataset(NamedTuple):
     form: str
     counts: str
     squares: str
-    shots: tuple[int, ...]
-    missing: tuple[int, ...]
+    where: str
+    fates: tuple[Fates, ...]
     parts: tuple[tuple[Key, ...], ...]
 
     @property
@@ -58,6 +59,7 @@ class Dataset(NamedTuple):
     def attributes(self) -> dict[str, Any]:
         """What the dataset says of itself in a file; ``rows`` are added by who knows them."""
         one = self.steps is None
+        shots = {f: [getattr(each, f) for each in self.fates] for f in Fates._fields}
         return {
             "unit": self.unit,
             "doc": self.what.doc,
@@ -67,8 +69,8 @@ class Dataset(NamedTuple):
             "form": self.form,
             "counts": self.counts,
             "squares": self.squares,
-            "shots": np.int64(self.shots[0]) if one else np.array(self.shots, np.int64),
-            "missing": np.int64(self.missing[0]) if one else np.array(self.missing, np.int64),
+            "where": self.where,
+            **{f: np.int64(n[0]) if one else np.array(n, np.int64) for f, n in shots.items()},
             **({} if one else {"steps": np.array(self.steps, np.int64)}),
         }
 
@@ -102,7 +104,7 @@ def _of_form(folder: Folder, base: str, keys: Sequence[Key]) -> Iterator[Dataset
                 return [tuple(k for k in mine if k.step in span) for span in spans]
 
             tail = (f"_{light}" if light else "") + ("" if along is None else "_steps")
-            told = [[folder.shots(k) for k in cells] for cells in parts(COUNTS)]
+            told = [together(folder.fates(k) for k in cells) for cells in parts(COUNTS)]
             for what in whats:
                 square = squares.get((what.of, what.least)) if what.kind == "sum" else None
                 yield Dataset(
@@ -115,8 +117,8 @@ def _of_form(folder: Folder, base: str, keys: Sequence[Key]) -> Iterator[Dataset
                     form=keys[0].form,
                     counts=f"{base}_{COUNTS}{tail}" if what.of == "calib" else "",
                     squares=f"{base}_{square}{tail}" if square else "",
-                    shots=tuple(sum(s for s, _ in each) for each in told),
-                    missing=tuple(sum(m for _, m in each) for each in told),
+                    where=newest.where,
+                    fates=tuple(told),
                     parts=tuple(parts(what.name)),
                 )
 
@@ -124,7 +126,7 @@ def _of_form(folder: Folder, base: str, keys: Sequence[Key]) -> Iterator[Dataset
 def frames(folder: Folder, dataset: Dataset) -> Iterator[NDArray[Any]]:
     """The frame of each step, or the one there is; the largest of no values is missing."""
     counts = dataset.what._replace(of=COUNTS, kind="sum", name=COUNTS)
-    for keys, shots in zip(dataset.parts, dataset.shots, strict=True):
+    for keys, fates in zip(dataset.parts, dataset.fates, strict=True):
         out = dataset.what.begin(dataset.shape)
         for key in keys:
             dataset.what.merge(out, folder.fold(key))
@@ -133,7 +135,7 @@ def frames(folder: Folder, dataset: Dataset) -> Iterator[NDArray[Any]]:
             for key in (k._replace(what=COUNTS) for k in keys):
                 counts.merge(seen, folder.fold(key))
             out[seen == 0] = np.nan
-        elif dataset.what.kind == "max" and not shots:
+        elif dataset.what.kind == "max" and not fates.shots:
             out[...] = 0
         yield out
 

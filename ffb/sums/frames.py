@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ffb.reading.parts import Part
 from ffb.sums.datasets import TELLING, Dataset, datasets, frames, rows_of
 from ffb.sums.log import Folder
+from ffb.sums.piece import Fates
 from ffb.sums.words import What, what_of
 
 
@@ -28,8 +29,10 @@ from ffb.sums.words import What, what_of
 class FrameSum:
     """A sum over ``shots`` shots, of ``rows`` rows that the run has in this state of the lights.
 
-    ``missing`` more had no frame; what then still lacks, a killed producer had not sent. With
-    ``steps`` these are arrays, one number a step, and the first axis of the sum goes through them.
+    ``missing`` more had no frame, ``excluded`` ones were not to be added because of ``where``, and
+    of ``unknown`` ones that could not be told; what then still lacks, a killed producer had not
+    sent. With ``steps`` these are arrays, one number a step, and the first axis of the sum goes
+    through them.
     ``dims`` names the axes, ``dtype`` is float64 or int64 (float32 for the largest value).
     ``counted`` and ``squared`` name the sums of its counts and of its squares, ``""`` for none.
     """
@@ -45,7 +48,10 @@ class FrameSum:
     form: str
     shots: Any
     missing: Any
+    excluded: Any
+    unknown: Any
     rows: Any
+    where: str
     counted: str
     squared: str
     read: Callable[[str, Any], NDArray[Any]]
@@ -124,12 +130,16 @@ class FrameSums(Mapping[str, FrameSum]):
 
 
 def told(sum_: FrameSum) -> str:
-    """``n of m shots``, and what became of the others."""
-    shots, missing, rows = (int(np.sum(v)) for v in (sum_.shots, sum_.missing, sum_.rows))
-    text = f"{shots:,} of {rows:,} shots"
-    text += f", {missing:,} had no frame" if missing else ""
-    rest = rows - shots - missing
-    return text + (f", {rest:,} are not in it" if rest > 0 else "")
+    """``n of m shots where x``, and what became of the others."""
+    shots, rows = int(np.sum(sum_.shots)), int(np.sum(sum_.rows))
+    text = f"{shots:,} of {rows:,} shots" + (f" where {sum_.where}" if sum_.where else "")
+    others = {
+        "not": int(np.sum(sum_.excluded)),
+        "unknown": int(np.sum(sum_.unknown)),
+        "had no frame": int(np.sum(sum_.missing)),
+    }
+    others["are not in it"] = max(0, rows - shots - sum(others.values()))
+    return ", ".join([text, *(f"{n:,} {what}" for what, n in others.items() if n)])
 
 
 def of_folder(folder: Folder, column: Callable[[str], NDArray[Any]]) -> FrameSums:
@@ -175,8 +185,8 @@ def _of(
         shape=shape,
         dims=tuple(map(str, told["dims"])),
         form=str(told["form"]),
-        shots=np.asarray(told["shots"])[()],
-        missing=np.asarray(told["missing"])[()],
+        where=str(told["where"]),
+        **{f: np.asarray(told[f])[()] for f in Fates._fields},
         rows=np.asarray(told["rows"])[()],
         counted=str(told["counts"]),
         squared=str(told["squares"]),

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ffb.configuration.expression import NO, UNKNOWN, YES
 from ffb.reduce import Area, Calibration
 from ffb.sums.kernels import level_of
-from ffb.sums.piece import SumPiece
+from ffb.sums.piece import Fates, SumPiece
 from ffb.sums.words import COUNTS, LIGHTS, What, label_of, what_of
 
 #: A piece of a delta has at most so many bytes, so that batches pass between pieces.
@@ -28,12 +29,19 @@ DELTA_SHOTS = 1 << 24
 #: What one producer may hold of all sums, for one state of the lights [bytes].
 MOST_BYTES = 4 << 30
 
-#: States of x-ray and laser: 1 on, 0 off, -1 unknown.
-Light = tuple[int, int]
+#: Places in :class:`ffb.sums.piece.Fates` of shots that a condition keeps out.
+_UNTAKEN = {NO: Fates._fields.index("excluded"), UNKNOWN: Fates._fields.index("unknown")}
+
+#: What decides where a shot is added: states of x-ray and laser (1 on, 0 off, -1 unknown), then
+#: what the condition of each sum that has one says: ``NO``, ``UNKNOWN`` or ``YES``.
+State = tuple[int, ...]
 
 
 class Summing(NamedTuple):
-    """A sum to be made: ``form`` tells with what it may be merged, ``unit`` is a pixel's."""
+    """A sum to be made: ``form`` tells with what it may be merged, ``unit`` is a pixel's.
+
+    Only shots ``where`` its condition holds are added, all where it is ``""``.
+    """
 
     name: str
     whats: tuple[What, ...]
@@ -41,10 +49,11 @@ class Summing(NamedTuple):
     per_step: bool
     form: str
     unit: str
+    where: str = ""
 
-    def label(self, light: Light) -> str:
-        """Name of the state that this sum tells apart."""
-        states = dict(zip(LIGHTS, light, strict=True))
+    def label(self, state: State) -> str:
+        """Name of the state of the lights that this sum tells apart."""
+        states = dict(zip(LIGHTS, state[: len(LIGHTS)], strict=True))
         return label_of(self.lights, [states[k] for k in self.lights])
 
     @property
@@ -73,7 +82,7 @@ class _Cell:
             held.append(array)
         self.missed: NDArray[np.int32] = np.zeros(pixels, np.int32)
         self.arrays = (*held, self.missed, np.array([level_of(w) for w in summing.whats]))
-        self.shots = self.missing = 0
+        self.fates = [*Fates()]
 
 
 class Summed:
@@ -83,7 +92,10 @@ class Summed:
         self.sums, self.whats = tuple(sums), tuple(s.whats for s in sums)
         self._shape, self._valid = area.shape, np.ascontiguousarray(area.mask).ravel()
         self._cells: list[dict[str, _Cell]] = [{} for _ in sums]
-        self._of: dict[Light, tuple[_Cell, ...]] = {}
+        self._of: dict[State, tuple[tuple[_Cell, int], ...]] = {}
+        self._adds: dict[State, NDArray[np.bool_]] = {}
+        told = [k for k, s in enumerate(sums) if s.where]
+        self._told = {k: len(LIGHTS) + n for n, k in enumerate(told)}
 
     @property
     def example(self) -> tuple[Any, ...]:
@@ -95,28 +107,36 @@ class Summed:
         """Whether any sum tells lights apart."""
         return any(s.lights for s in self.sums)
 
-    def _at(self, light: Light) -> tuple[_Cell, ...]:
-        if light not in self._of:
-            for cells, s in zip(self._cells, self.sums, strict=True):
-                if (label := s.label(light)) not in cells:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Sums with a condition, in the order in which a state tells what those say."""
+        return tuple(self.sums[k].name for k in self._told)
+
+    def _at(self, state: State) -> tuple[tuple[_Cell, int], ...]:
+        """Cell of each sum, and what its condition says."""
+        if state not in self._of:
+            out = []
+            for k, (cells, s) in enumerate(zip(self._cells, self.sums, strict=True)):
+                if (label := s.label(state)) not in cells:
                     cells[label] = _Cell(s, self._valid.size)
-            found = zip(self._cells, self.sums, strict=True)
-            self._of[light] = tuple(cells[s.label(light)] for cells, s in found)
-        return self._of[light]
+                out.append((cells[label], state[self._told[k]] if k in self._told else YES))
+            self._of[state] = tuple(out)
+        return self._of[state]
 
-    def into(self, light: Light) -> tuple[Any, ...]:
-        """Arrays to which a shot in this ``light`` is to be added."""
-        return tuple(cell.arrays for cell in self._at(light))
+    def into(self, state: State) -> tuple[Any, ...]:
+        """Arrays to which a shot in this ``state`` is to be added."""
+        return tuple(cell.arrays for cell, _ in self._at(state))
 
-    def count(self, light: Light) -> None:
-        """Count a shot that was added."""
-        for cell in self._at(light):
-            cell.shots += 1
+    def adds(self, state: State) -> NDArray[np.bool_]:
+        """Which of the sums take a shot in this ``state``, (sums,)."""
+        if state not in self._adds:
+            self._adds[state] = np.array([truth == YES for _, truth in self._at(state)], np.bool_)
+        return self._adds[state]
 
-    def miss(self, light: Light) -> None:
-        """Count a shot that had no frame."""
-        for cell in self._at(light):
-            cell.missing += 1
+    def count(self, state: State, missing: bool = False) -> None:
+        """Count a shot: added, or without a frame, or not one that a sum takes."""
+        for cell, truth in self._at(state):
+            cell.fates[_UNTAKEN.get(truth, int(missing))] += 1
 
     def close(self, step: int) -> list[SumPiece]:
         """Take away what there is, in pieces of a delta that has no number yet."""
@@ -130,12 +150,13 @@ class Summed:
         return out
 
     def _pieces(self, s: Summing, label: str, step: int, cell: _Cell) -> Iterator[SumPiece]:
-        counts = self._valid * cell.shots - cell.missed if cell.shots else np.zeros(0, np.int64)
-        names = [what_of(COUNTS), *s.whats]
-        arrays = [counts, *cell.arrays[: len(s.whats)]] if cell.shots else [counts]
-        for what, array in zip(names, arrays, strict=False):
+        fates, names = Fates(*cell.fates), [what_of(COUNTS), *s.whats]
+        shots = fates.shots
+        arrays = [self._valid * shots - cell.missed, *cell.arrays[: len(s.whats)]]
+        for what, array in zip(names, arrays, strict=True):
+            array = array if shots else array[:0]  # what there is to say is that there was none
             if what.dtype == "<i8" and what.of != "raw":  # none is more than the shots
-                array = array.astype(np.min_scalar_type(cell.shots))
+                array = array.astype(np.min_scalar_type(shots))
             size = max(1, PIECE_BYTES // array.itemsize)
             for first in range(0, max(array.size, 1), size):
                 yield SumPiece(
@@ -149,8 +170,8 @@ class Summed:
                     delta=0,
                     piece=0,
                     pieces=1,
-                    shots=cell.shots,
-                    missing=cell.missing,
+                    where=s.where,
+                    fates=fates,
                     first=first,
                     values=array[first : first + size],
                 )

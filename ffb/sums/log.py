@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ffb.messaging.checksum import crc32
 from ffb.messaging.untrusted import MAX_SCHEMA
-from ffb.sums.piece import SumPiece
+from ffb.sums.piece import Fates, SumPiece, together
 from ffb.sums.words import COUNTS, What, what_of
 
 _HEAD = struct.Struct("<4sIQI")
@@ -43,6 +43,14 @@ Mark = tuple[int, int]
 Delta = tuple[str, int, int]
 
 
+class Part(NamedTuple):
+    """Which ``piece`` of how many of a delta, (0, 0) where it is whole, and its shots."""
+
+    piece: int
+    pieces: int
+    fates: Fates
+
+
 class Key(NamedTuple):
     """What a file of sums holds."""
 
@@ -57,8 +65,7 @@ class Record(NamedTuple):
     """A record of a file, from byte ``begin`` to ``end``, without its values, which are at ``at``.
 
     ``marks`` says up to which message of each process, and which piece in it, the file goes with
-    it; ``deltas`` whose pieces it holds, with how many shots, how many without a frame, and
-    (piece, pieces), which is (0, 0) where they are whole.
+    it; ``deltas`` whose pieces it holds, with what became of their shots.
     """
 
     first: int
@@ -68,8 +75,9 @@ class Record(NamedTuple):
     at: int
     end: int
     marks: dict[Process, Mark]
-    deltas: dict[Delta, tuple[int, int, int, int]]
+    deltas: dict[Delta, Part]
     unit: str
+    where: str
     shape: tuple[int, ...]
 
 
@@ -87,13 +95,13 @@ def packed(
 
 def record_of(process: Process, seq: int, piece: SumPiece) -> dict[str, Any]:
     """What the record of a piece says of it, that came in message ``seq``."""
-    told = (piece.shots, piece.missing, piece.piece, piece.pieces)
     return {
         "first": piece.first,
         "unit": piece.unit,
+        "where": piece.where,
         "shape": list(piece.shape),
         "marks": [[*process, seq, piece.piece]],
-        "deltas": [[*process, piece.delta, *told]],
+        "deltas": [[*process, piece.delta, piece.piece, piece.pieces, *piece.fates]],
     }
 
 
@@ -150,10 +158,11 @@ def _records(f: Any) -> Iterator[tuple[Key, Record]]:
         told = msgpack.unpackb(body)
         key = Key(*(told[k] for k in Key._fields))
         marks = {(p, e): (seq, piece) for p, e, seq, piece in told["marks"]}
-        deltas = {(p, e, d): tuple(rest) for p, e, d, *rest in told["deltas"]}
+        deltas = {(p, e, d): Part(k, n, Fates(*f)) for p, e, d, k, n, *f in told["deltas"]}
         dtype = np.dtype(told["dtype"])
         place = (told["first"], dtype.str, nbytes // dtype.itemsize, at, values, end)
-        yield key, Record(*place, marks, deltas, told["unit"], tuple(told["shape"]))
+        said = (told["unit"], told["where"], tuple(told["shape"]))
+        yield key, Record(*place, marks, deltas, *said)
         at = end
 
 
@@ -165,9 +174,9 @@ class Pieces:
         self.complete: set[Delta] = set()
         self._seen: dict[Delta, set[int]] = {}
 
-    def note(self, deltas: Mapping[Delta, tuple[int, int, int, int]]) -> None:
+    def note(self, deltas: Mapping[Delta, Part]) -> None:
         """Take what a record says of its deltas."""
-        for delta, (_, _, piece, pieces) in deltas.items():
+        for delta, (piece, pieces, _) in deltas.items():
             self.known.add(delta)
             if delta in self.complete:
                 continue
@@ -196,15 +205,16 @@ class Folder:
         """The sum of all complete deltas."""
         return folded(self.files[key], self.complete)
 
-    def shots(self, key: Key) -> tuple[int, int]:
-        """Shots in a sum, and shots that had no frame, as of its complete deltas."""
-        told: dict[Delta, tuple[int, int]] = {}
+    def fates(self, key: Key) -> Fates:
+        """What became of shots in a sum, as of its complete deltas."""
         file = self.files.get(key._replace(what=COUNTS))
-        for r in file.records if file else ():
-            for delta, (shots, missing, _, _) in r.deltas.items():
-                if delta in self.complete:
-                    told[delta] = (shots, missing)
-        return sum(s for s, _ in told.values()), sum(m for _, m in told.values())
+        told = {
+            delta: part.fates
+            for r in (file.records if file else ())
+            for delta, part in r.deltas.items()
+            if delta in self.complete
+        }
+        return together(told.values())
 
 
 def folded(file: LogFile, complete: set[Delta]) -> NDArray[Any]:

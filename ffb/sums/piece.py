@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -24,22 +24,41 @@ _WHOLE = {
     "delta": (0, MAX_INT),
     "piece": (0, 1 << 20),
     "pieces": (1, 1 << 20),
-    "shots": (0, 1 << 40),
-    "missing": (0, 1 << 40),
     "first": (0, MAX_CELLS),
 }
 
-_TEXT = ("sum", "what", "light", "form", "unit")
+_TEXT = ("sum", "what", "light", "form", "unit", "where")
+
+#: Shots of a delta, at most.
+_SHOTS = 1 << 40
+
+
+class Fates(NamedTuple):
+    """What became of shots in a sum: how many were added, and how many were not, for which reason.
+
+    ``missing`` ones had no frame; ``excluded`` ones are not those that the sum is of, by its
+    condition, and of ``unknown`` ones that could not be told, frame or no frame.
+    """
+
+    shots: int = 0
+    missing: int = 0
+    excluded: int = 0
+    unknown: int = 0
+
+
+def together(many: Iterable[Fates]) -> Fates:
+    """Shots of ``many`` parts."""
+    return Fates(*map(sum, zip(Fates(), *many, strict=True)))
 
 
 class SumPiece(NamedTuple):
     """Pixels ``first`` and on of one array, of what ``delta`` adds to the sum ``sum``.
 
     A *delta* is what a producer added to all its sums since its delta before, in so many
-    ``pieces``: all of them count, or none. ``shots`` and ``missing`` are those of the delta in this
-    state of the ``light`` and this ``step`` (-1 if steps are not told apart): shots whose frames
-    are in it, and shots that had no frame. Only sums of equal ``form``, a digest of all that makes
-    numbers comparable, may be added. ``shape`` is that of the whole array, ``values`` (n,) are
+    ``pieces``: all of them count, or none. ``fates`` are those of the delta's shots in this state
+    of the ``light`` and this ``step`` (-1 if steps are not told apart). Only sums of equal
+    ``form``, a digest of all that makes numbers comparable, may be added; ``where`` is the
+    condition for a shot to be added. ``shape`` is that of the whole array, ``values`` (n,) are
     flat.
     """
 
@@ -53,8 +72,8 @@ class SumPiece(NamedTuple):
     delta: int
     piece: int
     pieces: int
-    shots: int
-    missing: int
+    where: str
+    fates: Fates
     first: int
     values: NDArray[Any]
 
@@ -62,7 +81,8 @@ class SumPiece(NamedTuple):
     def meta(self) -> dict[str, Any]:
         """All but the values, as plain data."""
         return {k: v for k, v in self._asdict().items() if k != "values"} | {
-            "shape": list(self.shape)
+            "shape": list(self.shape),
+            "fates": list(self.fates),
         }
 
 
@@ -104,6 +124,10 @@ def piece_of(meta: Mapping[str, Any], values: NDArray[Any]) -> SumPiece:
             raise WireError(f"{name} of a piece is out of range")
     for name in _TEXT:
         limit(f"letters of {name}", len(typed(name, meta[name], str)), MAX_TEXT)
+    fates = typed("fates", meta["fates"], list)
+    known = len(fates) == len(Fates._fields)
+    if not (known and all(type(n) is int and 0 <= n <= _SHOTS for n in fates)):
+        raise WireError(f"fates of a piece are numbers of shots: {', '.join(Fates._fields)}")
     shape = typed("shape", meta["shape"], list)
     if not (0 < len(shape) <= 3 and all(type(s) is int and 0 < s <= MAX_CELLS for s in shape)):
         raise WireError("shape of a piece must hold up to three positive whole numbers")
@@ -112,7 +136,7 @@ def piece_of(meta: Mapping[str, Any], values: NDArray[Any]) -> SumPiece:
         raise WireError(f"{meta['sum'][:40]!r} is no name of a sum, or its form is no digest")
     if meta["light"] not in LABELS:
         raise WireError(f"{meta['light'][:40]!r} is no state of lights")
-    piece = SumPiece(**{**meta, "shape": tuple(shape)}, values=values)
+    piece = SumPiece(**{**meta, "shape": tuple(shape), "fates": Fates(*fates)}, values=values)
     _check_values(piece, _what(piece))
     if piece.piece >= piece.pieces:
         raise WireError(f"piece {piece.piece} of {piece.pieces}")

@@ -35,6 +35,8 @@ SPEC = Synthetic(
 )
 
 CONFIG = """
+damage = true
+
 [source]
 kind = "synthetic"
 exp = "tstx00001"
@@ -57,6 +59,16 @@ params = { gate = [4, 60], dt = 0.5 }
 what = ["calib", "raw"]
 light = ["laser"]
 per = "step"
+
+[sums.chosen]
+input = "jf"
+what = ["raw"]
+where = "energy > 1 and pulse.peak > 0"
+
+[sums.late]
+input = "jf"
+what = ["raw"]
+where = "damage.area == 1 and energy < 1"
 
 [batch]
 shots = 32

@@ -171,8 +171,14 @@ def check_sums(folder):
             elif s.what.of == "counts":
                 np.testing.assert_array_equal(s[..., 0, 1, 2], 0 * s.shots, name)
                 np.testing.assert_array_equal(s[..., 0, 0, 0], s.shots, name)
-            assert np.all(s.shots + s.missing <= s.rows), name
+            assert np.all(s.shots + s.missing + s.excluded + s.unknown <= s.rows), name
             assert np.all(s.missing == 0), name
+        # A delta counts whole: of each of its shots a sum with a condition says what became of it.
+        energy = run["energy"][:]
+        for name, most in (("chosen_raw", energy > 1), ("late_raw", energy < 1)):
+            s = run.sums[name]
+            assert 0 < s.shots <= np.sum(most)
+            assert s.shots + s.excluded == run.sums["jf_raw"].shots
         assert sum(run.sums["jf_raw_laser_on_steps"].shots) == run.sums["jf_raw_laser_on"].shots
     assert audit(path).balanced
 

@@ -7,7 +7,7 @@ import pytest
 
 from ffb import config
 from ffb.plan import Plan
-from ffb.shot import Input
+from ffb.shot import BeginStep, Input
 from ffb.testing.listed import ListedRun, ListedShot
 from tests.unit.plans import PULSE
 
@@ -196,7 +196,7 @@ def columns():
         {n: e for n, (e, _) in reversed(DERIVED.items())}, {n: e for n, (e, _) in FILTERS.items()},
         shots=len(SHOTS),
     )  # fmt: skip
-    p.step_values["delay"] = 2.5
+    p.step(BeginStep(-1, {"delay": 2.5}))
     return reduce(p, SHOTS)
 
 

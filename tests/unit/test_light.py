@@ -56,7 +56,7 @@ def test_light_follows_the_event_codes(xray, laser, is_xray, is_laser):
     block, schema = block_of(SHOTS), Schema(CORE)
     batch, n = Batch(schema, block.capacity), block.capacity
     stamp = Stamp(light, schema, block)
-    stamp.rows(n, batch.buffer)
+    stamp.rows(0, n, batch.buffer)
     for name, means in (("xray", is_xray), ("laser", is_laser)):
         states = [means(c) for c in SHOTS]
         want = [*(-1 if s is None else s for s in states), -1]

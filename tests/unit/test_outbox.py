@@ -67,7 +67,7 @@ def test_a_delta_leaves_behind_its_rows_and_books_never_go_back():
         if isinstance(body, Batch):
             rows += body.n
         elif isinstance(body, Parcel):
-            told |= {p.delta: p.shots for p in body.pieces}
+            told |= {p.delta: p.fates.shots for p in body.pieces}
             summed = sum(told.values())
             assert summed <= rows
     assert summed == rows == 13
@@ -87,7 +87,7 @@ def test_books_do_not_go_back_where_pieces_wait_longer_than_batches(monkeypatch)
     assert any(isinstance(b, Batch) for _, b in link.sent[late[0] : late[-1]])
     reads = [h.counts["read"] for h, _ in link.sent]
     assert reads == sorted(reads)
-    assert sum({b.delta: b.shots for _, b in link.pieces()}.values()) == 30
+    assert sum({b.delta: b.fates.shots for _, b in link.pieces()}.values()) == 30
 
 
 def test_steps_have_deltas_of_their_own():
@@ -95,7 +95,7 @@ def test_steps_have_deltas_of_their_own():
     steps = [BeginStep(k) for k in range(3)]
     items = [steps[0], *shots(3), steps[1], steps[2], *shots(2, 3)]
     taken(link, *items, per="step", sums_s=1000.0)
-    assert {(b.step, b.shots) for _, b in link.pieces()} == {(0, 3), (2, 2)}
+    assert {(b.step, b.fates.shots) for _, b in link.pieces()} == {(0, 3), (2, 2)}
     assert [h.kind for h, _ in link.sent][-1] == "end_run"
 
 
@@ -109,7 +109,7 @@ def test_shots_wait_or_are_shed_while_too_many_deltas_wait(monkeypatch, live):
     rows = sum(b.n for _, b in link.batches())
     assert rows + lost == 24
     assert (lost > 0) == live
-    assert sum({b.delta: b.shots for _, b in link.pieces()}.values()) == rows
+    assert sum({b.delta: b.fates.shots for _, b in link.pieces()}.values()) == rows
 
 
 def test_an_end_does_not_wait_for_ever_for_an_aggregator_that_takes_nothing():

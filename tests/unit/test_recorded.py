@@ -36,7 +36,7 @@ def filled():
     schema = Schema((*CORE, *columns))
     batch = Batch(schema, N)
     batch.buffer[:] = 0xA5
-    Recorder(schema, block, recorded, DETECTORS).rows(N - 1, batch.buffer)
+    Recorder(schema, block, recorded, DETECTORS).rows(0, N - 1, batch.buffer)
     batch.close(N - 1)
     return block, batch
 

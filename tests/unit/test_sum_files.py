@@ -13,7 +13,7 @@ from ffb.books.audit import audit
 from ffb.messaging.untrusted import WireError
 from ffb.schema import CORE, KEPT, LASER, PULSE_ID, STEP, XRAY, Schema
 from ffb.sums.log import Folder, files_in
-from ffb.sums.piece import Parcel, SumPiece, parcel_of
+from ffb.sums.piece import Fates, Parcel, SumPiece, parcel_of
 from ffb.sums.words import COUNTS, what_of
 from ffb.wire import Decoder, encode
 from ffb.writers import sums as sum_files
@@ -30,9 +30,10 @@ MS = 1_000_000
 class Told(Producer):
     """A producer that also sends what it adds to a sum ``s``, by laser and step."""
 
-    def __init__(self, name, epoch=1, form="a" * 16, size=17):
+    def __init__(self, name, epoch=1, form="a" * 16, size=17, where="", others=(0, 0, 0)):
         super().__init__(name, epoch)
         self.form, self.size, self.deltas = form, size, 0
+        self.where, self.others = where, others  # shots of a delta that it does not add
         self.frames = {}
         self.rng = np.random.default_rng([ord(c) for c in name] + [epoch])
 
@@ -68,7 +69,8 @@ class Told(Producer):
                 for first in range(0, PIXELS, self.size):
                     values = array[first : first + self.size]
                     common = ("s", what, light, step, self.form, "keV", SHAPE, self.deltas, 0, 1)
-                    pieces.append(SumPiece(*common, len(some), 0, first, values))
+                    fates = Fates(len(some), *self.others)
+                    pieces.append(SumPiece(*common, self.where, fates, first, values))
         self.deltas += 1
         each = [p._replace(piece=k, pieces=len(pieces)) for k, p in enumerate(pieces)]
         return [self.say("sum", None, Parcel(tuple(some))) for some in batched(each, 3)]
@@ -227,11 +229,35 @@ def test_what_a_killed_producer_did_not_send_is_left_out_whole_and_told(tmp_path
     assert dict(report.sums)["s"] == "3 of 5 shots, 2 are not in it"
 
 
-def test_a_sum_with_more_shots_than_rows_is_found(tmp_path):
+def test_what_a_condition_kept_out_is_told_growing_and_merged(tmp_path):
     aggregator, sink = begun(tmp_path)
-    p = Told("a")
+    p = Told("a", where="hit and tt.ampl > 1", others=(1, 4, 2))
+    said = [p.begin(Schema(CORE)), p.step(0, at=9)]
+    for first in (10, 20):
+        said += [p.rows(range(first, first + 10), 0, 1)]
+        said += p.delta(0, {1: p.frames[0, 1][-3:]})
+    drive(aggregator, [*said, p.rows([30, 31], 0, 1), p.end("producer died")])
+    for look in (lambda: None, lambda: merge(sink.path)):
+        look()
+        with ffb.open(sink.path) as run:
+            s, steps = run.sums["s_calib"], run.sums["s_calib_laser_on_steps"]
+            assert (s.where, s.rows) == ("hit and tt.ampl > 1", 22)
+            assert (s.shots, s.missing, s.excluded, s.unknown) == (6, 2, 8, 4)
+            assert (steps.shots, steps.excluded, steps.unknown) == ([6], [8], [4])
+            text = "6 of 22 shots where hit and tt.ampl > 1, 8 not, 4 unknown, 2 had no frame"
+            assert f"{text}, 2 are not in it" in repr(run.sums)
+    assert audit(sink.path).balanced
+    with h5py.File(sink.path) as plain:
+        attrs = plain["Sums/s_calib"].attrs
+        assert (attrs["where"], attrs["excluded"]) == ("hit and tt.ampl > 1", 8)
+
+
+@pytest.mark.parametrize(("times", "others"), [(2, (0, 0, 0)), (1, (0, 2, 0)), (1, (0, 0, 2))])
+def test_a_sum_with_more_shots_than_rows_is_found(tmp_path, times, others):
+    aggregator, sink = begun(tmp_path)
+    p = Told("a", others=others)
     said = [p.begin(Schema(CORE)), p.rows([10, 11], 0, 1)]
-    said += p.delta(0, {1: p.frames[0, 1] * 2})
+    said += p.delta(0, {1: p.frames[0, 1] * times})
     drive(aggregator, [*said, p.end()])
     assert "tells of 2 shots that have no row" in str(audit(sink.path).problems)
 
@@ -271,7 +297,7 @@ def test_a_torn_file_of_sums_counts_up_to_its_last_whole_record(tmp_path):
         folder = Folder(tmp_path)
         assert len(folder.complete) == deltas
         if deltas:
-            assert folder.shots(key) == (deltas, 0)
+            assert folder.fates(key) == (deltas, 0, 0, 0)
             total = deltas * (deltas + 1) / 2
             np.testing.assert_array_equal(folder.fold(key), total * good)
         again = sum_files.SumFiles(tmp_path)
@@ -296,12 +322,13 @@ def test_folding_keeps_sums_small_and_what_is_incomplete_for_later(tmp_path, mon
     good = np.arange(PIXELS).reshape(SHAPE) % 3 != 0
     assert Folder(tmp_path).unfinished == 1
     np.testing.assert_array_equal(Folder(tmp_path).fold(key), 19 * 20 / 2 * good)
-    assert Folder(tmp_path).shots(key) == (19, 0)
+    assert Folder(tmp_path).fates(key) == (19, 0, 0, 0)
     add(sum_files.SumFiles(tmp_path), ("dead", 1), left[-1])
     np.testing.assert_array_equal(Folder(tmp_path).fold(key), (19 * 20 / 2 + 1000) * good)
 
 
-PIECE = SumPiece("s", "calib", "", -1, "0" * 16, "keV", (2, 3), 0, 0, 1, 1, 0, 0, np.zeros(6))
+COMMON = ("s", "calib", "", -1, "0" * 16, "keV", (2, 3), 0, 0, 1)
+PIECE = SumPiece(*COMMON, "hit", Fates(1), 0, np.zeros(6))
 
 
 @pytest.mark.parametrize(
@@ -319,8 +346,11 @@ PIECE = SumPiece("s", "calib", "", -1, "0" * 16, "keV", (2, 3), 0, 0, 1, 1, 0, 0
         {"shape": [2.0, 3]},
         {"piece": 1},
         {"pieces": 0},
-        {"shots": -1},
-        {"shots": True},
+        {"fates": [-1, 0, 0, 0]},
+        {"fates": [True, 0, 0, 0]},
+        {"fates": [1, 0, 0]},
+        {"fates": 1},
+        {"where": 5},
         {"first": 1},
         {"values": np.zeros(7)},
         {"values": np.zeros((2, 3))},

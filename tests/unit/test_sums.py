@@ -156,7 +156,7 @@ def merged(deltas):
         what, key = what_of(p.what), key_of(p)[1:]
         into = out.setdefault(key, what.begin((PIXELS,)))
         what.merge(into[p.first : p.first + p.values.size], p.values)
-        told.setdefault(key, {})[p.delta] = (p.shots, p.missing)
+        told.setdefault(key, {})[p.delta] = p.fates
     numbers = {k: tuple(map(sum, zip(*v.values(), strict=True))) for k, v in told.items()}
     return {k: v.reshape(SHAPE) for k, v in out.items()}, numbers
 
@@ -199,7 +199,7 @@ def test_every_kind_of_sum_is_what_float64_says_by_light_and_step(whole, masks):
     for (light, step), some in groups.items():
         frames = [s.frames["f"] for s in some if s.frames["f"] is not None]
         mine = told["f", COUNTS, light, step]
-        assert mine == (len(frames), len(some) - len(frames)), (light, step)
+        assert mine == (len(frames), len(some) - len(frames), 0, 0), (light, step)
         counts = sum((good & ~np.isnan(f)).astype(int) for f in frames)
         np.testing.assert_array_equal(found["f", COUNTS, light, step], counts)
         for name in WHATS:
@@ -215,7 +215,7 @@ def test_whole_numbers_neither_wrap_nor_round(whole, masks):
     words = np.full(SHAPE, 60_000, np.uint16)
     some = [ListedShot(100 + k, {"u": words}) for k in range(70)]
     found, told = merged(fed(whole, some)[0])
-    assert told["u", "raw", "", -1] == (70, 0)
+    assert told["u", "raw", "", -1] == (70, 0, 0, 0)
     assert (found["u", "raw", "", -1] == 70 * 60_000).all()
     assert (found["u", "raw_square", "", -1] == 70 * 60_000**2).all()
     assert (found["u", "raw_max", "", -1] == 60_000).all()
@@ -236,7 +236,7 @@ def test_what_a_reducer_raises_adds_no_shot_twice_and_loses_none(whole, masks):
     total = sum(v for k, v in found.items() if k[:2] == ("again", "calib"))
     good = masks[1]["f"]
     np.testing.assert_allclose(total[good], brute("calib", frames, good)[good], rtol=1e-14)
-    assert sum(n for k, (n, _) in told.items() if k[:2] == ("again", COUNTS)) == len(some)
+    assert sum(n for k, (n, *_) in told.items() if k[:2] == ("again", COUNTS)) == len(some)
 
 
 def test_a_frame_that_does_not_fit_is_missing_in_the_sum(whole, masks):
@@ -244,7 +244,7 @@ def test_a_frame_that_does_not_fit_is_missing_in_the_sum(whole, masks):
     some[1].frames["u"] = some[1].frames["u"][:, :3]
     some[2].frames["u"] = None
     found, told = merged(fed(whole, some)[0])
-    assert told["u", "raw", "", -1] == (2, 2)
+    assert told["u", "raw", "", -1] == (2, 2, 0, 0)
     total = some[0].frames["u"].astype(int) + some[3].frames["u"]
     np.testing.assert_array_equal(found["u", "raw", "", -1], total)
 
@@ -263,7 +263,7 @@ def test_a_shot_that_cannot_be_read_is_in_no_sum_of_any_detector(whole, masks):
     with pytest.raises(ValueError, match="damaged"):
         whole.take(Damaged(bad.timestamp, bad.frames, bad.codes), 1)
     _, told = merged(fed(whole, [good])[0])
-    assert set(told.values()) == {(1, 0)}
+    assert set(told.values()) == {(1, 0, 0, 0)}
 
 
 def test_frames_of_no_shot_make_no_delta(whole):

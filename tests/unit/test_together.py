@@ -129,7 +129,7 @@ def test_shots_together_give_what_they_give_one_by_one(plans):
         np.testing.assert_array_equal(three[name], column, err_msg=name)
     pieces = {k: sorted(p.close_sums(), key=named) for k, p in plans.items()}
     assert {p.light for p in pieces[1]} == {"", "laser_on", "laser_off"}
-    assert sum(p.shots for p in pieces[1] if p.what == "calib_max") == 2 * 9
+    assert sum(p.fates.shots for p in pieces[1] if p.what == "calib_max") == 2 * 9
     for a, b in zip(pieces[1], pieces[3], strict=True):
         assert a._replace(values=None, piece=0) == b._replace(values=None, piece=0)
         np.testing.assert_array_equal(a.values, b.values, err_msg=f"{a.what} {a.light}")
@@ -157,6 +157,6 @@ def test_sums_without_a_reducer_take_several_shots():
         p = plan({}, shots=7, together=k, sums=sums)
         through(p, given)
         pieces.append(sorted(p.close_sums(), key=named))
-    assert {p.shots for p in pieces[0]} == {9}
+    assert {p.fates.shots for p in pieces[0]} == {9}
     for a, b in zip(*pieces, strict=True):
         np.testing.assert_array_equal(a.values, b.values, err_msg=a.what)
