@@ -34,11 +34,14 @@ class Params(NamedTuple):
     """``lag`` is the largest distance in pixels, along rows and columns.
 
     ``photon`` is what one photon leaves in a pixel, 1 in a photon map: with it distance 0 is
-    without shot noise, which correlates each photon with itself.
+    without shot noise, which correlates each photon with itself. Pixels below ``low`` or above
+    ``high`` count as 0, as with ``thresADU`` of smalldata_tools.
     """
 
     lag: int = 8
     photon: float = 0.0
+    low: float = -np.inf
+    high: float = np.inf
 
 
 class Correlation(NamedTuple):
@@ -63,8 +66,11 @@ class Places(NamedTuple):
 
 
 @kernel
-def _padded(image: Any, lag: int) -> Any:
-    """Values and 1 for valid pixels, 0 where there are none, ``lag`` columns more on each side."""
+def _padded(image: Any, lag: int, low: float, high: float) -> Any:
+    """Values and 1 for valid pixels, 0 where there are none, ``lag`` columns more on each side.
+
+    Values that are not between ``low`` and ``high`` are 0.
+    """
     rows, cols = image.shape
     values, valid = np.zeros((rows, cols + 2 * lag)), np.zeros((rows, cols + 2 * lag))
     for r in range(rows):
@@ -72,7 +78,7 @@ def _padded(image: Any, lag: int) -> Any:
         for i in range(line.size):
             x = np.float64(line[i])
             known = (x > -np.inf) & (x < np.inf)
-            value[i] = x if known else 0.0
+            value[i] = x if known & (x >= low) & (x <= high) else 0.0
             good[i] = 1.0 if known else 0.0
     return values, valid
 
@@ -165,7 +171,7 @@ def autocorrelation(image: Image, params: Params) -> Correlation:
     NaN where no pairs are, or nothing to divide by.
     """
     lag, (rows, cols) = params.lag, image.shape
-    values, valid = _padded(image, lag)
+    values, valid = _padded(image, lag, params.low, params.high)
     lit, number = _places(values, valid, lag, LIT), int(valid.sum())
     few, pixels = lit.row.size, rows * cols
     work = LONE * few if 2 * few < pixels else pixels
@@ -213,6 +219,8 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Params:
         problems.append(f"lag: {params.lag} pixels; the image allows 0 to {size - 1}")
     if not 0 <= params.photon < np.inf:
         problems.append(f"photon: {params.photon} is no value of a photon; 0 leaves shot noise in")
+    if not params.low < params.high:
+        problems.append(f"high: {params.high} is not above low, {params.low}: nothing is left")
     if problems:
         raise ValueError("\n".join(problems))
     return params

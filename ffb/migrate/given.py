@@ -1,6 +1,6 @@
 """Arguments of an analysis function, taken one by one; what is left over is told.
 
-Exports :class:`Given`, :class:`Made` and :class:`Remark`.
+Exports :class:`Given`, :class:`Made` and :class:`Remark`, and what translations share.
 """
 
 from __future__ import annotations
@@ -11,6 +11,14 @@ from typing import Any, NamedTuple
 
 from ffb.configuration.problems import nearest
 from ffb.migrate.static_values import Table, Unread
+
+#: What becomes of a mask that a function is given.
+MASK = "give a .npy file as `mask` of [calibration.DET]; masks are joined there"
+
+
+def only(**params: Any) -> dict[str, Any]:
+    """Parameters that are given."""
+    return {k: v for k, v in params.items() if v is not None}
 
 
 class Remark(NamedTuple):
@@ -89,7 +97,11 @@ class Given:
     def without(self, **reasons: str) -> None:
         """Arguments that have no counterpart, and why or what to do instead."""
         for key, why in reasons.items():
-            if self.get(key) not in (None, False):
+            found = self.table.get(key)
+            if isinstance(found, Unread):
+                self._asked.add(key)
+                self.lose(key, f"{found.why}; {why}", found.line)
+            elif self.get(key) not in (None, False):
                 self.lose(key, why)
 
     def silently(self, *keys: str) -> None:

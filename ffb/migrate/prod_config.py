@@ -154,9 +154,14 @@ def _entry(
     function: str, rule: Rule, detector: str, entry: Any, reading: Reading, line: int, out: Imported
 ) -> None:
     assert rule.make is not None
-    several = entry if isinstance(entry, list) else [entry]
+    several, as_before = entry if isinstance(entry, list) else [entry], True
+    if rule.many and (found := [*_regions(several)]) != several:
+        as_before, several, entry = not isinstance(entry, list), found, found
     for i, one in enumerate(several):
         where = f"{function} of {detector}" + (f"[{i}]" if isinstance(entry, list) else "")
+        if not as_before:
+            text = "ROIs of a region had no effect: it was the whole detector"
+            _remark(out, Remark(line, f"{where}: {text}", lost=False))
         if isinstance(one, Unread):
             _remark(out, Remark(one.line, f"{where}: {one.why}"))
             continue
@@ -192,6 +197,20 @@ def _entry(
             _add(out, detector, m, RunRange(reading.first, reading.last), line, where)
 
 
+def _regions(entries: list[Any]) -> Iterator[Any]:
+    """Entries of regions; of one that lists several as ``ROIs``, as LCLS-I had it, one for each."""
+    for entry in entries:
+        listed = entry.get("ROIs") if isinstance(entry, Table) and "ROI" not in entry else None
+        if not isinstance(entry, Table) or not isinstance(listed, list | tuple):
+            yield entry
+            continue
+        for region in listed:
+            one = Table({"ROI" if k == "ROIs" else k: v for k, v in entry.items()})
+            one["ROI"] = region
+            one.lines = {"ROI" if k == "ROIs" else k: v for k, v in entry.lines.items()}
+            yield one
+
+
 def _add(out: Imported, detector: str, made: Made, runs: RunRange, line: int, where: str) -> None:
     declared = resolve.reducer(made.use, Path()).params
     if wrong := problems.of_parameters(declared, made.params):
@@ -213,13 +232,18 @@ def _integrating(module: Module, out: Imported) -> None:
     """The slow camera and its companions; the same for all runs."""
     first, *others = module.of_runs("get_intg")
     line, found = module.functions["get_intg"].lineno, first.value
-    names = [*_names(found)]
+    names = [name for name in _names(found) if name]
     if others:
         _remark(out, Remark(line, f"get_intg: runs from {others[0].first} on have others"))
-    if found is not None and not names:
+    if not names and not _nothing(found):
         why = found.why if isinstance(found, Unread) else f"no names of detectors: {found!r}"
         _remark(out, Remark(line, f"get_intg: {why}"))
     out.integrating = {name: {} for name in names}
+
+
+def _nothing(found: Any) -> bool:
+    """Whether there is no name at all, however that is written."""
+    return found in (None, "") or (isinstance(found, list | tuple) and all(map(_nothing, found)))
 
 
 def _names(found: Any) -> Iterator[str]:

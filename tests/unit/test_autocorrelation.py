@@ -86,7 +86,7 @@ def test_by_fourier(lit, lost):
 
 def sums(image, lag):
     """Sums over pairs by Fourier, and scipy's without."""
-    values, valid = module._padded(image, lag)
+    values, valid = module._padded(image, lag, -np.inf, np.inf)
     found = fourier.correlate(values, valid, lag)
     good = np.isfinite(image).astype(float)
     known = np.nan_to_num(image.astype(float))
@@ -140,6 +140,15 @@ def test_long_distances_are_taken_by_fourier(monkeypatch):
     check(image, Params(30, 0.5))
 
 
+def test_pixels_outside_the_levels_count_as_0():
+    image = RNG.normal(1, 3, (9, 12)).astype(np.float32)
+    image[2, 3] = np.nan
+    within = np.where((image < 0.5) | (image > 4), np.float32(0), image)
+    got = autocorrelation.fn(image, Params(3, low=0.5, high=4.0))
+    for one, other in zip(got, check(within, Params(3)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (5, 4), (30, 16), (48, 45)])
 def test_transforms_are_numpys(shape):
     re, im = RNG.normal(size=(2, *shape))
@@ -181,3 +190,5 @@ def test_an_image_without_pixels_has_no_autocorrelation():
     with pytest.raises(ValueError, match="lag: 5 pixels; the image allows 0 to 4") as e:
         autocorrelation.constants(Params(5, -1.0), inputs)
     assert "photon: -1.0 is no value" in str(e.value)
+    with pytest.raises(ValueError, match=r"high: 2.0 is not above low, 2.0"):
+        autocorrelation.constants(Params(2, 0.0, 2.0, 2.0), inputs)

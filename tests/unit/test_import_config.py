@@ -232,6 +232,35 @@ def one(function: str, **kwargs: object) -> str:
             "projection",
             {"axis": 1, "thresholds": [2.0, 9.0]},
         ),
+        (
+            one(
+                "get_polynomial_correction",
+                polynomial_coefficients=[2e-6, -0.01, 1],
+                method="roll",
+                projection={"axis": 0, "thresADU": 70},
+            ),
+            "curve_corr_pj_ax_0",
+            "curved_projection",
+            {"axis": 0, "curvature": [1.0, -0.01, 2e-6], "low": 70.0},
+        ),
+        (
+            "def getROIs(run):\n    return {'det': {'ROIs': [[[0, 3], [1, 5]], [[2, 3], [1, 5]]]}}",
+            "ROI_1",
+            "roi",
+            {"rows": [2, 3], "cols": [1, 5]},
+        ),
+        (
+            "def getROIs(run):\n    return {'det': [{'ROIs': [[[0, 3], [1, 5]]]}]}",
+            "ROI_0",
+            "roi",
+            {"rows": [0, 3], "cols": [1, 5]},
+        ),
+        (
+            one("getAutocorrParams", save_range=[70, 50], save_lineout=True, thresADU=[72.0, 1e6]),
+            "autocorr",
+            "autocorrelation",
+            {"lag": 70, "low": 72.0, "high": 1e6},
+        ),
     ],
 )
 def test_every_function_becomes_a_reducer(imported, text, name, use, params):
@@ -239,6 +268,13 @@ def test_every_function_becomes_a_reducer(imported, text, name, use, params):
     found = data["reducers"][f"det/{name}"]
     assert (status, lost(err)) == (0, [])
     assert (found["use"], found["params"]) == (use, params)
+
+
+def test_no_slow_camera_is_none(imported):
+    """However a configuration says that there is none, as those of hutches that have none do."""
+    for nothing in ("None, []", '"", []', '("", [None])'):
+        status, data, _, err = imported(f"def get_intg(run):\n    return {nothing}", *EXP)
+        assert (status, lost(err), data.get("integrating")) == (0, [], None)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +288,20 @@ def test_every_function_becomes_a_reducer(imported, text, name, use, params):
         (one("get_azav", center="here"), "values that do not fit"),
         (one("get_azav", eBeam="9"), "eBeam: a number was expected, not '9'"),
         (one("getSvdParams", n_components=2), "make a basis with svd_basis.save"),
-        (one("get_polynomial_correction", axis=0), "write `curved_projection`"),
+        (one("get_polynomial_correction", axis=0), "give numbers, as `curvature`"),
+        (
+            one("get_polynomial_correction", polynomial_coefficients=[1.0]),
+            "the straightened image itself is not kept",
+        ),
+        (
+            one("get_polynomial_correction", polynomial_coefficients=[1], projection={"axis": 1}),
+            "straightened along the other axis",
+        ),
+        ("def get_intg(run):\n    return 5, None", "get_intg: no names of detectors: (5, None)"),
+        (
+            "def get_droplet(run):\n    return {'d': {'mask': np.load('m.npy')}}",
+            "np.load(...) would have to be run; give a .npy file",
+        ),
         (
             "def getROIs(run):\n    return {'d': [{'ROI': [[0, 3], [0, 9], [0, 9]]}]}",
             "several segments",
