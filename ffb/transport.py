@@ -16,21 +16,7 @@ from typing import NamedTuple
 import zmq
 
 from ffb.messaging.link import Link, RefusedError
-from ffb.messaging.sockets import (
-    ACK,
-    BYE,
-    DATA,
-    HELLO,
-    MAGIC,
-    NAME,
-    PREFIX,
-    REFUSE,
-    REMIND,
-    STATUS,
-    WELCOME,
-    End,
-    ms,
-)
+from ffb.messaging.sockets import MAGIC, NAME, PREFIX, End, Type, ms
 from ffb.messaging.untrusted import MAX_PAYLOAD, Frame
 from ffb.messaging.window import MAX_IN_FLIGHT, Name, Order, printable
 
@@ -141,19 +127,20 @@ class Hub(End):
             magic, kind, epoch, seq = PREFIX.unpack(frames[1])
         except (struct.error, IndexError):
             magic, kind = b"", b""
+        known = self._names.get(identity, ("", -1))[1]
         if magic != MAGIC:
             self.reject(printable(identity))
-        elif kind == HELLO and len(frames) == 4 and len(frames[3]) == 8:
+        elif kind == Type.HELLO and len(frames) == 4 and len(frames[3]) == 8:
             after = int.from_bytes(frames[3], "little")
             self._greet(identity, bytes(frames[2]), epoch, seq, after)
-        elif kind == BYE and len(frames) == 2 and self._names.get(identity, ("", -1))[1] == epoch:
+        elif kind == Type.BYE and len(frames) == 2 and known == epoch:
             self._left.add(self._names[identity])
-        elif kind not in {DATA, REMIND, STATUS} or len(frames) != 5:
+        elif kind not in {Type.DATA, Type.REMIND, Type.STATUS} or len(frames) != 5:
             self.reject(printable(identity))
-        elif self._names.get(identity, ("", -1))[1] != epoch:
+        elif known != epoch:
             self.order.gaps += 1  # sent before its Hello; comes again after our Welcome
-        elif kind != DATA or self.order.take(self._names[identity], seq):
-            numbered = seq if kind == DATA else 0
+        elif kind != Type.DATA or self.order.take(self._names[identity], seq):
+            numbered = seq if kind == Type.DATA else 0
             if numbered:
                 self._note(self._names[identity], seq, sum(len(f) for f in frames[2:]))
             return Delivery(*self._names[identity], numbered, [*frames[2:]])
@@ -177,12 +164,12 @@ class Hub(End):
                 f"a producer named {producer!r} is already at work (started {current} ns):"
                 " give each producer its own name, or stop the other one first"
             )
-            self._reply(identity, REFUSE, epoch, 0, sentence.encode())
+            self._reply(identity, Type.REFUSE, epoch, 0, sentence.encode())
             return
         self._current[producer], self._names[identity] = epoch, name
         self._left.discard(name)
         durable = self.order.greet(name, acked)
-        self._reply(identity, WELCOME, epoch, durable, self.window_bytes.to_bytes(8, "little"))
+        self._reply(identity, Type.WELCOME, epoch, durable, self.window_bytes.to_bytes(8, "little"))
 
     def _pay(self, name: Name) -> None:
         if self._tell(name) != "later":
@@ -195,7 +182,7 @@ class Hub(End):
         """
         identity = f"{name[0]}/{name[1]}".encode()
         seq = self.order.durable.get(name, 0)
-        return self._reply(identity, ACK, name[1], seq, b"\1" if self._held else b"\0")
+        return self._reply(identity, Type.ACK, name[1], seq, b"\1" if self._held else b"\0")
 
     def _reply(self, identity: bytes, kind: bytes, epoch: int, seq: int, *more: bytes) -> str:
         prefix = PREFIX.pack(MAGIC, kind, epoch, seq)

@@ -142,7 +142,7 @@ def _measure(known: int, ground: Ground, state: State, found: int) -> Any:
 
 
 @kernel
-def search(ground: Ground, state: State) -> Any:
+def find_peaks(ground: Ground, state: State) -> Any:
     """List all peaks; how many there are. One begins at a pixel that is not on an edge."""
     found, columns, adc = 0, ground.columns, np.float32(ground.adc)
     high = state.limits[1]

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ffb import Area, Feature, Tile, Vector, tile_reducer
-from ffb.reducers import bragg, radial_background, scattering
-from ffb.reducers.bragg import Ground, State
+from ffb.reducers import scattering
+from ffb.reducers.bragg import Ground, State, find_peaks
+from ffb.reducers.radial_background import find_background
 
 
 class Params(NamedTuple):
@@ -161,7 +162,7 @@ class peaks:  # noqa: N801 - named after its module
     @staticmethod
     def finish(ground: Ground, state: State) -> Peaks:
         """Find the background, then the peaks."""
-        radial_background.find(
+        find_background(
             state.frame.reshape(-1, ground.columns),
             ground.radius.reshape(-1, ground.columns),
             state.total,
@@ -170,7 +171,7 @@ class peaks:  # noqa: N801 - named after its module
             state.rest,
             state.limits,
         )
-        found = bragg.search(ground, state)
+        found = find_peaks(ground, state)
         out, whole, n = state.peaks, state.whole, min(found, ground.capacity)
         return Peaks(
             n, found, found > n, found >= ground.hit,

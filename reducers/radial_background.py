@@ -17,7 +17,7 @@ PASSES = 5
 
 
 @kernel
-def find(
+def find_background(
     frame: Any, radius: Any, total: Any, snr: float, adc: float, rest: Any, limits: Any
 ) -> None:
     """Find the background of every radius of a ``frame`` (rows, columns) float32.

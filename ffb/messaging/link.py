@@ -17,21 +17,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from ffb.batch import Batch
-from ffb.messaging.sockets import (
-    ACK,
-    BYE,
-    DATA,
-    HELLO,
-    MAGIC,
-    NAME,
-    PREFIX,
-    REFUSE,
-    REMIND,
-    STATUS,
-    WELCOME,
-    End,
-    ms,
-)
+from ffb.messaging.sockets import MAGIC, NAME, PREFIX, End, Type, ms
 from ffb.messaging.untrusted import Frame
 from ffb.messaging.window import Sent, Window
 from ffb.producing.ring import SPARE, Kept, Ring
@@ -216,7 +202,7 @@ class Link(End):
         """Say how we are: not numbered, not kept, not sent while nobody listens."""
         if self.connected:
             header = Header("status", producer=self.producer, epoch=self.epoch)
-            self._transmit(STATUS, 0, encode(header, None, numbers))
+            self._transmit(Type.STATUS, 0, encode(header, None, numbers))
 
     def pump(self, timeout_s: float = 0.0) -> None:
         """Take acknowledgements, notice lost and new connections, send again what that asks for.
@@ -246,7 +232,7 @@ class Link(End):
     def close(self) -> None:
         """Close the socket; what is not committed is gone, unless it lies in a ring."""
         if self.connected:
-            self._transmit(BYE, self._window.acked, ())
+            self._transmit(Type.BYE, self._window.acked, ())
         if self._ring is not None:
             self._ring.close()
         self._socket.disable_monitor()
@@ -297,11 +283,11 @@ class Link(End):
     def _hello(self) -> None:
         self._helloed = time.monotonic()
         who = [self.producer.encode(), self._after.to_bytes(8, "little")]
-        self._transmit(HELLO, self._window.acked, who)
+        self._transmit(Type.HELLO, self._window.acked, who)
 
     def _data(self, sent: Sent) -> None:
         self._told = max(self._told, sent.seq)
-        self._transmit(DATA, sent.seq, sent.frames)
+        self._transmit(Type.DATA, sent.seq, sent.frames)
 
     def _transmit(self, kind: bytes, seq: int, frames: Sequence[Frame]) -> None:
         prefix = PREFIX.pack(MAGIC, kind, self.epoch, seq)
@@ -316,12 +302,12 @@ class Link(End):
         magic, kind, epoch, seq = PREFIX.unpack(frames[0])
         if magic != MAGIC or epoch != self.epoch:
             return
-        if kind == REFUSE:
+        if kind == Type.REFUSE:
             raise RefusedError(frames[1].decode())
         self._release(seq)
-        if kind == ACK:
+        if kind == Type.ACK:
             self.held = frames[1:] == [b"\1"]
-        elif kind == WELCOME:
+        elif kind == Type.WELCOME:
             self._window.most = min(self._window.most, int.from_bytes(frames[1], "little"))
             if not self.connected:  # a busy aggregator may answer several Hellos at once
                 self._again()
@@ -329,7 +315,7 @@ class Link(End):
     def _again(self) -> None:
         self.connected = True
         for begun in self._window.reminders():
-            self._transmit(REMIND, begun.seq, begun.frames)
+            self._transmit(Type.REMIND, begun.seq, begun.frames)
         for sent in self._window:
             if not self.connected:
                 return

@@ -22,10 +22,15 @@ import zmq
 from ffb.messaging.address import Claim, check_connect, claim, load_key
 
 PREFIX, MAGIC = struct.Struct("<4scQQ"), b"ffb1"
-HELLO, DATA, REMIND, STATUS, BYE = b"H", b"D", b"R", b"T", b"B"
-WELCOME, ACK, REFUSE = b"W", b"A", b"X"
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _HEARTBEAT_MS, _SILENCE_MS, _LINGER_MS = 200, 1000, 200
+
+
+class Type:
+    """The byte of each type: those of a producer, then those of the aggregator."""
+
+    HELLO, DATA, REMIND, STATUS, BYE = b"H", b"D", b"R", b"T", b"B"
+    WELCOME, ACK, REFUSE = b"W", b"A", b"X"
 
 
 class End:
