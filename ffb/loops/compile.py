@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numba
@@ -179,6 +179,20 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inner))
 
 
+def _named(fn: FunctionType) -> dict[str, Any]:
+    """What a function names in its module, and in modules of ours that it names, by dotted name."""
+    names = sorted(_names(fn.__code__))
+    found = {name: fn.__globals__[name] for name in names if name in fn.__globals__}
+    modules = {n: vars(m) for n, m in found.items() if isinstance(m, ModuleType) and _ours(m)}
+    inside = ((f"{n}.{a}", held[a]) for n, held in modules.items() for a in names if a in held)
+    return found | dict(inside)
+
+
+def _ours(module: ModuleType) -> bool:
+    """Whether a module may hold functions that are compiled with those that name it."""
+    return module.__name__.split(".")[0] not in {"math", "numba", "numpy"}
+
+
 def _visit(value: Any, seen: dict[int, str]) -> None:
     """Add what a compiled function depends on to ``seen``: texts of files, plain constants."""
     value = getattr(value, "py_func", value)
@@ -191,14 +205,12 @@ def _visit(value: Any, seen: dict[int, str]) -> None:
     elif isinstance(value, type):
         seen[id(value)] = f"{value.__module__}.{value.__qualname__}{getattr(value, '_fields', '')}"
     elif isinstance(value, ModuleType):
-        theirs = value.__name__.split(".")[0] not in {"math", "numba", "numpy"}
         file = getattr(value, "__file__", None)
-        seen[id(value)] = Path(file).read_text("utf-8") if theirs and file else value.__name__
+        seen[id(value)] = Path(file).read_text("utf-8") if _ours(value) and file else value.__name__
     elif isinstance(value, FunctionType):
         seen[id(value)] = value.__module__ + inspect.getsource(value)
-        for name in sorted(_names(value.__code__)):
-            if name in value.__globals__:
-                _visit(value.__globals__[name], seen)
+        for found in _named(value).values():
+            _visit(found, seen)
         for cell in value.__closure__ or ():
             _visit(cell.cell_contents, seen)
 
@@ -258,9 +270,16 @@ def uncompiled(fn: Any) -> Callable[..., Any]:
     """``fn`` in plain Python, as are the compiled functions that it names: numpy checks bounds."""
     fn = getattr(fn, "py_func", fn)
     scope = dict(fn.__globals__)
-    for name in _names(fn.__code__) & scope.keys():
-        inner = getattr(scope[name], "py_func", fn)
-        scope[name] = scope[name] if inner is fn else uncompiled(inner)
+    for name, found in _named(fn).items():
+        inner = getattr(found, "py_func", fn)
+        if inner is fn:
+            continue
+        module, _, attribute = name.rpartition(".")
+        if module:  # a copy of it in which that function is plain
+            held = vars(scope[module]) | {attribute: uncompiled(inner)}
+            scope[module] = SimpleNamespace(**held)
+        else:
+            scope[name] = uncompiled(inner)
     return FunctionType(fn.__code__, scope, fn.__name__, fn.__defaults__, fn.__closure__)
 
 

@@ -165,15 +165,20 @@ def loaded(path, text):
     return module
 
 
-def test_an_edited_callee_leaves_no_stale_caller(tmp_path, monkeypatch):
+@pytest.mark.parametrize("named", ["from between import twice", "import between"])
+def test_an_edited_callee_leaves_no_stale_caller(tmp_path, monkeypatch, named):
     monkeypatch.setenv("FFB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    callee = "from ffb.loops.compile import kernel\n\n\n@kernel\ndef low(x):\n    return x + {}\n"
-    caller = "from lowest import low\n\n\ndef caller(x):\n    return 2 * low(x)\n"
+    head = "from ffb.loops.compile import kernel\n"
+    callee = head + "\n\n@kernel\ndef low(x):\n    return x + {}\n"
+    between = head + "from lowest import low\n\n\n@kernel\ndef twice(x):\n    return 2 * low(x)\n"
+    by = named.split()[-1].replace("between", "between.twice")
+    caller = f"{named}\n\n\ndef caller(x):\n    return {by}(x)\n"
 
     def built(number):
         loaded(tmp_path / "lowest.py", callee.format(number))
+        loaded(tmp_path / "between.py", between)
         scope = {"caller": compiling.kernel(loaded(tmp_path / "middle.py", caller).caller)}
         text = "def top(x):\n    return caller(x)\n"
         return compiling.build(text, scope, (numba.types.int64,))
@@ -185,8 +190,10 @@ def test_an_edited_callee_leaves_no_stale_caller(tmp_path, monkeypatch):
         with no_compilation():  # for the same text there is the cache
             assert built(1)(10) == 22
         assert built(5)(10) == 30
+        with no_compilation():  # a dry run is in plain Python, whatever a function is called by
+            assert compiling.uncompiled(sys.modules["middle"].caller)(10) == 30
     finally:
-        for name in ("lowest", "middle"):
+        for name in ("lowest", "between", "middle"):
             sys.modules.pop(name, None)
 
 
