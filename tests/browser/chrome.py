@@ -31,6 +31,10 @@ FLAGS = (
 )
 
 
+#: What has to come about some time does so within this, also on a busy machine [s].
+DEADLINE_S = 120
+
+
 class Chrome:
     """``async with Chrome() as chrome`` opens pages, evaluates in them, takes pictures."""
 
@@ -51,7 +55,7 @@ class Chrome:
             stderr=subprocess.DEVNULL,
         )
         port = self._profile / "DevToolsActivePort"
-        end = time.monotonic() + 30
+        end = time.monotonic() + DEADLINE_S
         while not (port.exists() and port.read_text().count("\n")):
             assert time.monotonic() < end, "chromium did not start"
             assert self._process.poll() is None, "chromium ended at once"
@@ -64,10 +68,10 @@ class Chrome:
 
     async def __aexit__(self, *failure):
         self._socket.close()
-        while await asyncio.wait_for(self._socket.read_message(), 10) is not None:
+        while await asyncio.wait_for(self._socket.read_message(), DEADLINE_S) is not None:
             pass  # until the socket is closed, so that nothing is left to the collector
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(DEADLINE_S)
         shutil.rmtree(self._profile, ignore_errors=True)
 
     async def command(self, method, session=None, **params):
@@ -77,7 +81,7 @@ class Chrome:
             message["sessionId"] = session
         await self._socket.write_message(json.dumps(message))
         while True:
-            reply = json.loads(await asyncio.wait_for(self._socket.read_message(), 30))
+            reply = json.loads(await asyncio.wait_for(self._socket.read_message(), DEADLINE_S))
             if reply.get("id") == message["id"]:
                 assert "error" not in reply, reply
                 return reply["result"]
@@ -99,7 +103,7 @@ class Chrome:
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
-    async def until(self, page, expression, seconds=30):
+    async def until(self, page, expression, seconds=DEADLINE_S):
         end = time.monotonic() + seconds
         while not (value := await self.evaluate(page, expression)):
             assert time.monotonic() < end, f"never true: {expression}"

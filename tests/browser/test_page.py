@@ -16,7 +16,7 @@ from ffb.live.model import Live
 from ffb.sink import Counts
 from ffb.source import RunInfo
 from ffb.transport import Publisher
-from tests.browser.chrome import Chrome
+from tests.browser.chrome import DEADLINE_S, Chrome
 from tests.unit.live_rows import PROVENANCE, SCHEMA, rows
 from tests.unit.test_live import STATUS
 
@@ -65,6 +65,11 @@ class Aggregator(threading.Thread):
             self.stopped.wait(0.05)
         self.publisher.close()
 
+    def end(self):
+        self.stopped.set()
+        self.join(DEADLINE_S)
+        assert not self.is_alive()
+
 
 @pytest.fixture
 def service(tmp_path):
@@ -72,8 +77,7 @@ def service(tmp_path):
     aggregator, dashboard = Aggregator(address), Dashboard(address)
     aggregator.start()
     yield aggregator, dashboard
-    aggregator.stopped.set()
-    aggregator.join(10)
+    aggregator.end()
 
 
 def serve_while(dashboard, coroutine):
@@ -103,16 +107,32 @@ CARDS = """(() => {
 TABS = "[...Bokeh.documents[0]._all_models.values()].find(m => m.type === 'Tabs')"
 
 
+CURVE = "spot/sum ± SEM against lxt"
+
+
+async def shown(chrome, page, text, points):
+    """State of the page when it shows ``text``, and the scan curve has so many ``points``.
+
+    Panels are brought up to date one after the other.
+    """
+    end = time.monotonic() + DEADLINE_S
+    while True:
+        said = await chrome.evaluate(page, STATE)
+        state = json.loads(said)
+        if text in said and len(max(state.get(CURVE, [[]]), key=len)) == points:
+            return state
+        assert time.monotonic() < end, said
+        await asyncio.sleep(0.1)
+
+
 async def look(aggregator, dashboard):
     ARTEFACTS.mkdir(exist_ok=True)
     async with Chrome() as chrome:
         page = await chrome.open(dashboard.url)
-        await chrome.until(page, f"{STATE}.includes('N 51 ')")
-        before = json.loads(await chrome.evaluate(page, STATE))
+        before = await shown(chrome, page, "N 51 ", 2)  # steps 0 and 1 after 60 shots
         for _ in range(7):
             aggregator.go.release()
-        await chrome.until(page, f"{STATE}.includes('N 172 ')")
-        after = json.loads(await chrome.evaluate(page, STATE))
+        after = await shown(chrome, page, "N 172 ", 4)
         await chrome.picture(page, ARTEFACTS / "overview.png")
         text = await chrome.evaluate(
             page, "Array.from(Bokeh.documents[0]._all_models.values()).find(m => m.text).text"
@@ -125,9 +145,6 @@ async def look(aggregator, dashboard):
 
 def test_the_scan_curve_and_the_image_move_with_the_commits(service):
     before, after, text, model = serve_while(service[1], look(*service))
-    curve = "spot/sum ± SEM against lxt"
-    assert len(max(before[curve], key=len)) == 2  # steps 0 and 1 after 60 shots
-    assert len(max(after[curve], key=len)) == 4
     image = "spot/area: mean"
     assert before[image] != after[image]
     assert len(after[image][0]) == 60
@@ -149,8 +166,7 @@ async def restart(address, dashboard):
         await chrome.until(two, f"{STATE}.includes('gas/energy')")
         assert not await chrome.evaluate(one, f"{STATE}.includes('gas/energy')")
         before = dashboard.model.generation
-        first.stopped.set()
-        first.join(10)
+        first.end()
         second = Aggregator(address, run=8)
         second.start()
         for page in (two, one):
@@ -166,8 +182,7 @@ async def restart(address, dashboard):
         )
         scrolled = await chrome.evaluate(one, "window.scrollY")
         drawn = dashboard.model.document.percentiles(50)[0]
-    second.stopped.set()
-    second.join(10)
+    second.end()
     return cards, loaded, scrolled, drawn
 
 
