@@ -13,7 +13,7 @@ from ffb.shot import BeginStep, Field, FrameBlock, Idle, Input
 from ffb.source import Run, RunInfo, Source
 
 #: A source that gives nothing new for so long, in seconds, hangs.
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 
 class Row(NamedTuple):

@@ -17,7 +17,7 @@ from tests.unit import test_waveform_cfd, test_waveform_hits
 
 pytestmark = pytest.mark.psana
 
-DEADLINE_S = 120
+DEADLINE_S = 240
 SHOTS, N = 40, 256
 HITS = waveform_hits.Params(0.168269231, 100.0, baseline=(0, 16), capacity=4)
 CFD = waveform_cfd.Params(0.168269231, threshold=200.0, relative=False, sign=1, taps=5, offset=6)
@@ -116,7 +116,7 @@ def test_hits_and_peaks_of_a_stream_are_those_of_psanas_traces(
         shmem_server(run_file, "--clients", 1, "--rate", 60, "--linger", 60)
         wait(path, process)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=DEADLINE_S)
     finally:
         process.kill()
         process.communicate()

@@ -35,7 +35,7 @@ def test_shots_taken_to_learn_a_shape_are_lost_by_name_when_their_producer_is_ki
             here.ffb("p0", "reduce", file)
             wait_for(lambda: kills.complete(path), "the end of the run", 240)
             here.processes["p0"].terminate()
-            here.processes["p0"].wait(60)
+            here.processes["p0"].wait(240)
         finally:
             clean(tag)
     (served,) = told(tmp_path)

@@ -20,7 +20,7 @@ from tests.contract.readers import take
 
 pytestmark = pytest.mark.psana
 
-PATIENCE = 60.0
+PATIENCE = 240.0
 FIELDS = {
     "edge": Field("tmo_opal", "ttfex", "fltpos"),
     "image": Field("tmo_opal", "raw", "image"),

@@ -25,7 +25,7 @@ from ffb.testing.shmem_server import ShmemServer, clean, real_server, sweep
 from ffb.testing.truth import RunSpec
 
 Serve = Callable[..., "subprocess.Popen[str]"]
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 
 class Client(threading.Thread):

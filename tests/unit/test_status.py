@@ -207,9 +207,10 @@ def test_the_verdict_says_where_to_look():
 
 
 def test_a_page_that_hears_nothing_says_so(monkeypatch):
+    then = time.monotonic()
+    monkeypatch.setattr("ffb.dashboards.model.time.monotonic", lambda: then)
     shot = Snapshot(*unpack(run().snapshot(STATUS)))
     assert cards(shot)[0].value != "NO WORD"
-    then = time.monotonic()
     monkeypatch.setattr("ffb.dashboards.model.time.monotonic", lambda: then + 60)
     first = cards(shot)[0]
     assert (first.value, first.state) == ("NO WORD", BAD)

@@ -11,7 +11,7 @@ def child(tmp_path, code, name="producer 0", keeps=True):
     return Child(name, [sys.executable, "-c", code], keeps, tmp_path / f"{name}.log")
 
 
-def poll_until(supervisor, done, seconds=20.0):
+def poll_until(supervisor, done, seconds=120.0):
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, supervisor.events
