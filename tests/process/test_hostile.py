@@ -61,7 +61,8 @@ def finish(service: Service, good: Honest, *strangers: Stranger) -> None:
     serve_until(service, lambda: good.link.unacked == 0, good, *strangers)
     good.end()
     for run in service.aggregator._runs.values():  # strangers never end
-        run.timing = run.timing._replace(end_timeout_ns=0)
+        assert run.attendance.patience_ns
+        run.attendance.patience_ns = 0
     serve_until(service, lambda: not service.aggregator.open, good, *strangers)
     assert not [p for closed in service.aggregator.closed for p in closed.problems if "good" in p]
     folder = Path(service.hub.address.removeprefix("ipc://")).parent
