@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ffb.loops.compile import borrowed, kernel
 from ffb.reducers.lanes import LANES, above, below, correlate, lowest
-from ffb.reducers.trace import extremes, median
+from ffb.reducers.trace import extremes, middle
 from ffb.shot import Input
 
 #: All bits of a comparison.
@@ -21,16 +21,17 @@ class Discriminator(NamedTuple):
 
     A region is where the trace is above ``threshold``, in units of the trace's standard deviation
     if ``relative``; ``sign`` is that of pulses, 0 for the larger excursion of the trace's two;
-    ``response`` (taps + offset,) float64 turns a trace into D, smoothing included: its first
-    weight is for ``lead`` samples before. ``shift`` [samples] is from the crossing to the hit;
-    ``whole`` says that samples are integers.
+    ``smooth`` (taps,) float64 are the weights of the Gaussian, ``offset`` [samples] and
+    ``multiplier`` those of D. ``shift`` [samples] is from the crossing to the hit; ``whole`` says
+    that samples are integers.
     """
 
     threshold: float
     relative: bool
     sign: float
-    response: NDArray[np.float64]
-    lead: int
+    smooth: NDArray[np.float64]
+    offset: int
+    multiplier: float
     shift: int
     whole: bool
 
@@ -70,15 +71,13 @@ def discriminator(
     at = np.arange(taps) - taps // 2
     weights = np.exp(-0.5 * (at / max((taps - 1) / 6, 1e-9)) ** 2)
     weights /= weights.sum()
-    response = np.zeros(taps + offset)
-    response[:taps] = weights
-    response[offset:] += multiplier * weights
     made = Discriminator(
         threshold,
         relative,
         float(sign),
-        response,
-        taps // 2,
+        weights,
+        offset,
+        multiplier,
         round(offset * (1 + multiplier)),
         np.dtype(given.dtype).kind in "iu",
     )
@@ -86,35 +85,45 @@ def discriminator(
 
 
 @kernel
-def _respond(work: NDArray[np.float64], response: NDArray[np.float64], one: int, two: int) -> Any:
+def _comb(trace: NDArray[np.float64], c: Discriminator, comb: NDArray[np.float64]) -> None:
+    """Fill ``comb`` with x[i] + multiplier x[i + offset] of a trace; smoothed, it is D.
+
+    The order is of no matter for D, and of the response's taps + offset products taps remain.
+    """
+    later = trace[c.offset :]
+    for k in range(comb.size):
+        comb[k] = trace[k] + c.multiplier * later[k]
+
+
+@kernel
+def _respond(trace: NDArray[np.float64], c: Discriminator, one: int, two: int) -> Any:
     """D at samples ``one`` and ``two``: two sums at once take hardly longer than one."""
-    x, y = work[one : one + response.size], work[two : two + response.size]
+    smooth, x, y = borrowed(c.smooth), trace[one:], trace[two:]
+    later_x, later_y = x[c.offset :], y[c.offset :]
     d, e = 0.0, 0.0
-    for t in range(response.size):
-        d += response[t] * x[t]
-        e += response[t] * y[t]
+    for t in range(smooth.size):
+        d += smooth[t] * (x[t] + c.multiplier * later_x[t])
+        e += smooth[t] * (y[t] + c.multiplier * later_y[t])
     return d, e
 
 
 @kernel
 def _crossing(
-    work: NDArray[np.float64],
-    response: NDArray[np.float64],
-    first: int,
-    last: int,
+    comb: NDArray[np.float64],
+    smooth: NDArray[np.float64],
+    size: int,
     before: float,
     after: float,
     room: NDArray[np.float64],
 ) -> Any:
-    """Last sample before D rises through 0, and how far behind; -1 if D falls anywhere.
+    """Last of ``size`` samples before D rises through 0, and how far behind; -1 if D falls.
 
-    It is ``before``, below 0, at the ``first`` sample, and ``after``, which is not, at the one
-    before ``last``.
+    It is ``before``, below 0, at sample 0, and ``after``, which is not, at the last.
     """
-    at, risen = last - 2, False
-    for i in range(first + 1, last - 1, LANES):
-        correlate(work, response, i, room)
-        inside = min(last - 1 - i, LANES)
+    at, risen = size - 2, False
+    for i in range(1, size - 1, LANES):
+        correlate(comb, smooth, i, room)
+        inside = min(size - 1 - i, LANES)
         every = (1 << inside) - 1
         low = below(room, 0, 0.0) & every
         if risen and low:
@@ -168,15 +177,17 @@ def _scan(
     into: NDArray[np.float64],
 ) -> Any:
     """Go through the regions of the ``n`` samples in ``given``: how many are hits."""
-    work, heights, response = borrowed(given), borrowed(into), borrowed(c.response)
-    trace, room = work[c.lead :], work[work.size - LANES :]
+    work, heights, smooth = borrowed(given), borrowed(into), borrowed(c.smooth)
+    before_first, behind = smooth.size // 2, _behind(n, c)
+    trace, comb, room = work[before_first:], work[behind:], work[work.size - LANES :]
     number, start, inside, alone, before = 0, 0, False, 0, 0
+    found = above(trace, 0, limit)
     for at in range(0, n + 1, LANES):
-        found = above(trace, at, limit)
+        after = above(trace, at + LANES, limit)
         # Nothing rises within a sample: one alone is no region, and in noise most are alone.
-        bits = found & (above(trace, at + 1, limit) | (found << 1 | alone))
+        bits = found & (found >> 1 | after << (LANES - 1) | found << 1 | alone)
         turns = (bits ^ (bits << 1 | before)) & ALL
-        alone, before = found >> (LANES - 1), bits >> (LANES - 1)
+        alone, before, found = found >> (LANES - 1), bits >> (LANES - 1), after
         while turns:
             end = at + lowest(turns)
             turns &= turns - 1
@@ -185,27 +196,42 @@ def _scan(
                 start = end
                 continue
             first, last = max(start - c.shift, 0), min(end - c.shift, n)
-            if last - first < 2:
+            size = last - first
+            if size < 2:
                 continue
             # What rises once and never falls is below 0 at first and not at last: not much noise.
-            low, high = _respond(work, response, first, last - 1)
+            low, high = _respond(work, c, first, last - 1)
             if low >= 0.0 or high < 0.0:
                 continue
-            crossed, rest = _crossing(work, response, first, last, low, high, room)
+            _comb(work[first:], c, comb[: size + smooth.size - 1])
+            crossed, rest = _crossing(comb, smooth, size, low, high, room)
             if crossed < 0:
                 continue
             if number < samples.size:
-                samples[number] = crossed + c.shift
-                times[number] = crossed + c.shift + rest
+                samples[number] = first + crossed + c.shift
+                times[number] = samples[number] + rest
                 _largest(trace[start:end], heights[number : number + 1])
             number += 1
     return number
 
 
 @kernel
+def _behind(n: int, c: Discriminator) -> Any:
+    """Where room begins behind ``n`` samples and the zeros on either side of them."""
+    return n + c.smooth.size + c.offset + 2 * LANES
+
+
+@kernel
+def workspace(n: int, c: Discriminator) -> Any:
+    """How many float64 :func:`find` works on for ``n`` samples."""
+    return _behind(n, c) + n + c.smooth.size + 2 * LANES
+
+
+@kernel
 def find(
     waveform: NDArray[Any],
     c: Discriminator,
+    work: NDArray[np.float64],
     samples: NDArray[np.int64],
     times: NDArray[np.float64],
     heights: NDArray[np.float64],
@@ -216,18 +242,24 @@ def find(
     s[i + offset], a region of samples above the threshold, moved by -shift, is a hit if D rises
     through 0 within it exactly once and falls never. ``samples`` is the last sample with D < 0,
     ``times`` [samples] the crossing between it and the next on a straight line, both moved back by
-    shift = round(offset (1 + multiplier)); ``heights`` the largest sample of the region.
+    shift = round(offset (1 + multiplier)); ``heights`` the largest sample of the region. ``work``
+    is room to work in, of :func:`workspace`.
     """
-    n, level = waveform.size, median(waveform, c.whole)
+    n = waveform.size
+    lo, hi = extremes(waveform)
+    level = middle(waveform, lo, hi, c.whole)
     if level != level:
         return Found(0, level, level)
     sign = c.sign
     if sign == 0.0:
-        lo, hi = extremes(waveform)
         sign = -1.0 if level - np.float64(lo) > np.float64(hi) - level else 1.0
     # Zeros on either side: the trace goes on at its level, and so far no end needs a special case.
-    work = np.empty(n + c.response.size + 3 * LANES)
-    work[: c.lead], work[c.lead + n :] = 0.0, 0.0
-    noise = _fill(waveform, level, sign, work[c.lead : c.lead + n])
+    lead = c.smooth.size // 2
+    for k in range(lead):
+        work[k] = 0.0
+    tail = work[lead + n : _behind(n, c)]
+    for k in range(tail.size):
+        tail[k] = 0.0
+    noise = _fill(waveform, level, sign, work[lead : lead + n])
     limit = c.threshold * noise if c.relative else c.threshold
     return Found(_scan(work, n, limit, c, samples, times, heights), level, noise)

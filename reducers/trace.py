@@ -151,12 +151,8 @@ def extremes(values: NDArray[Any]) -> Any:
 
 
 @kernel
-def median(values: NDArray[Any], whole: bool) -> Any:
-    """Median of ``values`` (n >= 1,), exactly ``np.median``'s; NaN if one is NaN or infinite.
-
-    ``whole`` says that they are integers (``Input.dtype`` of kind ``i`` or ``u``).
-    """
-    lo, hi = extremes(values)
+def middle(values: NDArray[Any], lo: Any, hi: Any, whole: bool) -> Any:
+    """Median of ``values``, of which :func:`extremes` are known; else as :func:`median`."""
     bad = 0
     for i in range(values.size):
         bad += values[i] != values[i]
@@ -170,3 +166,13 @@ def median(values: NDArray[Any], whole: bool) -> Any:
     if low == high:
         return low
     return _of_any(values, low, high)
+
+
+@kernel
+def median(values: NDArray[Any], whole: bool) -> Any:
+    """Median of ``values`` (n >= 1,), exactly ``np.median``'s; NaN if one is NaN or infinite.
+
+    ``whole`` says that they are integers (``Input.dtype`` of kind ``i`` or ``u``).
+    """
+    lo, hi = extremes(values)
+    return middle(values, lo, hi, whole)

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from ffb import Feature, Vector, Waveform, reducer
-from ffb.reducers.discriminator import Discriminator, discriminator, find
+from ffb.reducers.discriminator import Discriminator, discriminator, find, workspace
 from ffb.reducers.trace import common_problems
 from ffb.shot import Input
 
@@ -76,10 +76,13 @@ def waveform_cfd(waveform: Waveform, constants: Constants) -> Hits:
     A waveform with NaN or infinite samples has no hits, and NaN as baseline and noise.
     """
     c = constants
-    room = np.full((3, c.capacity), np.nan)  # of one piece: to ask for room takes its time
-    samples, times, heights = room[0].view(np.int64), room[1], room[2]
-    samples[:] = 0
-    found = find(waveform, c.discriminator, samples, times, heights)
+    # Of one piece: to ask for room takes its time.
+    work = np.empty(3 * c.capacity + workspace(waveform.size, c.discriminator))
+    samples = work[: c.capacity].view(np.int64)
+    times, heights = work[c.capacity : 2 * c.capacity], work[2 * c.capacity : 3 * c.capacity]
+    for k in range(c.capacity):
+        samples[k], times[k], heights[k] = 0, np.nan, np.nan
+    found = find(waveform, c.discriminator, work[3 * c.capacity :], samples, times, heights)
     for k in range(min(found.n, c.capacity)):
         times[k] *= c.dt
     return Hits(found.n, samples, times, heights, found.n > c.capacity, found.level, found.noise)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ffb.reducers.discriminator import find
+from ffb.reducers.discriminator import find, workspace
 from ffb.reducers.waveform_cfd import Params, waveform_cfd
 from ffb.shot import Input
 
@@ -62,10 +62,11 @@ SETTINGS = [
 def test_hits_equal_those_of_a_slow_discriminator(p, dtype, number):
     constants = waveform_cfd.constants(p, {"waveform": Input("value", dtype, (SIZE,))})
     samples, times, heights = np.zeros(99, np.int64), np.zeros(99), np.zeros(99)
+    work = np.empty(workspace(SIZE, constants.discriminator))
     hits = 0
     for k, trace in enumerate(traces(dtype, number, 3)):
         expected = slow(trace.astype(np.float64), p)
-        found = find(trace, constants.discriminator, samples, times, heights)
+        found = find(trace, constants.discriminator, work, samples, times, heights)
         n = found.n
         assert samples[:n].tolist() == expected[0], k
         np.testing.assert_allclose(times[:n] * p.dt, expected[1], rtol=1e-9, atol=1e-9)
