@@ -155,7 +155,8 @@ def _uncalibrated(
     except LookupError as e:
         if geometry:
             raise
-        notes.append(f"{source} has no geometry: {e}")
+        why = str(e).partition(";")[0]  # what follows tells how to have constants, or to do without
+        notes.append(f"{source} has no geometry: {why}")
     if xyz is not None and xyz.shape[1:] != shape:
         notes.append(f"{source} has no geometry: frames are {shape}, not {xyz.shape[1:]}")
         xyz = None

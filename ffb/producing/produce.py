@@ -106,6 +106,7 @@ class Producer:
         log.info("run %d begins: %d columns", info.run, len(plan.schema.columns))
         for warning in plan.warnings:
             log.warning("run %d: %s", info.run, warning)
+        begun = {*plan.notes}
         resume = self._resume if self._resume and self._resume.info == info else None
         self._admitted()
         self.link.expect(plan.schema.offsets(plan.capacity)[-1] + BESIDE + 8 * plan.capacity)
@@ -127,6 +128,8 @@ class Producer:
                 self.read,
                 dict(self.losses.total),
             )
+            for befell in (n for n in plan.notes if n not in begun):
+                log.warning("run %d: %s", info.run, befell)
 
     def _refuse(self, run: Run, error: ConfigError) -> None:
         """Let a run pass that the configuration does not fit, and say so all the while.

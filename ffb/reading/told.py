@@ -166,13 +166,14 @@ class Told:
 
     @property
     def steps(self) -> list[Step]:
-        """Steps so far, with the values of their motors."""
+        """Steps so far, in their order, with the values of their motors; row -1 without a shot."""
         table = self.lines(contents.STEPS)
         lines = [self.said(line) for line in table]
-        return [
+        found = [
             Step(int(line["step"]), int(line["row"]), said["values"], said["docstring"])
             for line, said in zip(table, lines, strict=True)
         ]
+        return sorted(found, key=lambda step: step[:2])
 
     @property
     def order(self) -> NDArray[Any]:

@@ -135,10 +135,8 @@ def _why(field: Field, w: Wanted, seen: Collection[tuple[int, ...]], shots: int)
             f"{field} has the shape {first} in one shot and {second} in another: {RAGGED_SENTENCE};"
             f" {LIST_SENTENCE}, with shape = [...], shots of that shape have it and others lack it"
         )
-    return (
-        f"{field} was in none of the first {shots} shots, so its shape is unknown;"
-        f" declare {_shape(w.type.rank)}"
-    )
+    came = f"{field} was in none of the first {shots} shots" if shots else f"{field}: no shot came"
+    return f"{came}, so its shape is unknown; declare {_shape(w.type.rank)}"
 
 
 def _shape(rank: int) -> str:

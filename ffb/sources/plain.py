@@ -110,7 +110,7 @@ def unknown(wanted: Field, known: Iterable[Field]) -> str:
         near = get_close_matches(wanted.detector, detectors, 1, 0.4)
         return f"no detector {wanted.detector!r} in this run; " + _hint(near, detectors)
     names = sorted(_within(f) for f in known if f.detector == wanted.detector)
-    near = get_close_matches(_within(wanted), names, 1, 0.4)
+    near = get_close_matches(_within(wanted), names, 1)  # all share their alg: no lower cutoff
     who = wanted.detector or "the capture"
     return f"{who} has no field {_within(wanted)}; " + _hint(near, names)
 

@@ -266,7 +266,7 @@ def test_learning_can_be_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(source._merge, "take", take_it)
     inputs, [problem] = run.bind({"a": AUX}, {})
     assert inputs == {}
-    assert "in none of the first 0 shots" in problem
+    assert "no shot came, so its shape is unknown" in problem
     assert [item for item in run if not isinstance(item, BeginStep)] == []
     assert run.ended == "stopped"
 

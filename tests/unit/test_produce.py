@@ -245,6 +245,19 @@ def test_a_shot_that_cannot_be_read_is_lost_as_damaged_and_told_now_and_then(set
     ]
 
 
+def test_what_befell_a_run_is_in_the_log_when_it_ends(settings, caplog):
+    run = run_of(*shots(3))
+
+    def items():
+        yield from shots(3)
+        run.notes.append("input cam: in 2 shots not of shape [4], counted as absent")
+
+    run.notes, run.items = ["no timing system"], items()
+    Producer(settings, Source(run, live=False), Window(), "p0").loop()
+    said = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert said == ["run 1: input cam: in 2 shots not of shape [4], counted as absent"]
+
+
 def test_losses_alone_travel_when_they_are_old_and_there_is_room(settings):
     aged = settings.model_copy(update={"batch": settings.batch.model_copy(update={"age_ms": 1e-6})})
     items = [Torn(1, {}), Idle(), Torn(2, {}), Idle()]

@@ -154,6 +154,8 @@ def test_commits_are_followed_and_a_snapshot_stays(tmp_path):
         )
         assert run.counts == Counts(1, 12, 10, {"damaged": 2}, 1, {"p0": {"epoch": 1, "seq": 4}})
         assert run.steps == [Step(0, 0, {"delay": -1.0}, "first")]
+        for k in (2, 1):  # neither has a shot, and the later one is told of first
+            sink.step(k, {"delay": float(k)}, "")
         follower = run.follow(poll=0, start=10)
         sink.append(make_batch(10, 15))
         sink.commit(books(2, 25))
@@ -166,6 +168,7 @@ def test_commits_are_followed_and_a_snapshot_stays(tmp_path):
         assert list(follower) == [slice(25, 30)]
         assert run.complete
         assert run.counts.ended == "end of run"
+        assert [(s.step, s.row) for s in run.steps] == [(0, 0), (1, -1), (2, -1)]
         assert list(run.commits["rows"]) == [10, 25, 30]
         assert (np.diff(run.commits["time"]) > 0).all()
 
