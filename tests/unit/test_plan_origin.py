@@ -106,7 +106,8 @@ def test_constants_that_are_not_those_of_the_run_before_are_noted():
     shape = INPUTS["jf"].shape
     pedestals = np.zeros((1, *shape), np.float32)
     ids = {"pedestals": "b (runs 4-end)", "geometry": "g"}
-    c = Constants("jf", "opal", shape, pedestals, origin="store", ids=ids)
+    gain = np.ones((1, *shape), np.float32)
+    c = Constants("jf", "opal", shape, pedestals, gain=gain, origin="store", ids=ids)
     p = plan({"spot": SPOT}, constants=c)
     assert p.constants == {"jf": {"origin": "store", **ids}}
     p.compare(3, {"jf": {"origin": "store", **ids}, "gone": {}})
