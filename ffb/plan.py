@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import platform
-import shlex
-import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,20 +13,17 @@ from numpy.typing import NDArray
 
 from ffb.batch import Batch
 from ffb.config import Config, ConfigError
-from ffb.configuration.conditions import DerivedConfig
 from ffb.configuration.defaults import Defaults
 from ffb.integrating import partners
 from ffb.loops.bind import Binder, Bound
-from ffb.loops.calibrated import Detector
 from ffb.loops.combine import Combined
-from ffb.loops.fuse import Member
 from ffb.loops.guard import Guard
 from ffb.loops.passes import Passes
-from ffb.loops.recorded import damage_columns, with_count
+from ffb.loops.recorded import Recorded, damage_columns, with_count
 from ffb.loops.rows import Rows
 from ffb.loops.stages import AreaStage, ShotStage
 from ffb.loops.wiring import motor_column
-from ffb.messaging.arrays import packed
+from ffb.origin import detector_arrays, input_fields, origin, reducer_origins
 from ffb.schema import CORE, KEPT, LIGHT_KNOWN, PULSE_KNOWN, Column, Schema
 from ffb.shot import BeginStep, FrameBlock, Shot
 from ffb.sink import Provenance
@@ -62,52 +54,40 @@ class Plan:
         config = defaults.config
         self.config, self.capacity = config, config.batch.shots
         self.errors: Counter[str] = Counter()
-        self._notes, self._run, self._bound = list(bound.notes), run, bound
+        self._run, self._bound, self._notes = run, bound, list(bound.notes)
         #: What the run lacks of the default detectors, which is no error.
         self.warnings = list(bound.warnings)
-        reduced = [c for m in bound.members for c in m.all_columns]
-        taken = {c.name for c in reduced} | config.derived.keys() | config.filters.keys()
-        stored = [n for n, i in config.inputs.items() if i.record and n in bound.inputs]
-        default = defaults.sources
-        taken |= {*stored} - default.keys()
-        free = [n for n in stored if n not in default or self._free(defaults, n, taken)]
-        self.recorded = [
-            r for n in free for r in with_count(n, bound.inputs, config.inputs[n].unpack)
-        ]
+        asked = _asked(defaults, bound)
+        self.recorded = self._recorded(defaults, asked)
+        columns = self._compressed(self._uncombined(defaults))
+        self.combined = self._combine(defaults, asked, columns)
+        self.schema = self._checked((*columns, *self.combined.columns))
         self.block = FrameBlock(bound.inputs, self.capacity)
-        own = self._own_columns(defaults.listed, run.motors)
-        columns = self._compressed((*CORE, *own, *reduced))
-        unrecorded = config.inputs.keys() - {r.name for r in self.recorded}
-        wanted = {n: d for n, d in defaults.computed.items() if self._free(defaults, n, taken)}
-        computed = self._computed(wanted, columns)
-        expressions = computed | config.derived, config.filters, columns, unrecorded
-        wheres = {n: s.where for n, s in config.sums.items() if s.where}
-        self.combined = Combined(*expressions, wheres)
-        columns = (*columns, *self.combined.columns)
-        if problems := [
-            *self.combined.problems,
-            *_clashes([c.name for c in columns]),
-            *map(str, partners.check(config.integrating, columns)),
-        ]:
-            raise ConfigError(problems)
-        self.warnings += map(str, partners.lacking(config.integrating, columns))
-        self.schema = Schema(columns)
         self._batch: Batch | None = None
         self._kept: NDArray[np.float32] = np.ones(0, np.float32)
         self._n = 0
-        by_detector: dict[str, list[str]] = {d: [] for d in defaults.listed}
-        for name in (n for n in config.inputs if n in bound.inputs):
-            by_detector.get(config.inputs[name].detector, []).append(name)
-        where = (self.schema, self.block, self._guard)
-        said = config.light, self.schema, self.block, self.recorded, by_detector
-        self._rows = Rows(*said, run.motors)
+        self._rows = Rows(
+            config.light,
+            self.schema,
+            self.block,
+            self.recorded,
+            _inputs_by_detector(defaults, bound),
+            run.motors,
+        )
         self.combined.compile(self.schema, self.block)
-        together = min(config.batch.together, self.capacity)
-        self.passes = Passes(bound, together, self._rows, self.combined, where)
-        if self.passes.second and together > 1:
-            names = ", ".join(self.passes.second)
-            text = f"frames of {names} are needed again for sums with conditions on what is in them"
-            self._notes.append(f"{text}: shots are taken one by one, not {together} together")
+        self.passes = self._compile_passes(min(config.batch.together, self.capacity))
+
+    def _compile_passes(self, together: int) -> Passes:
+        made = Passes(
+            self._bound, self.schema, self.block, self._guard, self._rows, self.combined, together
+        )
+        if made.second and together > 1:
+            names = ", ".join(made.second)
+            self._notes.append(
+                f"frames of {names} are needed again for sums with conditions on what is in them:"
+                f" shots are taken one by one, not {together} together"
+            )
+        return made
 
     @property
     def areas(self) -> list[AreaStage]:
@@ -159,30 +139,59 @@ class Plan:
             out.append(c)
         return tuple(out)
 
-    def _own_columns(self, detectors: Sequence[str], motors: Sequence[str]) -> list[Column]:
-        """Columns of ffb's own, of recorded inputs, and of what became of ``detectors``."""
-        out = [PULSE_KNOWN, *LIGHT_KNOWN, *map(motor_column, motors)]
+    def _uncombined(self, defaults: Defaults) -> list[Column]:
+        """All columns but those that expressions make of them."""
+        out = [*CORE, PULSE_KNOWN, *LIGHT_KNOWN, *map(motor_column, self._run.motors)]
         out += [c for r in self.recorded for c in r.columns]
-        return out + damage_columns(detectors)
+        out += damage_columns(defaults.listed)
+        return out + [c for m in self._bound.members for c in m.all_columns]
 
-    def _free(self, defaults: Defaults, name: str, taken: Collection[str]) -> bool:
+    def _recorded(self, defaults: Defaults, asked: Collection[str]) -> list[Recorded]:
+        """Inputs that become columns, each with the count of its entries where it has one."""
+        given, found = self.config.inputs, self._bound.inputs
+        stored = [n for n, i in given.items() if i.record and n in found]
+        free = [n for n in stored if n not in defaults.sources or self._free(defaults, n, asked)]
+        return [r for n in free for r in with_count(n, found, given[n].unpack)]
+
+    def _free(self, defaults: Defaults, name: str, asked: Collection[str]) -> bool:
         """Whether a default column can be there; where it cannot, the experiment's is."""
-        why = defaults.given_way(name, taken)
+        why = defaults.given_way(name, asked)
         self.warnings += [why] if why else []
         return why is None
 
-    def _computed(
-        self, wanted: Mapping[str, DerivedConfig], columns: Sequence[Column]
-    ) -> dict[str, DerivedConfig]:
-        """Those of the numbers wanted of default detectors that ``columns`` allow for."""
-        kept = {}
-        for name, derived in wanted.items():
+    def _combine(
+        self, defaults: Defaults, asked: Collection[str], columns: Sequence[Column]
+    ) -> Combined:
+        """Expressions over ``columns``: derived numbers, filters and conditions of sums."""
+        config = self.config
+        computed = {}
+        for name, derived in defaults.computed.items():
+            if not self._free(defaults, name, asked):
+                continue
             if problems := Combined({name: derived}, {}, columns).problems:
                 why = problems[0].partition(".expr: ")[2]
                 self.warnings.append(f"{name} is not computed: {why}")
             else:
-                kept[name] = derived
-        return kept
+                computed[name] = derived
+        return Combined(
+            computed | config.derived,
+            config.filters,
+            columns,
+            unrecorded=config.inputs.keys() - {r.name for r in self.recorded},
+            wheres={n: s.where for n, s in config.sums.items() if s.where},
+        )
+
+    def _checked(self, columns: tuple[Column, ...]) -> Schema:
+        """The schema of the run, or :class:`ffb.config.ConfigError` with all that is wrong."""
+        integrating = self.config.integrating
+        if problems := [
+            *self.combined.problems,
+            *_clashes([c.name for c in columns]),
+            *map(str, partners.check(integrating, columns)),
+        ]:
+            raise ConfigError(problems)
+        self.warnings += map(str, partners.lacking(integrating, columns))
+        return Schema(columns)
 
     def take(self, shot: Shot, read: int) -> bool:
         """Fill in a shot and reduce it; true when the batch is full."""
@@ -277,48 +286,39 @@ class Plan:
         arrays = self._arrays  # before its notes
         return replace(
             origin(self.config),
-            inputs=self._sources(),
-            reducers={m.name: self._origin(m) for m in self._bound.members}
-            | self.combined.origins(),
+            inputs=input_fields(self.config, self._bound),
+            reducers=reducer_origins(self.config, self._bound) | self.combined.origins(),
             constants=self.constants,
             notes=tuple(self.notes),
             arrays=arrays,
         )
 
-    def _sources(self) -> dict[str, str]:
-        """Field of every input, also of those that count the entries of another."""
-        out: dict[str, str] = {}
-        for name, said in self.config.inputs.items():
-            if (found := self._bound.inputs.get(name)) is not None:
-                names = [name, found.length] if found.length else [name]
-                out |= dict.fromkeys(names, str(said.source))
-        return out
-
     @cached_property
     def _arrays(self) -> tuple[dict[str, Any], ...]:
-        """Masks, positions and constants of area detectors, as far as they are small."""
-        known: dict[str, Detector] = {}  # two inputs may be of one detector
-        for d in self._bound.detectors.values():
-            known.setdefault(d.area.detector, d)
-        detectors = known.values()
-        made, left = packed(a for d in detectors for a in d.arrays)
-        left = [*left, *(name for d in detectors for name in d.large)]
+        made, left = detector_arrays(self._bound)
         if left:
-            said = ", ".join(left)
-            self._notes.append(f"too large for UserDataCfg: {said}; ffb/constants has their ids")
-        return tuple(made)
+            self._notes.append(
+                f"too large for UserDataCfg: {', '.join(left)}; ffb/constants has their ids"
+            )
+        return made
 
-    def _origin(self, m: Member) -> dict[str, Any]:
-        r, params = m.reducer, self._bound.parameters[m.name]
-        out = {
-            "use": self.config.reducers[m.name].use,
-            "version": r.version,
-            "hash": r.hash,
-            "params": {} if params is None else _plain(params._asdict()),
-            "inputs": dict(zip(r.inputs, m.inputs, strict=True)),
-            "coords": self._bound.coords[m.name],
-        }
-        return out if r.module.startswith("ffb.reducers.") else {**out, "source": r.source}
+
+def _asked(defaults: Defaults, bound: Bound) -> set[str]:
+    """Columns that the experiment asks for, to which those of default detectors give way."""
+    config = defaults.config
+    recorded = {n for n, i in config.inputs.items() if i.record and n in bound.inputs}
+    features = {c.name for m in bound.members for c in m.all_columns}
+    derived = config.derived.keys() | config.filters.keys()
+    return features | derived | (recorded - defaults.sources.keys())
+
+
+def _inputs_by_detector(defaults: Defaults, bound: Bound) -> dict[str, list[str]]:
+    """Inputs of each detector whose damage is recorded."""
+    out: dict[str, list[str]] = {d: [] for d in defaults.listed}
+    for name, said in defaults.config.inputs.items():
+        if name in bound.inputs and said.detector in out:
+            out[said.detector].append(name)
+    return out
 
 
 def _clashes(names: Sequence[str]) -> list[str]:
@@ -335,30 +335,3 @@ def _clashes(names: Sequence[str]) -> list[str]:
 def _parent(name: str, known: set[str]) -> str:
     parts = name.split("/")
     return next((p for k in range(1, len(parts)) if (p := "/".join(parts[:k])) in known), "")
-
-
-def _plain(value: Any) -> Any:
-    """Parameters as JSON knows them; it has no infinity and no paths."""
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
-    infinite = isinstance(value, float) and not np.isfinite(value)
-    return str(value) if infinite or isinstance(value, Path) else value
-
-
-def origin(config: Config) -> Provenance:
-    """What is known of the numbers of a run before it has a plan."""
-    return Provenance(
-        config.text, versions=_versions(), host=platform.node(), command=shlex.join(sys.argv)
-    )
-
-
-def _versions() -> dict[str, str]:
-    out = {"python": platform.python_version()}
-    for name in ("ffb", "numpy", "numba", "psana", "h5py"):
-        try:
-            out[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return out

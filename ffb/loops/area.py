@@ -88,6 +88,59 @@ def _sums(
     return before, [f"if s * rows + r >= done[{shot}]:", *each]
 
 
+def _states(
+    writers: Sequence[Writer], states: Sequence[Any], together: int, scope: dict[str, Any]
+) -> tuple[list[str], list[str]]:
+    """Lines that name constants and states of reducers: once, and for shot ``k`` of several."""
+    once, each = [], []
+    for w in writers:
+        tag, state, name = w.tag, states[w.tag], f"S{w.tag}"
+        made = rebuilt(w.member.constants, f"constants[{tag}]", f"K{tag}", scope)
+        once.append(f"k{tag} = {made}")
+        own = rebuilt(state, f"states[{tag}]", name, scope)  # also names its classes in the scope
+        if together > 1:
+            once.append(f"t{tag} = {rebuilt(plain(state), f'states[{tag}]', name, scope)}")
+            own = _of_shot(state, f"t{tag}", name)
+        each.append(f"s{tag} = {own}")
+    return once, each
+
+
+def _start(writers: Sequence[Writer]) -> list[str]:
+    """Lines that bring the states of reducers to zero."""
+    return [
+        line
+        for w in writers
+        for line in (f"if active[{w.tag}] == {RUN}:", f"    start_{w.tag}(k{w.tag}, s{w.tag})")
+    ]
+
+
+def _reduce(writers: Sequence[Writer]) -> list[str]:
+    """Lines that hand the rows of a block to reducers."""
+    if not writers:
+        return []
+    lines = _REDUCE.splitlines()
+    for w in writers:
+        lines += [
+            f"    if active[{w.tag}] == {RUN}{_where(w)}:",
+            f"        accumulate_{w.tag}(tile, k{w.tag}, s{w.tag})",
+        ]
+    return lines
+
+
+def _finish(writers: Sequence[Writer]) -> list[str]:
+    """Lines that write the features of reducers to row ``j``."""
+    lines = []
+    for w in writers:
+        lines += [
+            f"if active[{w.tag}] == {RUN}:",
+            f"    r{w.tag} = finish_{w.tag}(k{w.tag}, s{w.tag})",
+            *indent(w.store(f"r{w.tag}"), 1),
+            f"elif active[{w.tag}] == {ABSENT}:",
+            *indent(w.absent(), 1),
+        ]
+    return lines
+
+
 def _area(
     members: Sequence[Member],
     calibration: Calibration,
@@ -102,32 +155,21 @@ def _area(
     With more than one, arrays of states have a first axis for them.
     """
     writers = [Writer(m, tag, places) for tag, m in enumerate(members)]
+    planes = rebuilt(calibration.constants, "calibration", "Planes", scope)
+    once, own = _states(writers, states, together, scope)
+    shot, inner = ("k", 1) if together > 1 else ("0", 0)
+    each = ["for k in range(shots):", *indent(own, 1)] if inner else own
+    before, sums = _sums(added, shot, scope)
+    way = _LENT if calibration.lend else _TOGETHER if calibration.height else _ROW_BY_ROW
+    block = ["block = segment[r * columns : last * columns]", *way.splitlines()]
     body = [
         *places.lines,
-        f"planes = {rebuilt(calibration.constants, 'calibration', 'Planes', scope)}",
+        f"planes = {planes}",
         "good, lines, bads = borrowed(valid), borrowed(values), borrowed(spoilt)",
         "columns = values.size // spoilt.size",
         f"segments = len(raw) // {together}",
-    ]
-    own = []
-    for w in writers:
-        k, s, name = w.member.constants, states[w.tag], f"S{w.tag}"
-        body += [f"k{w.tag} = {rebuilt(k, f'constants[{w.tag}]', f'K{w.tag}', scope)}"]
-        made = rebuilt(s, f"states[{w.tag}]", name, scope)
-        if together > 1:
-            body += [f"t{w.tag} = {rebuilt(plain(s), f'states[{w.tag}]', name, scope)}"]
-            made = _of_shot(s, f"t{w.tag}", name)
-        own.append(f"s{w.tag} = {made}")
-    shot, inner = ("k", 1) if together > 1 else ("0", 0)
-    each = ["for k in range(shots):", *indent(own, 1)] if inner else own
-    begin = [
-        line
-        for w in writers
-        for line in (f"if active[{w.tag}] == {RUN}:", f"    start_{w.tag}(k{w.tag}, s{w.tag})")
-    ]
-    before, sums = _sums(added, shot, scope)
-    body += [
-        *([*each, *indent(begin, inner)] if writers else []),
+        *once,
+        *([*each, *indent(_start(writers), inner)] if writers else []),
         *before,
         "for k in range(shots):",
         "    for s in range(segments):",
@@ -139,24 +181,10 @@ def _area(
         "        last = min(r + bads.size, rows)",
         "        first = (s * rows + r) * columns",
         *(indent([*each, "    segment = borrowed(raw[k * segments + s])"], 2) if inner else []),
+        *indent([*block, *_reduce(writers), *sums], 2 + inner),
+        *([*each, "    j = where[k]"] if inner else ["j = where[0]"]),
+        *indent(_finish(writers), inner),
     ]
-    way = _LENT if calibration.lend else _TOGETHER if calibration.height else _ROW_BY_ROW
-    block = ["block = segment[r * columns : last * columns]", *way.splitlines()]
-    reduce = _REDUCE.splitlines()
-    for w in writers:
-        call = f"        accumulate_{w.tag}(tile, k{w.tag}, s{w.tag})"
-        reduce += [f"    if active[{w.tag}] == {RUN}{_where(w)}:", call]
-    body += indent([*block, *(reduce if writers else []), *sums], 2 + inner)
-    body += [*each, "    j = where[k]"] if inner else ["j = where[0]"]
-    for w in writers:
-        end = [
-            f"if active[{w.tag}] == {RUN}:",
-            f"    r{w.tag} = finish_{w.tag}(k{w.tag}, s{w.tag})",
-            *indent(w.store(f"r{w.tag}"), 1),
-            f"elif active[{w.tag}] == {ABSENT}:",
-            *indent(w.absent(), 1),
-        ]
-        body += indent(end, inner)
     head = (
         "def area(raw, rows, calibration, valid, values, spoilt, active, constants, states, sums,"
         " adds, done, shots, where, buffer, table):"

@@ -99,9 +99,16 @@ class Binder:
         sums = bind_sums(self.config, self.inputs, self._detector, self.problems, self.notes)
         if self.problems:
             raise ConfigError(self.problems)
-        kept = tuple(m for m in members if m is not None)
-        kinds, notes = (self.inputs, self.detectors), (self.notes, self.warnings)
-        return Bound(*kinds, kept, self.used, self.coords, sums, *notes)
+        return Bound(
+            inputs=self.inputs,
+            detectors=self.detectors,
+            members=tuple(m for m in members if m is not None),
+            parameters=self.used,
+            coords=self.coords,
+            sums=sums,
+            notes=self.notes,
+            warnings=self.warnings,
+        )
 
     def _arguments(self, name: str, r: Reducer[Any, Any] | TileReducer) -> dict[str, str]:
         """Input of every argument of a reducer."""

@@ -56,37 +56,43 @@ class Passes:
     def __init__(
         self,
         bound: Bound,
-        together: int,
+        schema: Schema,
+        block: FrameBlock,
+        guards: Guards,
         rows: Rows,
         combined: Combined,
-        where: tuple[Schema, FrameBlock, Guards],
+        together: int,
     ) -> None:
-        self._rows, self._combined, self._block = rows, combined, where[1]
+        self._rows, self._combined, self._block = rows, combined, block
         self._number = {name: k for k, name in enumerate(combined.wheres)}
         order = _ahead(bound, combined)
         first, late = (dict(_summed(bound, order, k)) for k in (False, True))
         self.sums = Sums([*first.values(), *late.values()])
         self._told = any(s.names for s in self.sums.areas)
         # Frames of a second pass are those that the source lends us, until the next shot.
+        together = 1 if late else together
         self.areas = [
             AreaStage(
                 d.input,
                 bound.of(d),
                 d.calibration,
                 d.area,
-                *where,
+                schema,
+                block,
+                guards,
                 first.get(d.input),
-                1 if late else together,
+                together,
             )
             for d in bound.detectors.values()
         ]
         self.second: dict[str, SecondPass] = {}
         for name, summed in late.items():
             d = bound.detectors[name]
-            stage = AreaStage(name, (), d.calibration, d.area, *where, summed)
+            stage = AreaStage(name, (), d.calibration, d.area, schema, block, guards, summed)
             self.second[name] = SecondPass(stage, d.calibration)
-        self.ahead = ShotStage(order.before, *where), ShotStage(order.after, *where)
-        self.shots = ShotStage(order.rest, *where)
+        stages = (order.before, order.after, order.rest)
+        *ahead, self.shots = (ShotStage(m, schema, block, guards) for m in stages)
+        self.ahead = tuple(ahead)
 
     def take(self, shot: Shot, row: int, batch: Batch, light: State) -> None:
         """Take the frames of a shot into ``row``. Raises ``ValueError`` where one cannot be read.

@@ -58,9 +58,10 @@ class AreaPass:
         self.adds: NDArray[np.bool_] = np.ones(len(self.into), np.bool_)
         example = self._arguments(active, np.zeros(1, np.int64), buffer)
         places = Places(schema, capacity)
-        kinds = members, states, summed.whats if summed else ()
-        made = compile_area(*kinds, calibration, segments, together, places, example)
-        self._call, self._table = made
+        added = summed.whats if summed else ()
+        self._call, self._table = compile_area(
+            members, states, added, calibration, segments, together, places, example
+        )
 
     def _arguments(
         self, active: Switches, rows: NDArray[np.int64], buffer: NDArray[np.uint8]
@@ -95,19 +96,27 @@ def _whole(m: Member) -> Reducer[Any, Any]:
     return m.reducer
 
 
-def _passing(members: Sequence[Member], *given: Any) -> AreaPass:
+def _passing(
+    members: Sequence[Member],
+    calibration: Calibration,
+    area: Area,
+    schema: Schema,
+    capacity: int,
+    summed: Summed | None,
+    together: int,
+) -> AreaPass:
     """Compile a pass; if that fails, find out whose fault it is.
 
     Raises :class:`ffb.configuration.problems.ConfigError` with a line for each reducer that does
     not compile.
     """
     try:
-        return AreaPass(members, *given)
+        return AreaPass(members, calibration, area, schema, capacity, summed, together)
     except Exception as error:
         wrong = []
         for m in members:
             try:
-                AreaPass((m,), *given[:4])
+                AreaPass((m,), calibration, area, schema, capacity)
             except Exception as e:  # the compiler's, or that of a function it calls
                 wrong.append(f"reducers.{m.name}: {in_short(e)}")
         if wrong:
@@ -143,8 +152,7 @@ class AreaStage:
         self._present, self._index = block.present, block.index[name]
         self._guard = guards([m.name for m in members])
         self._columns = [(c.name, c.missing) for m in members for c in m.all_columns]
-        given = calibration, area, schema, block.capacity, summed, together
-        self._pass = _passing(members, *given)
+        self._pass = _passing(members, calibration, area, schema, block.capacity, summed, together)
         self.call: Callable[..., None] = self._pass
 
     @property

@@ -12,7 +12,8 @@ from ffb.batch import Batch, compressed
 from ffb.books.losses import Losses
 from ffb.config import Config, ConfigError
 from ffb.health import SECOND, Rate
-from ffb.plan import Plan, origin
+from ffb.origin import origin
+from ffb.plan import Plan
 from ffb.producing.shed import Shedder, Stratum
 from ffb.schema import CORE, Schema
 from ffb.shot import BeginStep, Idle, Item, Shot
@@ -33,7 +34,6 @@ PUMP_NS = 2_000_000
 
 #: Bytes that a message of a full batch may have beside its rows: schema, header, losses.
 BESIDE = 1 << 20
-
 
 #: A producer that is told to stop has so many seconds to send what it added to sums.
 STOP_SUMS_S = 2.0

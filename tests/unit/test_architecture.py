@@ -139,6 +139,7 @@ LAYERS = (
         "reading.told",
     },
     {
+        "origin",
         "plan",
         "aggregating.attendance",
         "aggregating.runstate",
