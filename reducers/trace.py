@@ -158,9 +158,9 @@ def middle(values: NDArray[Any], lo: Any, hi: Any, whole: bool) -> Any:
         bad += values[i] != values[i]
     if bad:
         return np.nan
-    if whole and np.int64(hi) - np.int64(lo) <= SPAN:
-        return _of_whole(values, np.int64(lo), np.int64(hi))
     low, high = np.float64(lo), np.float64(hi)
+    if whole and high - low <= SPAN and high < 2.0**63:  # beyond, integers would wrap around
+        return _of_whole(values, np.int64(lo), np.int64(hi))
     if low == -np.inf or high == np.inf or high - low == np.inf:
         return np.nan
     if low == high:

@@ -37,3 +37,9 @@ def test_median_of_what_is_no_number_is_nan(bad):
     values[7] = bad
     assert np.isnan(median(values, False))
     assert np.isnan(median(np.full(20, bad), False))
+
+
+def test_median_does_not_wrap_around():
+    least, most = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+    for values in ([most - 3, most - 3], [least, most, most], [least, most, 5, 7]):
+        assert median(np.array(values), True) == np.median(np.array(values, np.float64))
