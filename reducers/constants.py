@@ -17,6 +17,7 @@ from ffb.configuration.calibration_settings import CalibrationConfig
 from ffb.configuration.runs import ALL_RUNS
 from ffb.loops.uncalibrated import Uncalibrated
 from ffb.reducers.masks import Masking, good_pixels
+from ffb.reducers.numpy_file import DAMAGED
 from ffb.shot import Input
 from ffb.source import Constants
 
@@ -129,7 +130,7 @@ def load(path: Path, name: str, detector: str) -> tuple[NDArray[Any], str]:
             return data[name], digest
     except OSError as error:
         raise LookupError(f"{where}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
+    except DAMAGED as error:
         kind = "numpy file (.npy or .npz)" if path.suffix in NUMPY else "text of numbers"
         raise LookupError(f"{where}: no {kind}: {error}") from error
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area
+from ffb.reducers.numpy_file import read
 
 
 def inside_polygon(corners: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -86,9 +87,9 @@ def array_from(area: Area, path: Path, name: str) -> NDArray[Any]:
     ``ValueError`` says what is wrong with it.
     """
     try:
-        found: NDArray[Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as e:
-        raise ValueError(f"{name}: {path} cannot be read: {e}") from e
+        (found,) = read(path, name)
+    except ValueError as e:
+        raise ValueError(f"{name}: {e}") from e
     if found.ndim == 2 and area.shape[0] == 1:
         found = found[None]
     if found.shape != area.shape:

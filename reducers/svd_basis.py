@@ -18,8 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-#: How a file of numpy arrays begins, which is a zip archive.
-_ZIP = b"PK"
+from ffb.reducers.numpy_file import read
 
 
 class Basis(NamedTuple):
@@ -64,19 +63,10 @@ def save(path: str | os.PathLike[str], basis: Basis) -> None:
 
 
 def load(path: Path) -> Basis:
-    """Read a basis; ``ValueError`` for a file that holds none, ``OSError`` for no file."""
-    with open(path, "rb") as f:
-        if f.read(len(_ZIP)) != _ZIP:
-            raise ValueError(f"{path} is no .npz file")
-        f.seek(0)
-        with np.load(f, allow_pickle=False) as found:
-            if missing := [name for name in Basis._fields if name not in found]:
-                raise ValueError(f"{path} holds no {', '.join(missing)}; svd_basis.make makes them")
-            made = Basis(
-                np.asarray(found["components"], np.float64),
-                np.asarray(found["values"], np.float64),
-                int(found["start"]),
-            )
-    if made.components.ndim != 2 or not np.isfinite(made.components).all():
+    """Read a basis; ``ValueError`` for a file that holds none: :func:`save` writes them."""
+    components, values, start = read(path, *Basis._fields)
+    if components.ndim != 2 or not components.size or not np.isfinite(components).all():
         raise ValueError(f"{path}: components must be finite, (number, samples)")
-    return made
+    if start.ndim or start.dtype.kind not in "iu":
+        raise ValueError(f"{path}: start is {start}; it is the sample at which the shapes begin")
+    return Basis(components.astype(np.float64), values.astype(np.float64), int(start))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ffb import Feature, Value, Waveform, reducer
 from ffb.reducers.edge import correlate, correlate_step, summit, width_at_half
 from ffb.reducers.highest import highest
+from ffb.reducers.numpy_file import read
 from ffb.reducers.quality import limits, polynomial_problems
 from ffb.shot import Input
 
@@ -206,14 +207,14 @@ def unknown(constants: Constants) -> Reference:
 def _row(name: str, path: Path) -> NDArray[np.float64]:
     """Numbers of a .npy file; ``ValueError`` says what it holds instead."""
     try:
-        row = np.asarray(np.load(path, allow_pickle=False), np.float64)
-    except (OSError, ValueError, EOFError) as e:
-        raise ValueError(f"{name}: {path} cannot be read: {e}") from e
+        (row,) = read(path, name)
+    except ValueError as e:
+        raise ValueError(f"{name}: {e}") from e
     if row.ndim != 1 or not row.size or not np.isfinite(row).all():
         raise ValueError(
             f"{name}: {path} holds an array {row.shape}; one row of finite numbers is needed"
         )
-    return row
+    return row.astype(np.float64)
 
 
 def _begin(path: Path, start: int, stop: int, size: int) -> NDArray[np.float64]:

@@ -139,7 +139,7 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
     basis = Basis(np.zeros((1, 1)), np.zeros(1), 0)
     try:
         basis = load(p.basis)
-    except (OSError, ValueError) as e:
+    except ValueError as e:
         problems.append(f"basis: {e}")
     else:
         held, length = basis.components.shape

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ffb import Feature, Vector, Waveform, reducer
 from ffb.loops.compile import kernel
+from ffb.reducers.numpy_file import read
 from ffb.reducers.trace import common_problems, gate_problem, median
 from ffb.shot import Input
 
@@ -304,13 +305,8 @@ def gaussian(width: float) -> NDArray[np.float64]:
 
 
 def load(path: Path) -> NDArray[np.float64]:
-    """Read a template; ``ValueError`` for a file that holds none, ``OSError`` for no file."""
-    with open(path, "rb") as f:
-        found = np.load(f, allow_pickle=False)
-        if not isinstance(found, np.ndarray):
-            if "template" not in found:
-                raise ValueError(f"{path} holds {sorted(found)}, no array called template")
-            found = found["template"]
+    """Read a template; ``ValueError`` for a file that holds none."""
+    (found,) = read(path, "template")
     if found.ndim != 1 or found.size < 3 or not np.isfinite(found).all():
         raise ValueError(f"{path} holds {found.shape}; a template is 3 or more finite samples")
     if not found.max() > 0:
@@ -334,7 +330,7 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
     else:
         try:
             shape = load(p.template)
-        except (OSError, ValueError) as e:
+        except ValueError as e:
             problems.append(f"template: {e}")
     start, stop = p.gate or (0, size)
     if p.pulses < 1 or 2 * p.pulses + 1 >= stop - start:

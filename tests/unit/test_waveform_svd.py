@@ -114,8 +114,8 @@ def test_bad_parameters_are_told_all_at_once(basis, tmp_path):
     np.savez(tmp_path / "a.npz", start=3)
     np.save(tmp_path / "b.npy", T)
     for name, text in (
-        ("a.npz", "no components, values"),
-        ("b.npy", "no .npz file"),
+        ("a.npz", "holds start; no components, values"),
+        ("b.npy", "holds one array without a name; no components"),
         ("c.npz", "basis: .*No such file"),
     ):
         with pytest.raises(ValueError, match=text):

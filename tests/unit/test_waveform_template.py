@@ -115,7 +115,7 @@ def test_bad_parameters_are_told_all_at_once(tmp_path):
     np.save(tmp_path / "b.npy", -SHAPE)
     np.save(tmp_path / "c.npy", np.zeros((2, 3)))
     for given, text in (
-        ({"template": tmp_path / "a.npz"}, "no array called template"),
+        ({"template": tmp_path / "a.npz"}, "holds other; no template"),
         ({"template": tmp_path / "b.npy"}, "goes up from 0"),
         ({"template": tmp_path / "c.npy"}, "3 or more finite samples"),
         ({"template": tmp_path / "none.npy"}, "template: .*No such file"),
