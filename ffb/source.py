@@ -26,8 +26,9 @@ class Constants:
 
     ``dettype`` is psana's detector type (``"jungfrau"``, ``"epix10ka"``, ...). Shapes: pedestals,
     gain, offset and rms (gain ranges, segments, rows, columns) float32, gain in ADU/keV, rms of the
-    dark in ADU; status the same, an integer, nonzero is bad; config (segments, rows, columns)
-    uint8, the pixel configuration bits of an epix10ka; xyz (3, segments, rows, columns) float64,
+    dark in ADU; status the same, an integer, nonzero is bad, and status_extra, what psana found out
+    of pixels beside their darks; config (segments, rows, columns) uint8, the pixel configuration
+    bits of an epix10ka; xyz (3, segments, rows, columns) float64,
     pixel centres in micrometres in the laboratory frame of psana's geometry; corner the least x and
     y of the whole detector's, whatever part of it is read out. ``ids`` names each constant so that
     it can be found again, ``since`` tells when it was saved or came into the store [ns since 1970],
@@ -42,6 +43,7 @@ class Constants:
     gain: NDArray[Any] | None = None
     offset: NDArray[Any] | None = None
     status: NDArray[Any] | None = None
+    status_extra: NDArray[Any] | None = None
     rms: NDArray[Any] | None = None
     config: NDArray[Any] | None = None
     xyz: NDArray[Any] | None = None

@@ -287,8 +287,11 @@ def _check(c: Constants, **masks: NDArray[Any] | None) -> None:
             f" an epix10ka has no gain ranges; {_none(c.detector)}"
         )
     ranges = (RANGES.get(c.dettype, 1), *c.shape)
-    status = c.shape if c.status is not None and c.status.ndim == 3 else ranges
-    expected = dict.fromkeys(("pedestals", "gain", "offset", "rms"), ranges) | {"status": status}
+    expected: dict[str, tuple[int, ...]]
+    expected = dict.fromkeys(("pedestals", "gain", "offset", "rms"), ranges)
+    for name in ("status", "status_extra"):
+        found = getattr(c, name)
+        expected[name] = c.shape if found is not None and found.ndim == 3 else ranges
     expected |= {"config": c.shape, "xyz": (3, *c.shape)}
     arrays = [(name, getattr(c, name), shape) for name, shape in expected.items()]
     wrong = [

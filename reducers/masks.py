@@ -1,8 +1,8 @@
 """Masks of an area detector: status bits, their neighbours, edges of segments, seams of ASICs.
 
-As psana's ``det.raw._mask`` makes them of ``status_bits``, ``neighbors``, ``edges`` and ``center``,
-pixel by pixel. Where psana differs: its ``center`` fails for every Jungfrau, whose seams are masked
-here as it means to.
+As psana's ``det.raw._mask`` makes them of ``status_bits``, ``stextra_bits``, ``neighbors``,
+``edges`` and ``center``, pixel by pixel. Where psana differs: its ``center`` fails for every
+Jungfrau, whose seams are masked here as it means to.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Masking(NamedTuple):
     """What to mask: see :class:`ffb.configuration.calibration_settings.CalibrationConfig`."""
 
     status_bits: int | None = None
+    status_extra_bits: int | None = None
     neighbors: int = 0
     neighborhood: str = "rhombus"
     edges: tuple[int, int] = (0, 0)
@@ -38,7 +39,8 @@ class Masking(NamedTuple):
         """What the settings of a detector ask for."""
         s = settings
         edges, center = (s.edges[0], s.edges[1]), (s.center[0], s.center[1])
-        return cls(s.status_bits, s.neighbors, s.neighborhood, edges, center)
+        bits = s.status_bits, s.status_extra_bits
+        return cls(*bits, s.neighbors, s.neighborhood, edges, center)
 
 
 #: Nothing but the status, and all of its bits.
@@ -51,11 +53,15 @@ def good_pixels(c: Constants, masking: Masking, mask: NDArray[np.generic] | None
     Raises ``ValueError`` with a sentence where that cannot be, or leaves no pixel.
     """
     good = np.ones(c.shape, np.bool_)
-    if c.status is not None:
-        status = c.status if c.status.ndim == 4 else c.status[None]
-        bits = -1 if masking.status_bits is None else masking.status_bits
-        good &= (status[:STATUS_RANGES].astype(np.int64) & bits == 0).all(axis=0)
-        good = shrunk(good, masking.neighbors, masking.neighborhood)
+    for status, asked in (
+        (c.status, masking.status_bits),
+        (c.status_extra, masking.status_extra_bits),
+    ):
+        if status is not None:
+            ranges = status if status.ndim == 4 else status[None]
+            bits = -1 if asked is None else asked
+            good &= (ranges[:STATUS_RANGES].astype(np.int64) & bits == 0).all(axis=0)
+    good = shrunk(good, masking.neighbors, masking.neighborhood)
     if mask is not None:
         good &= mask != 0
     return good & inside(c.detector, c.shape, *masking.edges) & apart(c, *masking.center)

@@ -101,6 +101,8 @@ class CalibrationConfig(ForRuns):
     """File with a mask (segments, rows, columns), 0 is bad, ANDed with all others."""
     status_bits: Annotated[int, Field(gt=0, lt=1 << 63)] | None = None
     """Bits of the status that make a pixel bad; all of them if left out."""
+    status_extra_bits: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    """The same of the store's status_extra, psana's `stextra_bits`; 0 leaves it out of account."""
     neighbors: Annotated[int, Field(ge=0, le=20)] = 0
     """How far around a pixel of bad status others are bad, too."""
     neighborhood: Literal["rhombus", "circle", "square"] = "rhombus"
@@ -120,7 +122,8 @@ class CalibrationConfig(ForRuns):
             if len(given := getattr(self, name)) != 2:
                 raise ValueError(f"{name}: expected [rows, columns] or a number, got {list(given)}")
         constants = ("pedestals", "gain", "offset", "rms", "status")
-        needless = (*constants, "status_bits", "neighbors", "common_mode")
+        bits = ("status_bits", "status_extra_bits")
+        needless = (*constants, *bits, "neighbors", "common_mode")
         if self.constants == "none" and (given := [f for f in needless if getattr(self, f)]):
             raise ValueError(f'constants = "none" leaves raw ADU; leave out {", ".join(given)}')
         return self

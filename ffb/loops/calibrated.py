@@ -53,6 +53,7 @@ def _sorted_out(known: Constants | None) -> tuple[tuple[RunArray, ...], tuple[st
         ("gain", known.gain, "ADU/keV", "gain"),
         ("offset", known.offset, "ADU", "offset"),
         ("status", known.status, "1", "state of pixels, 0 is good,"),
+        ("status_extra", known.status_extra, "1", "more of the state of pixels, 0 is good,"),
     )
     there = [
         RunArray(f"{d}/{k}", values, unit, f"{doc} by gain range of {d}")

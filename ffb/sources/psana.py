@@ -35,6 +35,7 @@ STORED = {
     "gain": "pixel_gain",
     "offset": "pixel_offset",
     "status": "pixel_status",
+    "status_extra": "status_extra",
     "rms": "pixel_rms",
 }
 
@@ -260,9 +261,10 @@ def _stored_array(det: Any, ctype: str) -> NDArray[Any] | None:
             f" reads out segments {numbers}; name files for it in [calibration]"
         ) from e
     # one gain range, and one segment, are not always spelt out; a status may be that of them all
-    while array.ndim < (3 if ctype == "pixel_status" else 4):
+    status = ctype in (STORED["status"], STORED["status_extra"])
+    while array.ndim < (3 if status else 4):
         array = array[None]
-    array = array.astype(np.int64 if ctype == "pixel_status" else np.float32)
+    array = array.astype(np.int64 if status else np.float32)
     return np.ascontiguousarray(array)
 
 

@@ -18,6 +18,7 @@ STORED = {
     "gain": "pixel_gain",
     "offset": "pixel_offset",
     "status": "pixel_status",
+    "status_extra": "status_extra",
 }
 
 
@@ -122,6 +123,8 @@ COMBINED = [
     {"neighbors": 2, "neighborhood": "circle"},
     {"neighbors": 2, "neighborhood": "square", "edges": (2, 5)},
     {"edges": (3, 0), "center": (1, 2), "status_bits": 1},
+    {"status_bits": 2, "status_extra_bits": 1, "neighbors": 1},
+    {"status_extra_bits": 0},
 ]
 
 
@@ -135,7 +138,9 @@ def test_masks_are_those_of_psana(run, asked):
         status = rng.choice([0, 1, 2, 3], (ranges, *shape), p=[0.997, 1e-3, 1e-3, 1e-3])
         user = rng.random(shape) > 1e-3
         made = {"pedestals": np.zeros((ranges, *shape), np.float32)}  # psana's edges want some
-        det = injected(run, name, made | {"status": status.astype(np.uint64)})
+        extra = np.roll(status, 100) << 1
+        words = {"status": status.astype(np.uint64), "status_extra": extra.astype(np.uint64)}
+        det = injected(run, name, made | words)
         det._maskalgos_ = None  # which was made for other constants
         masking = Masking(**asked)
         options = {"rad": masking.neighbors, "ptrn": masking.neighborhood[0]}
@@ -144,12 +149,14 @@ def test_masks_are_those_of_psana(run, asked):
         options |= {"neighbors": masking.neighbors > 0, "edges": any(masking.edges)}
         if masking.status_bits:
             options["status_bits"] = masking.status_bits
+        if masking.status_extra_bits is not None:
+            options["stextra_bits"] = masking.status_extra_bits
         center = masking.center
         if dettype == "jungfrau" and any(center):  # not to be had of psana
             with pytest.raises(TypeError, match=r"np\.dtype"):
                 det._mask_comb(center=True, umask=user.astype(np.uint8), **options)
             masking, center = masking._replace(center=(0, 0)), (0, 0)
         theirs = det._mask_comb(center=any(center), umask=user.astype(np.uint8), **options)
-        ours = good_pixels(Constants(name, dettype, shape, status=status), masking, user)
+        ours = good_pixels(Constants(name, dettype, shape, **words), masking, user)
         np.testing.assert_array_equal(ours, theirs != 0)
         assert 0 < ours.mean() < 0.999

@@ -34,6 +34,7 @@ def changed(name, change):
 
 
 ONE_STATUS = changed("pixel_status", lambda a: a[0])
+MORE_STATUS = changed("status_extra", lambda a: spoilt(np.zeros_like(a, np.uint64), 1 << 6))
 NO_STATUS = "no pixel_status: no pixel is masked for it"
 IN_ADU = "no gains: values are ADU above the pedestals"
 LEFT_OUT = "constants that are not finite"
@@ -43,6 +44,7 @@ CASES = {
         (without("pixel_gain", "pixel_offset"), IN_ADU),
         (without("pixel_status"), NO_STATUS),
         (ONE_STATUS, ""),
+        (MORE_STATUS, ""),
         (changed("pixel_gain", np.negative), ""),
         (changed("pixel_gain", np.zeros_like), "no good pixel is left"),
         (changed("pedestals", lambda a: spoilt(a, np.inf)), LEFT_OUT),
@@ -51,6 +53,7 @@ CASES = {
     "epix10ka": [
         (without("pixel_gain"), IN_ADU),
         (ONE_STATUS, ""),
+        (MORE_STATUS, ""),
         (changed("pedestals", lambda a: spoilt(a, np.nan)), LEFT_OUT),
         (changed("pixel_gain", lambda a: spoilt(a, np.nan)), LEFT_OUT),
         (changed("pixel_offset", lambda a: a[:2]), ""),  # which psana takes for a Jungfrau only
@@ -58,6 +61,7 @@ CASES = {
     ],
     "epix100": [
         (without("pixel_status"), NO_STATUS),
+        (MORE_STATUS, ""),
         (changed("pedestals", lambda a: spoilt(a, np.nan)), LEFT_OUT),
         (changed("pixel_gain", lambda a: spoilt(a, -3.0)), ""),
         (changed("pedestals", lambda a: np.rint(a).astype(np.int16)), ""),

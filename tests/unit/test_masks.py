@@ -51,6 +51,25 @@ def test_bits_of_the_status_are_chosen(bits):
     np.testing.assert_array_equal(both, far_from(~chosen, 1, np.add) & user)
 
 
+@pytest.mark.parametrize("bits", [None, 2, 0])
+def test_more_of_the_status_masks_pixels_too(bits):
+    status, extra = np.random.default_rng(5).choice([0, 1, 2], (2, 3, *SHAPE), p=[0.9, 0.05, 0.05])
+    c = jungfrau(SHAPE, status=status, status_extra=extra)
+    chosen = ((extra if bits is None else extra & bits) == 0).all(axis=0)
+    good = chosen & ((status & 1) == 0).all(axis=0)
+    np.testing.assert_array_equal(good_pixels(c, Masking(1, bits)), good)
+    setting = CalibrationConfig(status_bits=1, neighbors=2, status_extra_bits=bits)
+    near = far_from(~good, 2, np.add)
+    np.testing.assert_array_equal(good_pixels(c, Masking.of(setting)), near)
+    for short in (extra[0], extra[:, :1]):
+        c = jungfrau(SHAPE, status_extra=short)
+        if short.ndim == 3:
+            assert not (cal.calibration_of(c).mask & (short != 0)).any()
+        else:
+            with pytest.raises(ValueError, match=r"but status_extra \(3, 1, 13, 17\) instead of"):
+                cal.calibration_of(c)
+
+
 @pytest.mark.parametrize("dettype", ASICS)
 def test_pixels_beside_a_seam_are_masked(dettype):
     rows, columns = ASICS[dettype]
