@@ -192,6 +192,8 @@ def calibration_of(
     _check(c, mask=mask, unbonded=unbonded)
     good = good_pixels(c, masking, mask)
     notes = []
+    if mask is not None and (hidden := float((mask == 0).mean())) > 0.5:
+        notes.append(f"mask: {hidden:.0%} of the pixels are 0, which is bad")
     if c.status is None and c.dettype in (*RANGES, "epix100"):
         notes.append("no pixel_status: no pixel is masked for it")
     if c.pedestals is None:  # of a camera, or it would not have passed the check

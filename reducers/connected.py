@@ -89,9 +89,9 @@ def levels_of(
     low = threshold if threshold_low is None else threshold_low
     if not 0 < threshold < np.inf:
         problems.append(f"threshold: {threshold} must be a positive number, in calibrated units")
-    if not 0 < low <= threshold:
+    if threshold_low is not None and not 0 < low <= threshold:
         problems.append(f"threshold_low: {low} must be above 0 and at most threshold, {threshold}")
-    if in_noise is None and not pixel_max >= threshold:
+    if (in_noise is None and pixel_max < threshold) or np.isnan(pixel_max):
         problems.append(f"pixel_max: {pixel_max} is below threshold, {threshold}: nothing is left")
     nothing = np.zeros(0, np.float32)
     with np.errstate(over="ignore"):

@@ -94,12 +94,10 @@ def uncalibrated(
     if setting is None:
         return Uncalibrated(np.ones(given.shape, np.bool_), given.dtype), bare
     constants, masks = from_files(bare, setting, locate)
-    good = good_pixels(bare, Masking.of(setting))
-    if (mask := masks.get("mask")) is not None:
-        if mask.shape != given.shape:
-            raise ValueError(f"{detector}: mask {mask.shape} instead of {given.shape}")
-        good &= mask != 0
-    return Uncalibrated(good, given.dtype), constants
+    mask = masks.get("mask")
+    if mask is not None and mask.shape != given.shape:
+        raise ValueError(f"{detector}: mask {mask.shape} instead of {given.shape}")
+    return Uncalibrated(good_pixels(bare, Masking.of(setting), mask), given.dtype), constants
 
 
 def _saved(path: Path) -> int:
@@ -143,6 +141,10 @@ def _shaped(array: NDArray[Any], name: str, constants: Constants) -> NDArray[Any
     """
     if array.dtype.kind not in "iufb":
         raise LookupError(f"{constants.detector}: {name} holds {array.dtype}, no numbers")
+    if name in (*MASKS, "status") and (unknown := int(np.isnan(array).sum())):
+        raise LookupError(
+            f"{constants.detector}: {name} has {unknown} NaN, neither good nor bad; write 0 or 1"
+        )
     s, rows, columns = constants.shape
     lines = len(array) if array.ndim == 2 and array.shape[1] == columns else 0
     if lines > rows > 0 and lines % rows == 0:  # a text: segment after segment, range after range

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffb import Area
 from ffb.reducers.connected import (
     END,
     SEGMENT,
@@ -17,6 +19,10 @@ from ffb.reducers.connected import (
     make_droplets,
 )
 from ffb.reducers.gain_ranges import exact
+
+#: Units of calibrated pixels that are energies, in keV, and what an X-ray laser's photons have.
+KEV = {"keV": 1.0, "eV": 1e-3}
+XRAYS = (0.05, 100.0)
 
 #: Photons that a pixel may hold; a brighter one is not valid.
 BRIGHTEST = 1_000_000
@@ -54,10 +60,22 @@ class Places(NamedTuple):
     segment: NDArray[np.int16]
 
 
-def worth_of(energy: float, edges: tuple[float, ...] | None, problems: list[str]) -> Worth:
-    """Value of a photon, in calibrated units; appends to ``problems`` what makes no sense."""
+def energy_problems(energy: float, area: Area) -> Iterator[str]:
+    """A line if this cannot be what a photon leaves in a pixel of the detector."""
     if not 0 < energy < np.inf:
-        problems.append(f"energy: {energy} is no value of a photon; above 0")
+        yield f"energy: {energy} is no value of a photon; above 0"
+    elif area.unit in KEV and not XRAYS[0] <= energy * KEV[area.unit] <= XRAYS[1]:
+        yield (
+            f"energy: {energy:g} {area.unit} is no photon of an X-ray laser; the pixels of"
+            f" {area.detector} are calibrated in {area.unit}, they are no longer ADU"
+        )
+
+
+def worth_of(
+    energy: float, edges: tuple[float, ...] | None, area: Area, problems: list[str]
+) -> Worth:
+    """Value of a photon, in calibrated units; appends to ``problems`` what makes no sense."""
+    problems.extend(energy_problems(energy, area))
     given = np.array(edges or (), np.float64)
     if edges is not None and not edges:
         problems.append("edges: none given; leave it out for edges halfway between photons")

@@ -32,6 +32,9 @@ class Params(NamedTuple):
 #: a count would have to wait for the one before it.
 COPIES = 8
 
+#: More bins than a 16-bit pixel has values 16 times over.
+MOST_BINS = 1 << 20
+
 #: Room for the copies of all bins that stays in the nearest caches; more bins have fewer copies.
 ROOM = 2**16
 
@@ -174,6 +177,8 @@ class histogram:  # noqa: N801
         problems = []
         if params.bins < 1:
             problems.append(f"bins: {params.bins} is too few; at least 1")
+        if params.bins > MOST_BINS:
+            problems.append(f"bins: {params.bins} is too many; at most {MOST_BINS}")
         if not (np.isfinite(params.lo) and np.isfinite(params.hi) and params.lo < params.hi):
             problems.append(f"hi: {params.hi} must be a number above lo, {params.lo}")
         elif params.bins > 0 and _line(*params[:3], np.float64)[3] > MOST_CLOSE:

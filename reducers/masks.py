@@ -63,6 +63,10 @@ def good_pixels(c: Constants, masking: Masking, mask: NDArray[np.generic] | None
             good &= (ranges[:STATUS_RANGES].astype(np.int64) & bits == 0).all(axis=0)
     good = shrunk(good, masking.neighbors, masking.neighborhood)
     if mask is not None:
+        if not mask.any():
+            raise ValueError(
+                f"{c.detector}: mask: every pixel is 0, which is bad; is it the other way round?"
+            )
         good &= mask != 0
     return good & inside(c.detector, c.shape, *masking.edges) & apart(c, *masking.center)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.reducers.gain_ranges import exact
-from ffb.reducers.greedy import BRIGHTEST
+from ffb.reducers.greedy import BRIGHTEST, energy_problems
 from ffb.reducers.lit import BLOCK, lit
 from ffb.reducers.photons import MOST
 
@@ -225,9 +225,7 @@ class photon_counting:  # noqa: N801
     @staticmethod
     def prepare(params: Params, area: Area) -> Constants:
         """Check the parameters; ``ValueError`` lists what makes no sense."""
-        energy, problems = params.energy, []
-        if not 0 < energy < np.inf:
-            problems.append(f"energy: {energy} is no value of a photon; above 0")
+        energy, problems = params.energy, [*energy_problems(params.energy, area)]
         if not 0 < params.fraction <= 1:
             problems.append(f"fraction: {params.fraction} must be above 0 and at most 1")
         if not 0 <= params.threshold < np.inf:

@@ -101,7 +101,7 @@ def photon_map(calibration: Calibration, settings: PhotonConfig, area: Area) -> 
     """
     s, (_, rows, columns) = settings, area.shape
     problems: list[str] = []
-    worth = worth_of(s.energy, s.edges, problems)
+    worth = worth_of(s.energy, s.edges, area, problems)
     high = min(np.inf if s.pixel_max is None else s.pixel_max, BRIGHTEST * s.energy)
     own: Any
     match s.by:

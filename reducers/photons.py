@@ -155,7 +155,7 @@ class photons:  # noqa: N801
     def prepare(params: Params, area: Area) -> Constants:
         """Check energy, thresholds and bounds; ``ValueError`` lists what makes no sense."""
         problems: list[str] = []
-        worth = worth_of(params.energy, params.edges, problems)
+        worth = worth_of(params.energy, params.edges, area, problems)
         brightest = min(params.pixel_max, BRIGHTEST * (params.energy if not problems else np.inf))
         p, noise = params, area if params.in_noise else None
         levels = levels_of(p.threshold, p.threshold_low, brightest, problems, noise)

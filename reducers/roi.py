@@ -90,8 +90,16 @@ class roi:  # noqa: N801
 
     @staticmethod
     def prepare(params: Params, area: Area) -> Constants:
-        """Place the rectangle; ``ValueError`` where it is off the detector."""
-        w = window(area, params.segment, params.rows, params.cols)
+        """Place the rectangle; ``ValueError`` lists what does not fit."""
+        problems = []
+        if np.isnan(params.saturation):
+            problems.append("saturation: nan is no level")
+        try:
+            w = window(area, params.segment, params.rows, params.cols)
+        except ValueError as e:
+            problems.append(str(e))
+        if problems:
+            raise ValueError("\n".join(problems))
         height = area.shape[1]
         top = w.first - params.segment * height
         mask = area.mask[params.segment, top : top + w.shape[0], w.start : w.stop]

@@ -90,6 +90,8 @@ def array_from(area: Area, path: Path, name: str) -> NDArray[Any]:
         (found,) = read(path, name)
     except ValueError as e:
         raise ValueError(f"{name}: {e}") from e
+    if np.isnan(found).any():
+        raise ValueError(f"{name}: {path} holds NaN, neither in nor out; write 0 or 1")
     if found.ndim == 2 and area.shape[0] == 1:
         found = found[None]
     if found.shape != area.shape:

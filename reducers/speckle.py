@@ -160,7 +160,7 @@ class speckle:  # noqa: N801
     def prepare(params: Params, area: Area) -> Constants:
         """Find the region of every pixel; ``ValueError`` lists what does not fit."""
         problems: list[str] = []
-        worth = worth_of(params.photon, params.edges, problems)
+        worth = worth_of(params.photon, params.edges, area, problems)
         problems = [p.replace("energy:", "photon:") for p in problems]
         of = np.zeros(area.shape, np.int16)
         try:

@@ -325,6 +325,12 @@ def test_histogram_counts_infinite_pixels_outside():
             threshold.Params(2.0, 1.0, cols=(0, 2)),
             ["low: 2.0 must be a number up to high, 1.0", "segment: rows and cols"],
         ),
+        (
+            roi.roi,
+            roi.Params(rows=(3, 30), saturation=np.nan),
+            ["saturation: nan is no level", "rows: [3, 30]"],
+        ),
+        (histogram.histogram, histogram.Params(0.0, 1.0, 10**8), ["bins: 100000000 is too"]),
     ],
 )  # fmt: skip
 def test_parameters_off_the_detector_are_told_all_at_once(reducer_, params, problems):

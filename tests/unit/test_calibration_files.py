@@ -82,6 +82,8 @@ def test_a_single_segment_needs_no_axis_of_its_own(files):
             r"no array 'status' in it, only \['pedestals', 'gain'\]",
         ),
         ({"pedestals": "words.npy"}, LookupError, "no numbers"),
+        ({"pedestals": "all.npz", "mask": "nan.npy"}, LookupError, "mask has 1 NaN, neither good"),
+        ({"pedestals": "all.npz", "mask": "none.npy"}, ValueError, "mask: every pixel is 0, which"),
         ({"pedestals": "all.npz", "mask": "mask.npy"}, ValueError, r"mask \(2, 5, 65\) instead of"),
         ({"gain": "gain.npy"}, LookupError, "no pedestals"),
     ],
@@ -91,9 +93,17 @@ def test_a_file_that_will_not_do_says_so(files, setting, error, message):
     (files / "text.npy").write_text("pedestals: 1, 2, 3")
     (files / "empty.npy").write_text("")
     np.save(files / "words.npy", np.full((3, *JF), "a"))
+    np.save(files / "nan.npy", np.where(np.arange(1300).reshape(JF) == 7, np.nan, 1))
+    np.save(files / "none.npy", np.zeros(JF, bool))
     with pytest.raises(error, match=message) as raised:
         make(files, **setting)
     assert "jf" in str(raised.value)
+
+
+def test_a_mask_that_hides_most_pixels_is_noted(files):
+    np.save(files / "few.npy", np.arange(1300).reshape(JF) % 10 == 0)
+    k = make(files, pedestals="pedestals.npy", mask="few.npy")
+    assert "jf: mask: 90% of the pixels are 0, which is bad" in k.notes
 
 
 def test_raw_pixels_of_another_type_are_refused(files):

@@ -219,6 +219,9 @@ def test_bad_parameters_are_all_told():
         droplets.prepare(bad, detector((1, 4, 4)))
     told = [line.partition(":")[0] for line in str(said.value).splitlines()]
     assert told == ["threshold", "threshold_low", "pixel_max", "capacity", "max_npix", "min_sum"]
+    for alone in (Params(-5.0), Params(np.nan)):  # what is not given is not to blame
+        with pytest.raises(ValueError, match=r"^threshold: .* must be a positive number.*$"):
+            droplets.prepare(alone, detector((1, 4, 4)))
     for p in (Params(np.nan), Params(np.inf), Params(5.0, 6.0), Params(5.0, np.nan)):
         with pytest.raises(ValueError, match="threshold"):
             droplets.prepare(p, detector((1, 4, 4)))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from scipy import ndimage
 
+from ffb.reducers import photon_counting, speckle
 from ffb.reducers.greedy import BRIGHTEST
 from ffb.reducers.photons import Params, photons
 from tests.unit.passes import detector, member, reduce, repeated
@@ -224,6 +225,22 @@ def test_bad_parameters_are_all_told():
     told = [line.partition(":")[0] for line in str(said.value).splitlines()]
     names = ["energy", "threshold", "threshold_low", "pixel_max", "capacity", "max_npix", "min_sum"]
     assert told == names
+
+
+@pytest.mark.parametrize(("energy", "unit"), [(9500.0, "keV"), (162.0, "keV"), (9.5, "eV")])
+def test_the_energy_of_a_photon_is_in_the_unit_of_the_pixels(energy, unit):
+    area = detector((1, 4, 4))._replace(unit=unit)
+    told = rf"energy: {energy:g} {unit} is no photon .*det are calibrated in {unit}, they are no"
+    for made, params in (
+        (photons, Params(energy, 3.0)),
+        (photon_counting, photon_counting.Params(energy)),
+        (speckle, speckle.Params(energy)),
+    ):
+        reducer_ = getattr(made, "photon_counting", None) or getattr(made, "speckle", made)
+        with pytest.raises(ValueError, match=told.replace("energy", "(energy|photon)", 1)):
+            reducer_.prepare(params, area)
+    for unit in ("ADU", "photons"):
+        assert photons.prepare(Params(energy, 3.0), area._replace(unit=unit)).worth.energy == energy
 
 
 def test_without_a_list_there_are_the_counts_alone():

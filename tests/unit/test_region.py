@@ -140,6 +140,7 @@ def test_a_polygon_holds_what_its_outline_goes_around(n):
 
 def test_every_mistake_is_told(tmp_path):
     np.save(tmp_path / "m.npy", np.ones((3, 3)))
+    np.save(tmp_path / "nan.npy", np.where(np.indices(SHAPE)[1] < 3, np.nan, 1.0))
     wrong = [
         (regions.Params(polygon=(1.0, 2.0, 3.0)), ["polygon: 3 numbers", "segment: say which"]),
         (regions.Params(5, ring=(1.0, 2.0, 9.0, 3.0)), ["ring: radii", "segment: there is no 5"]),
@@ -148,6 +149,7 @@ def test_every_mistake_is_told(tmp_path):
         (regions.Params(0, ring=(np.nan, 2.0, 1.0, 2.0)), ["ring: [nan"]),
         (regions.Params(mask=tmp_path / "m.npy"), ["mask: "]),
         (regions.Params(mask=tmp_path / "none.npy"), ["mask: "]),
+        (regions.Params(mask=(p := tmp_path / "nan.npy")), [f"mask: {p} holds NaN"]),
         (regions.Params(0, ring=(500.0, 2.0, 1.0, 2.0)), ["region: no good pixel"]),
         (regions.Params(0, ellipse=(1.0, 2.0, 3.0, 0.0, 9.0)), ["ellipse: half axes"]),
         (regions.Params(threshold=np.nan), ["threshold: nan"]),

@@ -103,10 +103,11 @@ def test_pixels_left_alone_need_no_settings():
         ((1, 7, 11), ">u2", "pixels are >u2"),
         ((1, 7, 11), "|b1", "pixels are .b1"),
         ((1, 2, 11), "<u2", "edges = 1 leaves no pixel"),
+        ((1, 9, 11), "<u2", "cam: mask: every pixel is 0, which is bad"),
     ],
 )
 def test_pixels_left_alone_must_fit(tmp_path, shape, dtype, words):
-    np.save(tmp_path / "mask.npy", np.ones((7, 11)))
+    np.save(tmp_path / "mask.npy", np.full((shape[1], 11), shape[1] < 9))
     setting = CalibrationConfig(constants="none", mask="mask.npy", edges=1)
     with pytest.raises(ValueError, match=words):
         uncalibrated("cam", setting, lambda p: tmp_path / p, Input("area", dtype, shape))
