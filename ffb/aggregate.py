@@ -40,7 +40,7 @@ class Committed(NamedTuple):
 class Closed(NamedTuple):
     """A run that is over: its last counts, and what does not add up in its books.
 
-    A ``recalled`` one was ended by an earlier life, and its producers may not know yet.
+    A ``recalled`` one had been ended by an earlier process, and its producers may not know yet.
     """
 
     info: RunInfo
@@ -201,7 +201,7 @@ class Aggregator:
         """Take a run as closed that an earlier life ended, if it knew this very process."""
         for counts in self.ended(info):
             if _seq_of(counts, name) is not None:
-                log.info("exp=%s run=%d was ended by an earlier life", info.exp, info.run)
+                log.info("exp=%s run=%d had been ended by an earlier process", info.exp, info.run)
                 books = Ledger()
                 books.resume(counts)
                 self.closed.append(Closed(info, counts, books.balance(), recalled=True))

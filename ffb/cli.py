@@ -237,7 +237,7 @@ def _check_arguments(p: Parser) -> None:
     p.add_argument(
         "--attach",
         action="store_true",
-        help="take shots from the DAQ's shared memory; its other readers go without them",
+        help="take shots from the DAQ's shared memory; other readers do not get those",
     )
 
 

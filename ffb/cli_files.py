@@ -59,7 +59,7 @@ def _recover_arguments(p: Parser) -> None:
     p.add_argument(
         "--end",
         action="store_true",
-        help="also end runs that nobody will go on with, so that they can be merged",
+        help="also end runs that nobody will continue, so that they can be merged",
     )
 
 
@@ -97,7 +97,7 @@ def _diff_arguments(p: Parser) -> None:
     p.add_argument("a", metavar="A", help="small data of a run, written by ffb or by others")
     p.add_argument("b", metavar="B", help="likewise")
     for name, what in (("rtol", "of the larger magnitude"), ("atol", "in the unit of the data")):
-        said = f"difference that is none, {what} (default: %(default)s)"
+        said = f"difference that does not count, {what} (default: %(default)s)"
         p.add_argument(f"--{name}", type=_tolerance, default=0.0, metavar="X", help=said)
     p.add_argument(
         "--ignore",
@@ -142,7 +142,7 @@ def _replay_arguments(p: Parser) -> None:
         "--speed",
         type=positive,
         default=1.0,
-        help="1 keeps the time it took, 10 takes a tenth (default: %(default)s)",
+        help="1 for the recorded pace, 10 for ten times that (default: %(default)s)",
     )
 
 
@@ -157,13 +157,13 @@ def _replay(args: Args) -> int:
 
 COMMANDS: dict[str, Command] = {
     "replay": Command(
-        "send a recording of messages to an aggregator again",
+        "send recorded messages to an aggregator again",
         "ffb replay mfxx49820.capture --to tcp://127.0.0.1:5555 --speed 10",
         _replay_arguments,
         _replay,
     ),
     "open": Command(
-        "say what a small-data file holds, also while it grows",
+        "show what a small-data file holds, even while it grows",
         "ffb open mfxx49820_Run0042.h5 --follow",
         _open_arguments,
         _open,
@@ -187,7 +187,7 @@ COMMANDS: dict[str, Command] = {
         _diff,
     ),
     "recover": Command(
-        "bring runs in order whose writer was killed, down to the last commit",
+        "repair runs whose writer was killed, down to the last commit",
         "ffb recover mfxx49820_Run0042.h5 --end",
         _recover_arguments,
         _recover,

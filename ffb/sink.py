@@ -69,7 +69,7 @@ class Counts:
     ``late`` rows came after newer ones were committed, ``duplicates`` have the timestamp of
     another row; both are written. ``ended`` says at the end of the run why it ended. ``epoch`` is
     that of the newest rows. ``not_seen`` estimates from gaps between pulse ids how many shots the
-    DAQ made that were never offered to us; it is no part of the balance. ``ledger`` holds the
+    DAQ made that were never offered to us; it is not part of the balance. ``ledger`` holds the
     entries that this commit adds, everything else is cumulative. ``state`` is what the aggregator
     goes on from after a restart, plain data.
     """

@@ -179,7 +179,7 @@ class Decoder:
 def pack(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """One frame of plain ``meta`` data and numeric ``arrays``, each at a multiple of 64 bytes.
 
-    Raises :class:`WireError` for an array that is no array of numbers, or a frame over 1 GiB.
+    Raises :class:`WireError` for an array that is not an array of numbers, or a frame over 1 GiB.
     """
     at, table, blobs = 0, [], []
     for name, array in arrays.items():

@@ -39,7 +39,7 @@ def anode_problems(
     """What is wrong with windows of time sums [ns], scales [mm/ns] and inputs, one line each."""
     for name, window in windows.items():
         if not (np.isfinite(window).all() and window[0] < window[1]):
-            yield f"{name}: [{window[0]}, {window[1]}] ns is no window; earliest first"
+            yield f"{name}: [{window[0]}, {window[1]}] ns is not a window; earliest first"
     if not reach > 0:
         yield f"reach: {reach} ns must be above 0"
     for name, scale in scales.items():

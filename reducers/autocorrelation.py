@@ -218,7 +218,9 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Params:
     if not 0 <= params.lag < size:
         problems.append(f"lag: {params.lag} pixels; the image allows 0 to {size - 1}")
     if not 0 <= params.photon < np.inf:
-        problems.append(f"photon: {params.photon} is no value of a photon; 0 leaves shot noise in")
+        problems.append(
+            f"photon: {params.photon} is not the value of a photon; 0 leaves shot noise in"
+        )
     if not params.low < params.high:
         problems.append(f"high: {params.high} is not above low, {params.low}: nothing is left")
     if problems:

@@ -96,7 +96,7 @@ def _ranges(params: Params, size: int) -> list[tuple[int, int]]:
     if len(flat) % 2 or not all(0 <= a < b <= size for a, b in pairs):
         what = ("rows", "columns")[params.axis]
         raise ValueError(
-            f"background: {list(flat)} are no ranges [begin, end, ...] of the segment's {what},"
+            f"background: {list(flat)} are not ranges [begin, end, ...] of the segment's {what},"
             f" 0..{size}"
         )
     return pairs

@@ -72,7 +72,7 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
         known = ", ".join(map(repr, UNITS))
         problems.append(f"unit: there is no {params.unit!r}; known: {known}")
     if not np.isfinite(params.zero):
-        problems.append(f"zero: {params.zero} is no place of the stage")
+        problems.append(f"zero: {params.zero} is not a position of the stage")
     signs = {"sign": params.sign, "correction": params.correction}
     problems += [f"{n}: {v} is neither 1 nor -1" for n, v in signs.items() if v not in (1, -1)]
     if params.passes < 1:

@@ -186,7 +186,7 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
     scales = {"scale_u": p.scale_u, "scale_v": p.scale_v, "scale_w": p.scale_w}
     problems = list(anode_problems(sums, p.reach, scales, p.capacity, inputs))
     if not np.isfinite(p.offset_w):
-        problems.append(f"offset_w: {p.offset_w} mm is no offset")
+        problems.append(f"offset_w: {p.offset_w} mm is not an offset")
     if not 0 < p.tolerance < np.inf:
         problems.append(f"tolerance: {p.tolerance} mm must be above 0")
     if not 1 <= p.pairs <= PAIRS:

@@ -63,7 +63,7 @@ class Places(NamedTuple):
 def energy_problems(energy: float, area: Area) -> Iterator[str]:
     """A line if this cannot be what a photon leaves in a pixel of the detector."""
     if not 0 < energy < np.inf:
-        yield f"energy: {energy} is no value of a photon; above 0"
+        yield f"energy: {energy} is not the value of a photon; give one above 0"
     elif area.unit in KEV and not XRAYS[0] <= energy * KEV[area.unit] <= XRAYS[1]:
         yield (
             f"energy: {energy:g} {area.unit} is no photon of an X-ray laser; the pixels of"

@@ -104,7 +104,7 @@ class jet:  # noqa: N801
         """Place the rectangle; ``ValueError`` where it is off the detector."""
         problems = []
         if not np.isfinite(params.threshold):
-            problems.append(f"threshold: {params.threshold} is no level")
+            problems.append(f"threshold: {params.threshold} is not a level")
         if params.least < 2:
             problems.append(f"least: {params.least} pixels make no line; at least 2")
         w = Window(0, 1, 0, 1)
@@ -121,7 +121,7 @@ class jet:  # noqa: N801
         middle = begin[along] + (w.shape[along] - 1) / 2
         at = middle if params.at is None else params.at
         if not np.isfinite(at):
-            problems.append(f"at: {at} is no place along the jet")
+            problems.append(f"at: {at} is not a place along the jet")
         if problems:
             raise ValueError("\n".join(problems))
         return Constants(

@@ -156,7 +156,7 @@ def _poni(keys: Mapping[str, str]) -> Poni:
     except ValueError as error:
         raise ValueError(f"Detector_config is not JSON: {error}") from error
     if not isinstance(config, dict):
-        raise ValueError("Detector_config is no table of keys and values")
+        raise ValueError("Detector_config is not a table of keys and values")
     detector = re.sub(r"[\s_-]", "", keys.get("detector", "").lower())
     known = next((size * 1e-6 for name, size in PIXELS.items() if detector.startswith(name)), None)
     wanted: dict[str, Any] = {k: keys.get(k) for k in ("distance", "poni1", "poni2")}

@@ -23,6 +23,6 @@ def polynomial_problems(name: str, coefficients: tuple[float, ...]) -> list[str]
     """What is wrong with a polynomial's coefficients, if anything."""
     if not coefficients or not np.isfinite(coefficients).all():
         return [
-            f"{name}: {list(coefficients)} is no polynomial; give finite numbers, constant first"
+            f"{name}: {list(coefficients)} is not a polynomial; give finite numbers, constant first"
         ]
     return []

@@ -64,7 +64,9 @@ class rebin:  # noqa: N801
         height, width = params.block
         problems = []
         if height < 1 or width < 1:
-            problems.append(f"block: {list(params.block)} is no block; at least 1 row and column")
+            problems.append(
+                f"block: {list(params.block)} is not a block; at least 1 row and column"
+            )
         try:
             w = window(area, params.segment, params.rows, params.cols)
         except ValueError as e:

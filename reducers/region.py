@@ -253,7 +253,7 @@ def _inside(params: Params, area: Area) -> NDArray[np.bool_]:
         except ValueError as e:
             problems += [p for p in str(e).splitlines() if p not in "\n".join(problems)]
     if np.isnan(params.threshold) or np.isnan(params.saturation):
-        problems.append("threshold: nan is no level")
+        problems.append("threshold: nan is not a level")
     if params.in_geometry and area.xyz is None:
         problems.append(
             f"geometry: {area.detector} has none; name a file as"

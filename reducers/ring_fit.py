@@ -205,7 +205,7 @@ class ring_fit:  # noqa: N801
 def _problems(params: Params, area: Area) -> Iterator[str]:
     """What is wrong with the parameters, one line each."""
     if not np.isfinite(params.threshold):
-        yield f"threshold: {params.threshold} is no level"
+        yield f"threshold: {params.threshold} is not a level"
     if params.least < 3:
         yield f"least: {params.least} pixels make no circle; at least 3"
     if params.geometry and area.xyz is None:

@@ -250,7 +250,7 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
     weights, table = np.zeros(1), np.empty((2, 2))
     average = np.zeros(max(stop - start, 0))
     if not 0 <= start < stop <= size:
-        problems.append(f"region: [{start}, {stop}] is no part of the trace, samples 0..{size}")
+        problems.append(f"region: [{start}, {stop}] is not part of the trace, samples 0..{size}")
     try:
         weights = _weights(params)
     except ValueError as e:

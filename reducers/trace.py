@@ -26,7 +26,7 @@ def gate_problem(name: str, gate: Gate | None, size: int) -> list[str]:
     if gate is None or 0 <= gate[0] < gate[1] <= size:
         return []
     return [
-        f"{name}: [{gate[0]}, {gate[1]}] is no part of the waveform; it has samples"
+        f"{name}: [{gate[0]}, {gate[1]}] is not part of the waveform; it has samples"
         f" 0..{size}, the end is not included"
     ]
 
@@ -37,7 +37,7 @@ def common_problems(dt: float, sign: int, signs: tuple[int, ...] = (1, -1)) -> l
     if sign not in signs:
         out.append(f"sign: {sign} is neither {' nor '.join(map(str, signs))}")
     if not 0 < dt < np.inf:
-        out.append(f"dt: {dt} ns is no distance of samples")
+        out.append(f"dt: {dt} ns is not a distance between samples")
     return out
 
 

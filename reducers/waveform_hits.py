@@ -188,7 +188,7 @@ def _energies(p: Params, t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _bin_problems(p: Params) -> list[str]:
     if p.bins < 0:
-        return [f"bins: {p.bins} is no number of bins; 0 for none"]
+        return [f"bins: {p.bins} is not a number of bins; 0 for none"]
     if not p.bins:
         return ["density: there are no bins"] if p.density else []
     out = []
@@ -197,7 +197,7 @@ def _bin_problems(p: Params) -> list[str]:
     if p.flight and p.polynomial:
         out.append("polynomial: give the coefficients or the length of flight, not both")
     if not 0 <= p.flight < np.inf:
-        out.append(f"flight: {p.flight} m is no length of flight")
+        out.append(f"flight: {p.flight} m is not a length of flight")
     if (p.flight or p.polynomial) and not p.t0 <= p.lo:
         out.append(f"t0: {p.t0} ns is in the bins, which begin at {p.lo} ns; there is no energy")
     if p.density and not out:
@@ -205,7 +205,9 @@ def _bin_problems(p: Params) -> list[str]:
         if not (p.flight or p.polynomial):
             out.append("density: is by energy; give the length of flight, or a polynomial")
         elif not np.isfinite(widths).all():
-            out.append(f"density: the first bin, from t0 = {p.t0} ns on, is of endless energies")
+            out.append(
+                f"density: the first bin, from t0 = {p.t0} ns on, reaches to infinite energy"
+            )
         elif not ((widths > 0).all() or (widths < 0).all()):
             out.append("density: the polynomial gives one energy at several times of the bins")
     return out

@@ -138,7 +138,7 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
     wrong = [f for f in p.frequencies if not 0 < f * p.dt <= 0.5]
     if wrong and not problems:
         problems.append(
-            f"frequencies: {', '.join(map(str, wrong))} GHz; samples {p.dt} ns apart know lines"
+            f"frequencies: {', '.join(map(str, wrong))} GHz; samples {p.dt} ns apart resolve lines"
             f" above 0 and up to {0.5 / p.dt:g} GHz"
         )
     if p.interleave == 1 and not p.frequencies:

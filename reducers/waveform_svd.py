@@ -147,7 +147,7 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
             problems.append(f"components: {p.components}; {p.basis} holds {held}")
         if not 0 <= basis.start <= size - length:
             problems.append(
-                f"basis: its samples {basis.start}..{basis.start + length} are no part of the"
+                f"basis: its samples {basis.start}..{basis.start + length} are not part of the"
                 f" waveform, which has 0..{size}"
             )
     shapes = np.ascontiguousarray(basis.components[: max(p.components, 1)])

@@ -41,7 +41,7 @@ class CaptureWriter:
         """
         sizes = [len(f) for f in frames]
         if not 0 < len(sizes) <= MAX_FRAMES or sum(sizes) > MAX_BYTES:
-            raise ValueError(f"{len(sizes)} frames of {sum(sizes)} bytes are no message")
+            raise ValueError(f"{len(sizes)} frames of {sum(sizes)} bytes are not a message")
         head = _COUNT.pack(len(sizes)) + b"".join(map(_SIZE.pack, sizes))
         crc, start = crc32(head), self._file.tell()
         try:

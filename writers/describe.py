@@ -197,4 +197,4 @@ def _plain(value: Any) -> Any:
         return dict(value)
     if isinstance(value, bytes):
         return value.hex()
-    raise TypeError(f"{type(value).__name__} is no plain data: {value!r}")
+    raise TypeError(f"{type(value).__name__} is not plain data: {value!r}")

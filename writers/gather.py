@@ -152,7 +152,7 @@ class Joined:
                 if target[c.row : c.row + len(rows)].tobytes() != rows.tobytes():
                     wrong = c.row
             if wrong >= 0:
-                raise OSError(f"{target.name} reads otherwise than written from row {wrong} on")
+                raise OSError(f"{target.name} does not read back as written from row {wrong} on")
 
     def all(self) -> NDArray[Any]:
         """All rows, in the order of the target."""

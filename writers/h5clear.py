@@ -25,7 +25,7 @@ def clear(path: str | os.PathLike[str]) -> bool:
     with open(path, "r+b") as f:
         block = bytearray(f.read(SIZE))
         if len(block) < SIZE or block[:8] != SIGNATURE or block[8] not in (2, 3) or block[9] != 8:
-            raise OSError(f"{os.fspath(path)}: no HDF5 file as ffb writes it")
+            raise OSError(f"{os.fspath(path)}: not an HDF5 file as ffb writes it")
         if lookup3(bytes(block[:CHECKSUM])) != struct.unpack_from("<I", block, CHECKSUM)[0]:
             raise OSError(f"{os.fspath(path)}: the superblock is damaged")
         was = block[FLAGS]

@@ -68,4 +68,4 @@ def compare(file: h5py.File, written: Mapping[str, int]) -> None:
     """Raise ``OSError`` unless datasets read as they were written."""
     for name, crc in written.items():
         if _crc(file[name][...]) != crc:
-            raise OSError(f"{file.filename}: {name} reads otherwise than written")
+            raise OSError(f"{file.filename}: {name} does not read back as written")

@@ -194,4 +194,4 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"{type(value).__name__} is no plain data: {value!r}")
+    raise TypeError(f"{type(value).__name__} is not plain data: {value!r}")

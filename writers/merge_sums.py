@@ -53,7 +53,7 @@ def _write(
 
 
 def compare_sums(file: h5py.File, written: Mapping[str, int]) -> None:
-    """Raise ``OSError`` where a sum reads otherwise than it was written."""
+    """Raise ``OSError`` where a sum does not read back as it was written."""
     for name, crc in written.items():
         made, now = file[f"{SUMS}/{name}"], 0
         for frame in (
@@ -61,7 +61,7 @@ def compare_sums(file: h5py.File, written: Mapping[str, int]) -> None:
         ):
             now = _crc(frame, now)
         if now != crc:
-            raise OSError(f"{file.filename}: {SUMS}/{name} reads otherwise than written")
+            raise OSError(f"{file.filename}: {SUMS}/{name} does not read back as written")
 
 
 def _crc(frame: NDArray[Any], before: int) -> int:

@@ -234,9 +234,9 @@ class PlainFile:
             compare_sums(file, self.sums)
             for name, lines in self.tables.items():
                 if file[name][...].tobytes() != lines.tobytes():
-                    raise OSError(f"{self.temporary}: {name} reads otherwise than written")
+                    raise OSError(f"{self.temporary}: {name} does not read back as written")
             if (int(file[COMMITTED][0]), int(file[COMPLETE][0])) != (self.rows, 1):
-                raise OSError(f"{self.temporary}: its counters read otherwise than written")
+                raise OSError(f"{self.temporary}: its counters do not read back as written")
 
     def _room(self, size: int) -> None:
         """Raise ``OSError`` unless ``size`` bytes can be written and there is some room left."""

@@ -101,13 +101,15 @@ def compare(file: h5py.File, lists: Lists) -> None:
     """Raise ``OSError`` unless the datasets of ``lists`` read as they were written."""
     for name, values in lists.tables:
         if file[name][...].tobytes() != values.tobytes():
-            raise OSError(f"{file.filename}: {name} reads otherwise than written")
+            raise OSError(f"{file.filename}: {name} does not read back as written")
     for _, flat, joined in lists.members:
         begin, data = 0, file[flat.values]
         for unit in _units(lists, joined):
             end = begin + len(unit)
             if data[begin:end].tobytes() != unit.tobytes():
-                raise OSError(f"{file.filename}: {flat.values} reads otherwise from {begin} on")
+                raise OSError(
+                    f"{file.filename}: {flat.values} reads back differently from {begin} on"
+                )
             begin = end
         if len(data) != begin:
             raise OSError(f"{file.filename}: {flat.values} has {len(data)} of {begin} entries")

@@ -102,5 +102,5 @@ def _compare(source: int, result: int, told: Written, chunks: NDArray[np.void]) 
         if os.pread(source, length, at) != os.pread(result, size, address):
             raise OSError(
                 errno.EIO,
-                f"{told.file}: chunk {c} of {told.datasets[d]} reads otherwise than it was written",
+                f"{told.file}: chunk {c} of {told.datasets[d]} does not read back as written",
             )

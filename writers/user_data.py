@@ -180,7 +180,7 @@ def compare(file: h5py.File, made: Iterable[tuple[str, Path, str]]) -> None:
         with h5py.File(path, "r", locking=False) as source:
             now, then = file[place][()], source[GROUP][name][()]
             if np.asarray(now).tobytes() != np.asarray(then).tobytes():
-                raise OSError(f"{file.filename}: {place} reads otherwise than written")
+                raise OSError(f"{file.filename}: {place} does not read back as written")
 
 
 def _places(folder: Path, epochs: Iterable[int]) -> Iterator[tuple[str, Path]]:

@@ -228,7 +228,7 @@ def epochs(e: Evidence) -> Iterator[Problem]:
         for epoch, row in zip(*np.unique(e.columns[EPOCH.name], return_index=True), strict=True):
             told = int(table["row"][table["epoch"] == epoch][0])
             if told != row:
-                said = f"it is said to begin at row {told:,} and does at row {row:,}"
+                said = f"it is listed as beginning at row {told:,} and begins at row {row:,}"
                 yield Problem("epochs", f"epoch {epoch}", said)
     else:
         begun = np.searchsorted(table["row"], np.arange(len(of)), "right") - 1
@@ -339,7 +339,7 @@ def steps(e: Evidence) -> Iterator[Problem]:
     taken = np.isin(e.steps["step"], column)
     for line, any_rows in zip(e.steps, taken.tolist(), strict=True):
         if e.complete and not -1 + any_rows <= line["row"] <= e.rows:
-            said = f"it is said to begin at row {line['row']:,} of {e.rows:,}"
+            said = f"it is listed as beginning at row {line['row']:,} of {e.rows:,}"
             yield Problem("steps", f"step {line['step']}", said)
 
 

@@ -179,7 +179,7 @@ def _check_inputs(given: Mapping[str, Any], names: _Names, found: _Any | None) -
 def _check_function(given: str, folder: Path) -> Iterator[Problem]:
     try:
         if not callable(resolve.function(given, folder)):
-            yield Problem(("params",), f"{given} is no function of the run")
+            yield Problem(("params",), f"{given} is not a function of the run")
     except LookupError as e:
         yield Problem(("params",), str(e))
 

@@ -51,4 +51,4 @@ def of_function(name: str) -> str:
 
 def of_column(name: str) -> str:
     """What ``name``, which is no column, may mean otherwise; empty if nothing is known."""
-    return "; event codes are asked for as code(40)" if _EVENT_CODES.search(name) else ""
+    return "; write event codes as code(40)" if _EVENT_CODES.search(name) else ""

@@ -231,7 +231,7 @@ class _Translator:
         if isinstance(node, ast.Subscript):
             value, at = node.value, place(node.slice)
         if at is None:
-            instead = "a place is as x[3], x[0:10], x[2, 0:10]"
+            instead = "write a place as x[3], x[0:10], x[2, 0:10]"
             return self._wrong(f"cannot take {ast.unparse(node)!r}; {instead}")
         if path(value) is None:
             instead = f"{name} takes the values of a column, as x[0:10]"

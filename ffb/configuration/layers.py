@@ -52,9 +52,9 @@ def _toml(path: Path) -> dict[str, Any]:
     except OSError as e:
         raise LayerError(f"{path}: cannot read: {(e.strerror or str(e)).lower()}") from e
     except UnicodeDecodeError as e:
-        raise LayerError(f"{path}: no UTF-8 text (byte {e.start}): is this a TOML file?") from e
+        raise LayerError(f"{path}: not UTF-8 text (byte {e.start}): is this a TOML file?") from e
     except tomllib.TOMLDecodeError as e:
-        raise LayerError(f"{path}: no valid TOML: {e}") from e
+        raise LayerError(f"{path}: not valid TOML: {e}") from e
 
 
 def _find(above: Path, name: Any) -> Path:
@@ -83,7 +83,7 @@ def override(text: str) -> Layer:
         data: Any = tomllib.loads(f"value = {value}")["value"] if "\n" not in value else None
     except tomllib.TOMLDecodeError as e:
         if not _PLAIN.fullmatch(value):
-            raise LayerError(f"--set {text}: {value!r} is no TOML value: {e}") from e
+            raise LayerError(f"--set {text}: {value!r} is not a TOML value: {e}") from e
         data = value
     for part in reversed([p.strip("\"'") for p in re.findall(r'"[^"]*"|\'[^\']*\'|[^.]+', key)]):
         data = {part: data}

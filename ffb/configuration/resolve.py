@@ -37,7 +37,7 @@ def reducer(use: str, folder: Path) -> Reducer[Any, Any] | TileReducer:
     else:
         raise LookupError(f"no reducer {use!r}; {nearest(use, installed())}")
     if not isinstance(found, Reducer | TileReducer):
-        raise LookupError(f"{use!r} is no reducer but {found!r}; declare it with @reducer")
+        raise LookupError(f"{use!r} is not a reducer but {found!r}; declare it with @reducer")
     return found
 
 
@@ -73,7 +73,7 @@ def _load(path: Path) -> Any:
         return sys.modules[name]
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise LookupError(f"{path} is no Python file")
+        raise LookupError(f"{path} is not a Python file")
     module = sys.modules[name] = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -112,7 +112,7 @@ class Combined:
             return f"{written(name)} {_REFUSED[name]}"
         c = self._known.get(name)
         if c is None and name in self._unrecorded:
-            return f"{written(name)} is an input and no column; record it, or reduce it"
+            return f"{written(name)} is an input, not a column; record it, or reduce it"
         if c is None:
             there = [written(n) for n in (*self._known, *self._own) if n not in _REFUSED]
             return f"no column {written(name)}; {nearest(written(name), there)}"
@@ -144,9 +144,7 @@ class Combined:
         ends = [size if s.end is None else s.end for s, size in zip(spans, c.shape, strict=True)]
         if any(not s.begin < end <= n for s, end, n in zip(spans, ends, c.shape, strict=True)):
             told = ", ".join(f"{s.begin}:{end}" for s, end in zip(spans, ends, strict=True))
-            return (
-                f"{name} has the shape {c.shape}; there is nothing, or not all, of [{told}] in it"
-            )
+            return f"{name} has the shape {c.shape}; [{told}] is empty, or not all in it"
         if len(c.shape) > 3:
             return f"{name} has {len(c.shape)} axes; values of up to 3 are added up"
         steps = [int(np.prod(c.shape[k + 1 :], dtype=np.int64)) for k in range(len(c.shape))]

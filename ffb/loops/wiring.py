@@ -41,8 +41,8 @@ def elsewhere(name: str, data: Mapping[str, Any]) -> str:
     derived, detectors = (data.get(k) for k in ("derived", "detectors"))
     if isinstance(derived, Mapping) and name in derived:
         return (
-            f"{name!r} is derived, which happens when reducers are done; what is to be made of it"
-            " is another expression"
+            f"{name!r} is derived, which happens after all reducers have run; use it in another"
+            " expression"
         )
     group = name.partition("/")[0]
     if isinstance(detectors, Mapping) and group in detectors and group != name:

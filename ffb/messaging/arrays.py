@@ -104,7 +104,7 @@ def check(arrays: Sequence[Mapping[str, Any]]) -> str:
         if not name.isprintable() or {"", ".", ".."} & {*parts} or name in names or inside:
             return f"{where}: not a path of its own in a file"
         if a["dtype"] not in _DTYPES or not all(type(n) is int and n > 0 for n in shape):
-            return f"{where}: no array of numbers"
+            return f"{where}: not an array of numbers"
         if len(shape) > 8 or a["form"] not in {"plain", "bits", "sum"}:
             return f"{where}: packed in an unknown way"
         if (total := total + prod(shape)) > MAX_ELEMENTS:
@@ -122,7 +122,7 @@ def unpacked(a: Mapping[str, Any]) -> RunArray:
         values = np.unpackbits(raw, count=n).reshape(shape).astype(dtype)
     elif a["form"] == "sum":
         if len(shape) != 3:
-            raise ValueError(f"array {a['name']}: {shape} are no rows and columns of segments")
+            raise ValueError(f"array {a['name']}: {shape} are not rows and columns of segments")
         s, r, c = shape
         both = np.frombuffer(_inflated(a, 8 * s * (r + c)), "<f8")
         rows, columns = both[: s * r].reshape(s, r, 1), both[s * r :].reshape(s, 1, c)

@@ -163,7 +163,7 @@ def _column(row: Any) -> Column:
     letters = _TEXT_DTYPE.fullmatch(dtype) if type(dtype) is str else None
     if dtype not in DTYPES and not (letters and int(letters[1]) <= MAX_LETTERS and shape == []):
         raise WireError(
-            f"{where}: dtype {str(dtype)[:20]!r} is no little-endian number, and no text of one row"
+            f"{where}: dtype {str(dtype)[:20]!r} is not a little-endian number or a text of one row"
         )
     if type(shape) is not list or type(dims) is not list or len(shape) > MAX_RANK:
         raise WireError(f"{where}: at most {MAX_RANK} axes")

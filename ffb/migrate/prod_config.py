@@ -143,7 +143,7 @@ def _function(module: Module, function: str, rule: Rule, out: Imported) -> None:
         elif rule.make is None:
             _remark(out, Remark(line, f"{function}: {rule.instead}"))
         elif not isinstance(reading.value, Table):
-            _remark(out, Remark(line, f"{function} gives no dict by detector"))
+            _remark(out, Remark(line, f"{function} does not give a dict by detector"))
         else:
             for detector, entry in reading.value.items():
                 at = reading.value.lines.get(detector, line)
@@ -166,7 +166,7 @@ def _entry(
             _remark(out, Remark(one.line, f"{where}: {one.why}"))
             continue
         if not isinstance(one, Table):
-            _remark(out, Remark(line, f"{where}: no dict of parameters: {one!r}"))
+            _remark(out, Remark(line, f"{where}: not a dict of parameters: {one!r}"))
             continue
         if (
             rule.many
@@ -236,7 +236,7 @@ def _integrating(module: Module, out: Imported) -> None:
     if others:
         _remark(out, Remark(line, f"get_intg: runs from {others[0].first} on have others"))
     if not names and not _nothing(found):
-        why = found.why if isinstance(found, Unread) else f"no names of detectors: {found!r}"
+        why = found.why if isinstance(found, Unread) else f"not names of detectors: {found!r}"
         _remark(out, Remark(line, f"get_intg: {why}"))
     out.integrating = {name: {} for name in names}
 
@@ -268,7 +268,7 @@ def _lists(module: Module, out: Imported) -> None:
                 entry if isinstance(entry, tuple | list) and len(entry) == 2 else (entry,) * 2
             )
             if not isinstance(pv, str) or not isinstance(alias, str):
-                out.remarks.append(Remark(line, f"{name}: no name of a variable: {entry!r}"))
+                out.remarks.append(Remark(line, f"{name}: not the name of a variable: {entry!r}"))
                 continue
             key = alias.replace(":", "_").replace(".", "_")
             more = {"group": group} if group != "epicsUser" else {}

@@ -36,7 +36,11 @@ def summed(
         text = f"{function}: runs from {others[0].first} on have others; sums are those of all runs"
         remarks.append(Remark(line, text))
     if not isinstance(first.value, Table):
-        why = first.value.why if isinstance(first.value, Unread) else "gives no dict by detector"
+        why = (
+            first.value.why
+            if isinstance(first.value, Unread)
+            else "does not give a dict by detector"
+        )
         return {}, [*remarks, Remark(line, f"{function}: {why}")]
     out: dict[str, dict[str, Any]] = {}
     for key, names in first.value.items():
@@ -56,7 +60,7 @@ def _table(where: str, names: Any, line: int, remarks: list[Remark]) -> dict[str
     light = False
     for name in names if isinstance(names, list | tuple) else [names]:
         if not isinstance(name, str):
-            remarks.append(Remark(line, f"{where}: no name of a sum: {name!r}"))
+            remarks.append(Remark(line, f"{where}: not the name of a sum: {name!r}"))
             continue
         tokens = name.split("_")
         light |= _LIGHT in tokens

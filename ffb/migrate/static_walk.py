@@ -84,7 +84,7 @@ class Walker:
         values |= dict(zip(names, given, strict=False))
         more = function.args.vararg or function.args.kwarg or function.args.kwonlyargs
         if more or values.keys() != {*names} or len(given) > len(names):
-            return Unread(line, f"{function.name} is called with other arguments than it has")
+            return Unread(line, f"{function.name} is called with arguments that it does not have")
         outer, self._names, self._depth = self._names, values, self._depth + 1
         try:
             self._body(function.body)

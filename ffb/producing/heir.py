@@ -44,8 +44,8 @@ class Resume(NamedTuple):
             left -= 1
             if left == 0 and self.last and item.timestamp != self.last:
                 log.warning(
-                    "run %d: shot %d was %d before: the source does not come in the same order, so"
-                    " that shots may be missing or come twice",
+                    "run %d: shot %d was %d before: the source has another order now, so that"
+                    " shots may be missing or come twice",
                     run.info.run,
                     item.timestamp,
                     self.last,

@@ -244,7 +244,9 @@ class Producer:
                 moved = time.monotonic()
             patience = STOP_SUMS_S if self.stopping else self.config.aggregate.end_timeout_s
             if time.monotonic() - moved > patience:
-                log.warning("%d bytes of sums are not taken, and given up", self._outbox.bytes)
+                log.warning(
+                    "%d bytes of sums were not accepted, and are given up", self._outbox.bytes
+                )
                 break
             self._make_room(0.0 if self.link.room else 0.05)
         self._outbox = Outbox(self.link)

@@ -125,7 +125,7 @@ def _sweep(folder: Path) -> None:
                 continue
             with path.open("rb") as file, contextlib.suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                log.warning("%s: nobody came for it in %d days; removed", path, OLD_S // 86_400)
+                log.warning("%s: not used for %d days; removed", path, OLD_S // 86_400)
                 path.unlink()
 
 

@@ -170,13 +170,15 @@ class ForeignFile(Shots):
         """Psana's stamps, 0 for rows that have none."""
         raw = np.asarray(data[:])
         if raw.dtype.kind not in "iu":
-            raise ValueError(f"{self.path}: {key} is of {raw.dtype}, which is no timestamp")
+            raise ValueError(f"{self.path}: {key} is of {raw.dtype}, which is not a timestamp")
         none = raw <= 0
         stamps = np.where(none, 0, raw).astype(np.uint64)
         if none.any():
             self.notes.append(f"{none.sum():,} rows have no {key} and are left out")
         if key == "event_time":
-            self.notes.append("event_time counts from 1970, and is told in timestamps of 1990")
+            self.notes.append(
+                "event_time counts from 1970; it is converted to timestamps, which count from 1990"
+            )
             stamps[~none] -= np.uint64(EPOCH_1990 << 32)
         if len(stamps) > 1 and (stamps[1:] < stamps[:-1]).any():
             self.notes.append(f"{key} is not in order of time")

@@ -211,7 +211,9 @@ class Shots(ABC):
 def _ns(time: Time) -> int:
     """Whole ns since 1970."""
     if isinstance(time, bool | float):
-        raise TypeError(f"{time!r} is no time: write datetime64, ISO text, or whole ns since 1970")
+        raise TypeError(
+            f"{time!r} is not a time: write datetime64, ISO text, or whole ns since 1970"
+        )
     if isinstance(time, int | np.integer):
         return int(time)
     return int(np.datetime64(time).astype("datetime64[ns]").astype(np.int64))

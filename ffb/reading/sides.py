@@ -99,7 +99,7 @@ def _own(path: Path, handles: contextlib.ExitStack) -> Side:
             side.items[alias] = side.items[name]._replace(alias=True)
     if run.segmented:
         side.growing = True
-        side.notes.append("what holds of the whole run is compared once it has ended")
+        side.notes.append("data of the run as a whole is compared once it has ended")
     else:
         rest = handles.enter_context(foreign.ForeignFile(path))
         side.stamps |= {table: stamps for table, stamps in rest.tables.items() if table}

@@ -194,7 +194,7 @@ def _second(stage: AreaStage, frames: Sequence[Segments], batch: Batch) -> Line:
             stage.again()
             stage.call(raw, 0, batch.buffer, _switches((), RUN))
 
-    how = "a second pass for late sums; not counted, for only shots that they take need it"
+    how = "a second pass for late sums; not counted: only shots that they take need it"
     return Line(f"{stage.name} again", how, _timer(run, len(frames)))
 
 

@@ -60,7 +60,7 @@ def _rank(known: _Launcher, environment: Mapping[str, str]) -> Rank:
     index, of = environment[known.rank], environment[known.size]
     if not (index.isdecimal() and of.isdecimal() and int(index) < int(of)):
         raise ValueError(
-            f"{known.rank}={index} and {known.size}={of}: no rank of so many; start it with"
+            f"{known.rank}={index} and {known.size}={of}: not a rank of that many; start it with"
             " mpirun, mpiexec or srun, or alone without these variables"
         )
     if known.here:

@@ -68,12 +68,12 @@ class TwoSpeeds:
             words = codes[: block.codes.shape[1]]
             same &= bool((words == block.codes[0, : len(words)]).all())
         if not same:
-            return "the timing system was read in place otherwise than by psana"
+            return "the timing system read in place differs from psana's"
         for name, field in self._fields.items():
             theirs = self._decoded.frame(name)
             ours = self._ours(name) if block.present[0, block.index[name]] else None
             if not _same(ours, theirs):
-                return f"input {name} ({field}) was read in place otherwise than by psana"
+                return f"input {name} ({field}) read in place differs from psana's"
         return None
 
     def _ours(self, name: str) -> Collection[NDArray[Any]] | None:

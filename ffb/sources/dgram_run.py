@@ -95,7 +95,9 @@ class DgramRun:
         elif not self._catalogue.coded:
             self._notes.append("the timing system tells no event codes")
         if unkept := self._catalogue.unkept:
-            self._notes.append(f"of each step {', '.join(sorted(unkept))} are not kept: no numbers")
+            self._notes.append(
+                f"of each step {', '.join(sorted(unkept))} are not kept: they are not numbers"
+            )
         self._known: Meaning | None = None
         self._why_unknown = "" if meanings else "this source was made without psana"
         self._steps: deque[BeginStep] = deque(maxlen=STEPS_KEPT)
@@ -154,9 +156,7 @@ class DgramRun:
                 out.append(f"input {name}: in {n} shots not {fits}, counted as absent")
         for detector, worst in self.counts.items():
             if n := worst["damaged"]:
-                out.append(
-                    f"{detector}: {n} times marked as damaged by the DAQ, taken all the same"
-                )
+                out.append(f"{detector}: {n} times marked as damaged by the DAQ, used nevertheless")
         if n := self._gather.corrupted():
             out.append(f"{n} times the DAQ marked data of a shot as corrupted: none of it was read")
         if self._torn:
@@ -259,7 +259,7 @@ class DgramRun:
         about = {f.name: v for f, v in values.items()}
         exp, run = about.get("expt"), about.get("runnum")
         if not (isinstance(exp, str) and isinstance(run, int)):
-            self._notes.append("BeginRun names not both experiment and run")
+            self._notes.append("BeginRun does not name both experiment and run")
         return RunInfo(
             exp if isinstance(exp, str) else "",
             run if isinstance(run, int) else 0,

@@ -119,9 +119,11 @@ class Digitizer(NamedTuple):
         kind = self.kind
         is_list = kind.counts >= 0 and (room > 0 or kind.product != hsd.WAVEFORM)
         if is_list and not room:
-            raise LookupError("every shot has another number of peaks; give it room = N entries")
+            raise LookupError(
+                "the number of peaks differs from shot to shot; give it room = N entries"
+            )
         if room and not is_list:
-            raise LookupError("it is no list and needs no room")
+            raise LookupError("it is not a list and needs no room")
         dims: tuple[int, ...] = (room,) if is_list else shape or (-1,)
         pad = 0
         if kind.product == hsd.PADDED:

@@ -194,7 +194,7 @@ class Catalogue:
         if kind.code == STRING and not room:
             raise LookupError(
                 f"{field} is a string; with record = true and room = N it is a column of texts of"
-                " at most N bytes, and nothing else can be made of it"
+                " at most N bytes, and has no other use"
             )
         if kind.rank != 1 or len(parts) > 1:
             many = f" in {len(parts)} segments" * (len(parts) > 1)

@@ -24,7 +24,7 @@ RENAMED: Mapping[tuple[str, str, str], str] = {
 }
 
 _FRAMES = "is made of raw frames here: give {det}'s raw to reducers of areas, which calibrate it"
-_ENCODER = "is computed: record {det}'s encoderValue, scale and scaleDenom, and derive it of them"
+_ENCODER = "is computed: record {det}'s encoderValue, scale and scaleDenom, and derive it from them"
 _EIGHT = "is eight fields of {det}: take {name}_0 to {name}_7"
 _DICT = "is a dictionary in psana: take an entry of {det} by segment, such as {name}.0"
 _DIGITIZER = {

@@ -90,7 +90,7 @@ class Binding:
             if found is None:
                 problems.append(f"inputs.{name}: {unknown(wanted, self.known)}")
             elif name in (rooms or {}):
-                problems.append(f"inputs.{name}: {wanted} is no list here; leave its room out")
+                problems.append(f"inputs.{name}: {wanted} is not a list here; leave out its room")
             elif name in shapes and tuple(shapes[name]) != found.shape:
                 problems.append(
                     f"inputs.{name}: {wanted} has the shape {found.shape} in this run, not"

@@ -172,7 +172,7 @@ class ShmemSource:
             elif moment.service == Service.BEGIN_RUN and configure is not None:
                 if early:
                     log.warning(
-                        "shmem: passed over %d shots of no run or of one that was left, tag=%s",
+                        "shmem: skipped %d shots of no run, or of one that was left, tag=%s",
                         early,
                         self.tag,
                     )

@@ -115,7 +115,7 @@ def size(dgram: Buffer) -> int:
     Raises :class:`Xtc2Error` when they are more than there are, or fewer than a header.
     """
     if len(dgram) < HEADER:
-        raise Xtc2Error(f"{len(dgram)} bytes are no datagram: its header alone has {HEADER}", 0)
+        raise Xtc2Error(f"{len(dgram)} bytes are not a datagram: its header alone has {HEADER}", 0)
     n = XTC + int.from_bytes(dgram[20:24], "little")
     if not HEADER <= n <= len(dgram):
         raise Xtc2Error(f"a datagram of {n} bytes in a buffer of {len(dgram)}", 20)

@@ -40,11 +40,11 @@ def bind_sums(
         if (given := inputs.get(input_)) is None:
             continue  # what is wrong with it is told already
         if given.kind != "area":
-            wrong = f"{input_} has frames of shape {given.shape}; those of area detectors are added"
+            wrong = f"{input_} has frames of shape {given.shape}; areas alone can be added up"
             problems.append(f"sums.{name}.input: {wrong}")
             continue
         if any(w.of == "raw" for w in c.whats) and np.dtype(given.dtype).kind not in "iu":
-            wrong = f"raw pixels are {given.dtype}, no whole numbers; calib does as well"
+            wrong = f"raw pixels are {given.dtype}, not whole numbers; use calib"
             problems.append(f"sums.{name}.what: {wrong}")
         if (found := detector(input_)) is None:
             continue

@@ -77,7 +77,9 @@ class FrameSum:
     def mean(self) -> NDArray[np.float64]:
         """Mean of every pixel over its shots; NaN where there was none. In the pixel's unit."""
         if self.what.kind not in {"sum", "nhits"}:
-            raise TypeError(f"{self.name}: the mean of {self.what.kind} says nothing; see its sum")
+            raise TypeError(
+                f"{self.name}: the mean of {self.what.kind} has no meaning; see its sum"
+            )
         return _ratio(self[...], self.counts)
 
     def variance(self, ddof: int = 1) -> NDArray[np.float64]:

@@ -133,9 +133,11 @@ def piece_of(meta: Mapping[str, Any], values: NDArray[Any]) -> SumPiece:
         raise WireError("shape of a piece must hold up to three positive whole numbers")
     limit("pixels of a sum", prod(shape), MAX_CELLS)
     if not NAME.fullmatch(meta["sum"]) or not _FORM.fullmatch(meta["form"]):
-        raise WireError(f"{meta['sum'][:40]!r} is no name of a sum, or its form is no digest")
+        raise WireError(
+            f"{meta['sum'][:40]!r} is not the name of a sum, or its form is not a digest"
+        )
     if meta["light"] not in LABELS:
-        raise WireError(f"{meta['light'][:40]!r} is no state of lights")
+        raise WireError(f"{meta['light'][:40]!r} is not a state of the lights")
     piece = SumPiece(**{**meta, "shape": tuple(shape), "fates": Fates(*fates)}, values=values)
     _check_values(piece, _what(piece))
     if piece.piece >= piece.pieces:

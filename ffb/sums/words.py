@@ -118,7 +118,7 @@ def what_of(name: str) -> What:
         elif token in _KINDS:
             kinds.append(token)
         elif token in _INSTEAD:
-            raise ValueError(f"{name!r}: {token!r} is not for here: {_INSTEAD[token]}")
+            raise ValueError(f"{name!r}: {token!r} is not used here: {_INSTEAD[token]}")
         else:
             known = ", ".join(("thresADU<number>", *_KINDS))
             raise ValueError(f"{name!r}: no token {token!r}; known: {known}")

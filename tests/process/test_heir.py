@@ -273,7 +273,7 @@ def test_a_run_is_resumed_behind_what_is_done(caplog: pytest.LogCaptureFixture) 
     assert caplog.text == ""
     got = [*Resume(run.info, 1, 9).items(run)]
     assert got[1:] == [Idle(), *items[2:]]
-    assert "does not come in the same order" in caplog.text
+    assert "the source has another order now" in caplog.text
 
 
 def test_shots_taken_while_a_run_was_prepared_are_told_with_the_run_begun_for_it(

@@ -99,7 +99,7 @@ def test_the_next_life_tells_the_producers_and_writes_no_second_file(
     for process in (*producers, second):
         said = process.communicate(timeout=120)[1]
         assert process.returncode == 0, said
-    assert "was ended by an earlier life" in said
+    assert "had been ended by an earlier process" in said
     (path,) = tmp_path.rglob("tstx*.h5")
     with ffb.open(path) as run:
         assert run.complete

@@ -151,7 +151,7 @@ def test_what_is_offered_and_what_is_refused(tmp_path):
         "packed": ("chan00", "is packed; its traces and peaks are the fields raw.waveforms.0,"),
         "roomless": ("peaks.5.start", "another number of peaks; give it room = N entries"),
         "pad": ("padded.0", "configuration of it lacks user.fex"),
-        "roomy": ("baselines.0", "it is no list"),
+        "roomy": ("baselines.0", "it is not a list"),
         "shape": ("baselines.5", "it has the shape [4], not [5]"),
     }
     wish = {k: Field("hsd", "raw", name) for k, (name, _) in wrong.items()}

@@ -113,7 +113,7 @@ def test_timing_is_found_by_its_type_and_steps_keep_their_numbers(tmp_path):
     path = write(tmp_path / "odd.xtc2")
     run = next(FilesSource([path]).runs())
     assert run.motors == ("lens", "count")
-    assert "of each step note are not kept: no numbers" in run.notes
+    assert "of each step note are not kept: they are not numbers" in run.notes
     t = take(run, {})
     assert [row.pulse_id for row in t.rows] == [0 if i in (2, 10) else 100 + i for i in range(14)]
     assert t.rows[1].codes == {16 * w + b for w in range(16) for b in range(16) if (w + 1) >> b & 1}

@@ -1,7 +1,7 @@
 """Emulated power failures of a writer: nothing acknowledged before the last sync may be lost.
 
 One that syncs every commit loses nothing acknowledged at all. One that does so now and then loses
-what came after the last sync, and its books say so; no row reads otherwise than it was written.
+what came after the last sync, and its books say so; every row reads back as it was written.
 
 Usage: python -m tests.soak.power_loss [images] [seed]
 """

@@ -189,6 +189,6 @@ def test_an_image_without_pixels_has_no_autocorrelation():
         assert np.isnan(got["correlation"]).all()
     with pytest.raises(ValueError, match="lag: 5 pixels; the image allows 0 to 4") as e:
         autocorrelation.constants(Params(5, -1.0), inputs)
-    assert "photon: -1.0 is no value" in str(e.value)
+    assert "photon: -1.0 is not the value" in str(e.value)
     with pytest.raises(ValueError, match=r"high: 2.0 is not above low, 2.0"):
         autocorrelation.constants(Params(2, 0.0, 2.0, 2.0), inputs)

@@ -257,7 +257,7 @@ def test_what_a_run_does_not_have_is_told_with_the_nearest_name():
         "derived.e.expr: ffb.late is known to the aggregator only",
         "derived.f.expr: line is an array; name one element, as line[0]",
         "derived.f.expr: line has the shape (3,); [3] is not in it",
-        "filters.g.expr: unrecorded is an input and no column; record it, or reduce it",
+        "filters.g.expr: unrecorded is an input, not a column; record it, or reduce it",
         "filters.g.expr: pulse/area divides; the column is written pulse.area",
         "filters.g.expr: line has 1 axes, not 2",
         "filters.h.expr: a is a number, not yes or no: compare it",

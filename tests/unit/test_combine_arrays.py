@@ -190,9 +190,9 @@ def test_what_is_not_in_an_array_is_told():
         )
     assert list(e.value.problems) == [
         "derived.d.expr: a is one value a shot; there is nothing to add up",
-        "derived.e.expr: line has the shape (7,); there is nothing, or not all, of [3:9] in it",
+        "derived.e.expr: line has the shape (7,); [3:9] is empty, or not all in it",
         "derived.f.expr: map has 2 axes, not 3",
-        "derived.g.expr: line has the shape (7,); there is nothing, or not all, of [5:5] in it",
+        "derived.g.expr: line has the shape (7,); [5:5] is empty, or not all in it",
         "derived.h.expr: no column linee; did you mean 'line'?",
         "derived.h.expr: timestamp is the key of the shot and no number; use pulse_id",
         "derived.h.expr: d is one value a shot and has no index",

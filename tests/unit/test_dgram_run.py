@@ -284,7 +284,7 @@ def test_what_goes_wrong_is_counted_by_detector():
         "cam": {"misfit": 1, "missing": 2, "damaged": 0},
         "epics": {"misfit": 0, "missing": 0, "damaged": 0},
     }
-    assert "det: 1 times marked as damaged by the DAQ, taken all the same" in run.notes
+    assert "det: 1 times marked as damaged by the DAQ, used nevertheless" in run.notes
 
 
 def test_a_begin_run_that_cannot_be_read_is_no_end():

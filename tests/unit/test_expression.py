@@ -71,7 +71,7 @@ REFUSED = {
     "sum(line, x)": "it is sum(x[0:10])",
     "ratio(x)": "it is ratio(a, b, least)",
     "sum(x + 1)": "sum takes the values of a column",
-    "sum(line[0:9:2])": "a place is as x[3], x[0:10], x[2, 0:10]",
+    "sum(line[0:9:2])": "write a place as x[3], x[0:10], x[2, 0:10]",
     "sum(line[-3:])": "a place is as",
     "sum(line[x])": "a place is as",
     "mean(sum(line))": "mean takes the values of a column",
@@ -122,8 +122,8 @@ REFUSED = {
     "spot.sum.sqrt() > 1": "it is sqrt(x)",
     "ok == True": "True has no place in an expression; write 1",
     "any_code([40, 41])": "as in any_code(40, 41)",
-    "timing.eventcodes[183] == 1": "event codes are asked for as code(40)",
-    "evr.code_183": "event codes are asked for as code(40)",
+    "timing.eventcodes[183] == 1": "write event codes as code(40)",
+    "evr.code_183": "write event codes as code(40)",
     "SQRT(x)": "did you mean 'sqrt'?",
 }  # fmt: skip
 

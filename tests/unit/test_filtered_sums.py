@@ -341,7 +341,7 @@ def test_a_condition_that_means_something_else_begins_a_sum_anew(masks):
         ("gas", "sums.f.where: gives a number, not yes or no: compare it with something"),
         ("gas > ", "sums.f.where: "),
         ("gas > 1 & spot.sum > 2", "write `and`"),
-        ("u > 1", "sums.f.where: u is an input and no column; record it, or reduce it"),
+        ("u > 1", "sums.f.where: u is an input, not a column; record it, or reduce it"),
         ("gas > 1" + " or gas > 2" * 50, "sums.f.where: "),
         (5, "sums.f.where: expected a text, got 5"),
     ],

@@ -74,7 +74,9 @@ def test_event_time_of_the_first_generation_is_told_in_our_stamps(tmp_path):
     path = write_file(tmp_path / "old.h5", {"event_time": posix, "ipm2/sum": np.arange(5.0)})
     with ForeignFile(path) as run:
         assert run.timestamp.tolist() == [timestamp_of(t) for t in ns]
-        assert run.notes == ["event_time counts from 1970, and is told in timestamps of 1990"]
+        assert run.notes == [
+            "event_time counts from 1970; it is converted to timestamps, which count from 1990"
+        ]
         assert run.columns == ("ipm2/sum",)
 
 

@@ -297,7 +297,7 @@ def test_no_slow_camera_is_none(imported):
             one("get_polynomial_correction", polynomial_coefficients=[1], projection={"axis": 1}),
             "straightened along the other axis",
         ),
-        ("def get_intg(run):\n    return 5, None", "get_intg: no names of detectors: (5, None)"),
+        ("def get_intg(run):\n    return 5, None", "get_intg: not names of detectors: (5, None)"),
         (
             "def get_droplet(run):\n    return {'d': {'mask': np.load('m.npy')}}",
             "np.load(...) would have to be run; give a .npy file",
@@ -309,13 +309,13 @@ def test_no_slow_camera_is_none(imported):
         ("def getROIs(run):\n    return {'d': [{'ROI': [[0, 9], [0, 'x']]}]}", "no region"),
         (
             "def getROIs(run):\n    return {'d': [{'ROI': [[9, 3], [0, 9]]}, 5]}",
-            "no dict of parameters: 5",
+            "not a dict of parameters: 5",
         ),
         (
             "def getROIs(run):\n    return {'hsd': {'hsd_1': [0, 9]}}",
             "pieces of waveforms are not kept",
         ),
-        ("def getROIs(run):\n    return [1]", "gives no dict by detector"),
+        ("def getROIs(run):\n    return [1]", "does not give a dict by detector"),
         ("def getROIs(run):\n    return load(run)", "would have to be run"),
         ("def getROIS(run):\n    return {}", "getROIS is not known; did you mean 'getROIs'"),
         (
@@ -324,7 +324,7 @@ def test_no_slow_camera_is_none(imported):
         ),
         ("epicsPV = ['A:B']", "the archiver is not asked"),
         ("aioParams = [[1], ['x'], [1], [0]]", "`computed` of the detector"),
-        ("epicsArchFilePV = [3]", "no name of a variable: 3"),
+        ("epicsArchFilePV = [3]", "not the name of a variable: 3"),
     ],
 )
 def test_what_is_left_out_is_told(imported, text, said):

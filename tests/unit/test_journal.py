@@ -58,7 +58,7 @@ def test_numpy_and_read_only_mappings_are_plain_data(tmp_path):
     assert list(read(tmp_path / "j")) == [
         {"kind": "a", "n": 3, "x": 0.5, "v": [0, 1, 2], "m": {"k": 1}}
     ]
-    with pytest.raises(TypeError, match="object is no plain data"):
+    with pytest.raises(TypeError, match="object is not plain data"):
         log.add("b", what=object())
     log.close()
 

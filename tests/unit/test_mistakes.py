@@ -150,10 +150,10 @@ MISTAKES = {
         '[reducers.d]\nuse = "no.such:thing"\nparams = "./mine.py:NUMBER"\n',
         [
             "reducers.a.use: ./mine.py holds no 'ratoi'; did you mean 'ratio'?",
-            "reducers.b.use: './mine.py:NUMBER' is no reducer but 3; declare it with @reducer",
+            "reducers.b.use: './mine.py:NUMBER' is not a reducer but 3; declare it with @reducer",
             "reducers.c.params: ./mine.py holds no 'of_rum'; did you mean 'of_run'?",
             "reducers.d.use: cannot import no.such: ModuleNotFoundError: No module named 'no'",
-            "reducers.d.params: ./mine.py:NUMBER is no function of the run",
+            "reducers.d.params: ./mine.py:NUMBER is not a function of the run",
         ],
     ),
     "lists": (
@@ -257,12 +257,12 @@ def test_files_that_cannot_be_read_and_overrides_are_told_together(write, tmp_pa
     assert problems_of(tmp_path / "none.toml", ["a", "b=[1"]) == [
         f"{tmp_path}/none.toml: cannot read: no such file or directory",
         "--set a: expected path=value, such as source.rate=120",
-        "--set b=[1: '[1' is no TOML value: Unclosed array (at end of document)",
+        "--set b=[1: '[1' is not a TOML value: Unclosed array (at end of document)",
     ]
     path = write("[source]\nkind = = 3\n")
-    assert problems_of(path) == [f"{path}: no valid TOML: Invalid value (at line 2, column 8)"]
+    assert problems_of(path) == [f"{path}: not valid TOML: Invalid value (at line 2, column 8)"]
     path.write_bytes(b"x = '\xff'")
-    assert problems_of(path) == [f"{path}: no UTF-8 text (byte 5): is this a TOML file?"]
+    assert problems_of(path) == [f"{path}: not UTF-8 text (byte 5): is this a TOML file?"]
     path = write('layer = "mxf"\n')
     assert problems_of(path) == [
         f"{path}: layer: no file 'mxf' beside it, no such hutch; known: cxi, mec, mfx, rix,"

@@ -377,7 +377,7 @@ def test_what_nobody_came_for_in_a_week_is_removed_unless_somebody_holds_it(fold
             os.utime(path, ns=(long_ago, long_ago))
     assert heir(folder, "young") is not None
     assert sorted(p.name.split("-")[1] for p in folder.iterdir()) == ["held", "young"]
-    assert "nobody came for it in 7 days" in caplog.text
+    assert "not used for 7 days" in caplog.text
     dies(held, ring)
 
 

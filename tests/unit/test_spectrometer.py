@@ -143,7 +143,7 @@ def test_what_no_projection_can_be_is_told():
         "rows: [3, 90] is off": curved.Params(0, rows=(3, 90)),
         "curvature: the line moves by 1100 pixels": curved.Params(0, (0.0, 100.0)),
         "photons: pixels without a photon": curved.Params(0, photons=True),
-        "background: [1] are no ranges": curved.Params(0, rows=(4, 8), background=(1,)),
+        "background: [1] are not ranges": curved.Params(0, rows=(4, 8), background=(1,)),
         "background: [3, 90] are no": curved.Params(0, rows=(4, 8), background=(3, 90)),
         "background: overlaps": curved.Params(0, rows=(4, 8), background=(3, 5)),
     }

@@ -298,7 +298,7 @@ def problems(masks, **sums):
 @pytest.mark.parametrize(
     ("sums", "said"),
     [
-        ({"f": {"what": ["calib_img"]}}, "sums.f.what[0]: 'calib_img': 'img' is not for here"),
+        ({"f": {"what": ["calib_img"]}}, "sums.f.what[0]: 'calib_img': 'img' is not used here"),
         ({"f": {"what": ["calib_dropped"]}}, 'with light = ["xray"] there is a sum'),
         ({"f": {"what": ["dark"]}}, 'begins with "calib" or "raw"'),
         ({"f": {"what": ["calib_thresADUx"]}}, "no token 'thresADUx'"),
@@ -316,7 +316,7 @@ def problems(masks, **sums):
         ({"f": {"input": "uu"}}, "sums.f.input: no input 'uu'; did you mean 'u'?"),
         ({"1f": {"input": "f"}}, "a name has up to 64 letters"),
         ({"f": {}, "f_calib": {"input": "f"}}, "begins like the datasets of the sum 'f'"),
-        ({"f": {"what": ["raw"]}}, "sums.f.what: raw pixels are <f4, no whole numbers"),
+        ({"f": {"what": ["raw"]}}, "sums.f.what: raw pixels are <f4, not whole numbers"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(masks, sums, said):

@@ -241,7 +241,7 @@ def test_every_mistake_is_told(tmp_path):
     np.save(tmp_path / "r.npy", np.ones(7))
     wrong = [
         (Params(()), ["polynomial: []"]),
-        (Params((0.0,), region=(10, 500)), ["region: [10, 500] is no part of the trace"]),
+        (Params((0.0,), region=(10, 500)), ["region: [10, 500] is not part of the trace"]),
         (Params((0.0,), region=(10, 100)), ["region: 90 samples are too few for a filter of 100"]),
         (
             Params((np.nan,), width=0, reference="quotient", convergence=0.0, fwhm=(3.0, 1.0)),

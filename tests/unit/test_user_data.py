@@ -87,8 +87,8 @@ def test_what_is_too_large_is_left_out_and_named():
     [
         ({"name": "../x"}, "not a path"),
         ({"name": "jf"}, "not a path"),
-        ({"dtype": "|O8"}, "no array of numbers"),
-        ({"shape": [0, 3]}, "no array of numbers"),
+        ({"dtype": "|O8"}, "not an array of numbers"),
+        ({"shape": [0, 3]}, "not an array of numbers"),
         ({"shape": [1 << 30, 1 << 30]}, "elements together"),
         ({"form": "pickle"}, "unknown way"),
         ({"data": "text"}, "of a wrong type"),

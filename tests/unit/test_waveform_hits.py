@@ -138,7 +138,7 @@ def test_a_flat_spectrum_of_energies_is_flat():
     [
         ({"bins": 0}, "there are no bins"),
         ({"flight": 0.0}, "give the length of flight"),
-        ({"lo": 10.0}, "endless energies"),
+        ({"lo": 10.0}, "infinite energy"),
         ({"flight": 0.0, "polynomial": (0.0, -1e3, 2e4)}, "one energy at several times"),
     ],
 )

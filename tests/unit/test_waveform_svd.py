@@ -108,7 +108,7 @@ def test_bad_parameters_are_told_all_at_once(basis, tmp_path):
     with pytest.raises(ValueError, match="cannot be told apart"):
         constants(basis, delays=(3.0, 3.0))
     with pytest.raises(
-        ValueError, match=r"60\.\.160 are no part of the waveform, which has 0\.\.9"
+        ValueError, match=r"60\.\.160 are not part of the waveform, which has 0\.\.9"
     ):
         waveform_svd.constants(Params(basis, 0.5), {"waveform": Input("value", "<f8", (90,))})
     np.savez(tmp_path / "a.npz", start=3)

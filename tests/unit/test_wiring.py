@@ -148,7 +148,7 @@ def test_a_feature_that_no_reducer_has_is_told():
 @pytest.mark.parametrize(
     ("name", "start"),
     [
-        ("later", "'later' is derived, which happens when reducers are done"),
+        ("later", "'later' is derived, which happens after all reducers have run"),
         ("tt/fltpos", "'tt/fltpos' is recorded with the detector 'tt', and no reducer takes it so"),
         ("tt", "no input 'tt'"),
     ],
