@@ -233,7 +233,7 @@ def test_what_reads_otherwise_than_the_segments_does_not_take_their_place(
             compare(self)
 
         monkeypatch.setattr(PlainFile, "_compare", spoilt)
-        with pytest.raises(OSError, match="reads? back"):
+        with pytest.raises(OSError, match=r"reads? back"):
             merge(path)
     monkeypatch.setattr(PlainFile, "_compare", compare)
     merge(path)
