@@ -21,6 +21,10 @@ class Params(NamedTuple):
     the same wherever a particle strikes; ``reach`` [ns] is the largest difference t1 - t2 of its
     ends; ``scale_x`` and ``scale_y`` [mm/ns] turn differences into positions. Up to ``capacity``
     hits are kept. ``rebuild`` takes also hits of which one end of one layer is missing.
+
+    From a parameter file of RoentDek's sorter, as psana's DLDProcessor reads it: a window is
+    -offset -/+ half width of the time sum, ``reach`` the runtime, and a scale half of the file's
+    scale factor.
     """
 
     sum_x: tuple[float, float]

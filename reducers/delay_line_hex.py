@@ -39,6 +39,10 @@ class Params(NamedTuple):
     Of a layer at most ``pairs`` pairs of times are weighed against those of the others, those whose
     sums are least off. ``rebuild`` takes also hits of which one end is missing in a layer without
     which only one layer would be left.
+
+    From a parameter file of RoentDek's sorter, as psana's DLDProcessor reads it: a window is
+    -offset -/+ half width of the time sum, ``reach`` the runtime, a scale half of the file's scale
+    factor, and ``offset_w`` [mm] the file's offset of layer w [ns] times ``scale_w``.
     """
 
     sum_u: tuple[float, float]

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from ffb.loops.compile import borrowed, kernel
 from ffb.reducers.lanes import LANES, above, below, correlate, lowest
 from ffb.reducers.trace import extremes, middle
-from ffb.shot import Input
 
 #: All bits of a comparison.
 ALL = (1 << LANES) - 1
@@ -22,8 +21,8 @@ class Discriminator(NamedTuple):
     A region is where the trace is above ``threshold``, in units of the trace's standard deviation
     if ``relative``; ``sign`` is that of pulses, 0 for the larger excursion of the trace's two;
     ``smooth`` (taps,) float64 are the weights of the Gaussian, ``offset`` [samples] and
-    ``multiplier`` those of D. ``shift`` [samples] is from the crossing to the hit; ``whole`` says
-    that samples are integers.
+    ``multiplier`` those of D. ``shift`` [samples] is from the crossing to the hit; ``each`` takes
+    every rise for a hit; ``whole`` says that samples are integers.
     """
 
     threshold: float
@@ -33,6 +32,7 @@ class Discriminator(NamedTuple):
     offset: int
     multiplier: float
     shift: int
+    each: bool
     whole: bool
 
 
@@ -45,16 +45,17 @@ class Found(NamedTuple):
 
 
 def discriminator(
-    given: Input,
+    size: int,
+    whole: bool,
     threshold: float,
     relative: bool,
     sign: int,
     taps: int,
     offset: int,
     multiplier: float,
+    each: bool,
 ) -> tuple[Discriminator | None, list[str]]:
-    """Check the settings against the waveform: a discriminator, or what does not fit."""
-    (size,) = given.shape
+    """Check the settings against ``size`` samples: a discriminator, or what does not fit."""
     problems = []
     if not 0 <= threshold < np.inf:
         problems.append(f"threshold: {threshold} must be a number, 0 or above")
@@ -79,7 +80,8 @@ def discriminator(
         offset,
         multiplier,
         round(offset * (1 + multiplier)),
-        np.dtype(given.dtype).kind in "iu",
+        each,
+        whole,
     )
     return made, []
 
@@ -154,6 +156,45 @@ def _largest(above: NDArray[np.float64], into: NDArray[np.float64]) -> None:
 
 
 @kernel
+def _rises(
+    comb: NDArray[np.float64],
+    c: Discriminator,
+    first: int,
+    size: int,
+    trace: NDArray[np.float64],
+    start: int,
+    end: int,
+    number: int,
+    samples: NDArray[np.int64],
+    times: NDArray[np.float64],
+    heights: NDArray[np.float64],
+    room: NDArray[np.float64],
+) -> Any:
+    """Fill in a hit for every rise of D in a region, which is cut where D falls; their number.
+
+    The region is samples ``start`` to ``end`` of the trace; moved, ``size`` of them from ``first``.
+    """
+    before, rising, begin = 0.0, -1, start
+    for k in range(size + 1):
+        if k < size and k % LANES == 0:
+            correlate(comb, c.smooth, k, room)
+        now = room[k % LANES] if k < size else -1.0
+        if k > 0 and before < 0.0 <= now:
+            rising = number
+            if number < samples.size:
+                samples[number] = first + k - 1 + c.shift
+                times[number] = samples[number] + before / (before - now)
+            number += 1
+        elif k == size or (k > 0 and now < 0.0 <= before):
+            cut = first + k + c.shift if k < size else end
+            if 0 <= rising < samples.size:
+                _largest(trace[begin:cut], heights[rising : rising + 1])
+            rising, begin = -1, cut
+        before = now
+    return number
+
+
+@kernel
 def _fill(waveform: NDArray[Any], level: float, sign: float, trace: NDArray[np.float64]) -> Any:
     """Put the waveform above its ``level`` into ``trace``; the standard deviation of it."""
     n, total, squares = waveform.size, 0.0, 0.0
@@ -199,6 +240,12 @@ def _scan(
             size = last - first
             if size < 2:
                 continue
+            if c.each:
+                _comb(work[first:], c, comb[: size + smooth.size - 1])
+                number = _rises(
+                    comb, c, first, size, trace, start, end, number, samples, times, heights, room
+                )
+                continue
             # What rises once and never falls is below 0 at first and not at last: not much noise.
             low, high = _respond(work, c, first, last - 1)
             if low >= 0.0 or high < 0.0:
@@ -240,10 +287,10 @@ def find(
 
     With the median of the trace as level, s the smoothed trace above it and D = s[i] + multiplier
     s[i + offset], a region of samples above the threshold, moved by -shift, is a hit if D rises
-    through 0 within it exactly once and falls never. ``samples`` is the last sample with D < 0,
-    ``times`` [samples] the crossing between it and the next on a straight line, both moved back by
-    shift = round(offset (1 + multiplier)); ``heights`` the largest sample of the region. ``work``
-    is room to work in, of :func:`workspace`.
+    through 0 within it exactly once and falls never, or, with ``each``, one for every rise.
+    ``samples`` is the last sample with D < 0, ``times`` [samples] the crossing between it and the
+    next on a straight line, both moved back by shift = round(offset (1 + multiplier)); ``heights``
+    the largest sample of the region, or of its piece. ``work`` is room, of :func:`workspace`.
     """
     n = waveform.size
     lo, hi = extremes(waveform)

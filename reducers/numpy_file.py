@@ -10,6 +10,10 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+#: How numpy's files begin, of a .npz the archive, and the longest of that.
+BEGINNINGS = (b"\x93NUMPY", b"PK\x03\x04")
+MOST = 6
+
 #: What numpy raises on a file that is not there, not its own, or cut short.
 DAMAGED = (OSError, ValueError, EOFError, BadZipFile, zlib.error)
 
@@ -22,6 +26,9 @@ def read(path: Path, *names: str) -> list[NDArray[Any]]:
     """
     try:
         with open(path, "rb") as f:
+            if not f.read(MOST).startswith(BEGINNINGS):  # numpy would ask for trust in pickles
+                raise ValueError("it is no .npy or .npz file")
+            f.seek(0)
             found = np.load(f, allow_pickle=False)
             if isinstance(found, np.ndarray):
                 found = {names[0]: found} if len(names) == 1 else {}

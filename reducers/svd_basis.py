@@ -7,6 +7,12 @@ A basis is made once, of a few hundred recorded waveforms with one pulse each, a
 
     traces = ffb.open("mfxx49820_Run0042.h5")["diode"]
     svd_basis.save("diode.npz", svd_basis.make(traces, gate=(800, 2000), baseline=(0, 700)))
+
+One that ``make_svd_basis`` of smalldata_tools made becomes one of ours::
+
+    with h5py.File("wave_basis_diode.h5") as f:
+        basis = svd_basis.Basis(f["components"][:], f["singular_values"][:], f["roi"][0])
+    svd_basis.save("diode.npz", basis)
 """
 
 from __future__ import annotations

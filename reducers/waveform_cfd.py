@@ -9,7 +9,7 @@ import numpy as np
 
 from ffb import Feature, Vector, Waveform, reducer
 from ffb.reducers.discriminator import Discriminator, discriminator, find, workspace
-from ffb.reducers.trace import common_problems
+from ffb.reducers.trace import common_problems, gate_problem
 from ffb.shot import Input
 
 
@@ -21,7 +21,9 @@ class Params(NamedTuple):
     own unit unless ``relative``. ``sign`` is -1 for pulses that go down, 0 for those of the larger
     excursion. ``taps`` is the length of the Gaussian that smooths, 3 sigma to either side, odd; 1
     does not smooth. The discriminator is D = s[i] + ``multiplier`` s[i + ``offset``]. Up to
-    ``capacity`` hits are kept.
+    ``capacity`` hits are kept. ``gate`` is all that is looked at, also for median and standard
+    deviation, the whole waveform if left out. ``each`` takes every rise of D in a region for a hit
+    of its own, where pulses overlap; without it, a region with several has none.
     """
 
     dt: float
@@ -32,12 +34,16 @@ class Params(NamedTuple):
     offset: int = 25
     multiplier: float = -0.75
     capacity: int = 32
+    gate: tuple[int, int] | None = None
+    each: bool = False
 
 
 class Constants(NamedTuple):
     """The same, checked."""
 
     discriminator: Discriminator
+    start: int
+    stop: int
     dt: float
     capacity: int
 
@@ -72,35 +78,49 @@ def waveform_cfd(waveform: Waveform, constants: Constants) -> Hits:
     straight line between the samples about the crossing. psana's ``PyCFD`` (without smoothing:
     ``taps`` = 1, ``multiplier`` = -fraction) gives the crossings themselves, which are shift before
     these times, to a tenth of a sample; it takes every crossing at a sample above the threshold,
-    several of one region too.
+    several of one region too, as ``each`` does. A region is then cut where D falls, and
+    ``amplitude`` is the largest sample of each piece.
     A waveform with NaN or infinite samples has no hits, and NaN as baseline and noise.
     """
     c = constants
     # Of one piece: to ask for room takes its time.
-    work = np.empty(3 * c.capacity + workspace(waveform.size, c.discriminator))
+    part = waveform[c.start : c.stop]
+    work = np.empty(3 * c.capacity + workspace(part.size, c.discriminator))
     samples = work[: c.capacity].view(np.int64)
     times, heights = work[c.capacity : 2 * c.capacity], work[2 * c.capacity : 3 * c.capacity]
     for k in range(c.capacity):
         samples[k], times[k], heights[k] = 0, np.nan, np.nan
-    found = find(waveform, c.discriminator, work[3 * c.capacity :], samples, times, heights)
+    found = find(part, c.discriminator, work[3 * c.capacity :], samples, times, heights)
     for k in range(min(found.n, c.capacity)):
-        times[k] *= c.dt
+        samples[k] += c.start
+        times[k] = (c.start + times[k]) * c.dt
     return Hits(found.n, samples, times, heights, found.n > c.capacity, found.level, found.noise)
 
 
 @waveform_cfd.prepare
 def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
     """Check the parameters against the waveform; ``ValueError`` lists what does not fit."""
-    p = params
-    made, problems = discriminator(
-        inputs["waveform"], p.threshold, p.relative, p.sign, p.taps, p.offset, p.multiplier
+    p, given = params, inputs["waveform"]
+    (size,) = given.shape
+    problems = gate_problem("gate", p.gate, size)
+    start, stop = p.gate if p.gate and not problems else (0, size)
+    made, wrong = discriminator(
+        stop - start,
+        np.dtype(given.dtype).kind in "iu",
+        p.threshold,
+        p.relative,
+        p.sign,
+        p.taps,
+        p.offset,
+        p.multiplier,
+        p.each,
     )
-    problems += common_problems(p.dt, p.sign, (1, 0, -1))
+    problems += wrong + common_problems(p.dt, p.sign, (1, 0, -1))
     if p.capacity < 1:
         problems.append(f"capacity: {p.capacity} is too small; at least 1")
     if made is None or problems:
         raise ValueError("\n".join(problems))
-    return Constants(made, p.dt, p.capacity)
+    return Constants(made, start, stop, p.dt, p.capacity)
 
 
 def example() -> tuple[Params, dict[str, Input]]:

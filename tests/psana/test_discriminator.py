@@ -75,6 +75,20 @@ def test_times_are_those_of_psana(sign, discriminate):
     assert found >= 60
 
 
+def test_pulses_that_overlap_are_those_of_psana(discriminate):
+    p = Params(DT, THRESHOLD, False, 1, taps=1, offset=DELAY, multiplier=-FRACTION, each=True)
+    c = waveform_cfd.constants(p, {"waveform": Input("value", "<f8", (SIZE,))})
+    number = 0
+    for trace in traces(8):
+        trace = trace + 0.8 * np.roll(trace, RNG.integers(25, 45))
+        trace -= np.median(trace)
+        expected, hits = theirs(discriminate, trace, 1), waveform_cfd(trace, c)
+        times = hits.time[: hits.n] - round(DELAY * (1 - FRACTION)) * DT
+        np.testing.assert_allclose(times, expected, atol=0.1 * DT)
+        number += hits.n
+    assert number > 100
+
+
 def test_psanas_compiled_discriminator_gives_no_time():
     cfd = import_psana("psana.constFracDiscrim").cfd
     t = np.arange(400)

@@ -22,8 +22,9 @@ def files(folder: Path):
     np.savez(folder / "whole.npz", a=np.arange(99.0))
     np.save(folder / "whole.npy", np.arange(99.0))
     for name, content, text in (
-        ("empty.npy", b"", "cannot be read"),
-        ("text.npy", b"1.0 2.0 3.0", "cannot be read"),
+        ("empty.npy", b"", "it is no .npy or .npz file"),
+        ("text.npy", b"1.0 2.0 3.0", "cannot be read: it is no .npy or .npz file"),
+        ("basis.h5", b"\x89HDF\r\n\x1a\n", "cannot be read: it is no .npy or .npz file"),
         ("half.npz", (folder / "whole.npz").read_bytes()[:500], "cannot be read"),
         ("half.npy", (folder / "whole.npy").read_bytes()[:500], "cannot be read"),
         ("zip.npz", b"PK\x03\x04", "cannot be read"),

@@ -8,6 +8,7 @@ from ffb.reducers.waveform_cfd import Params, waveform_cfd
 from ffb.shot import Input
 
 SIZE = 600
+WAVE = Input("value", "<u2", (SIZE,))
 
 
 def slow(trace, p):
@@ -29,11 +30,17 @@ def slow(trace, p):
         first = max(begin - shift, 0)
         part = d[first : max(end - shift, 0)]
         turns = np.diff((part >= 0).astype(int))
-        if (turns != 0).sum() == 1 and turns.sum() == 1:
-            i = first + np.flatnonzero(turns)[0]
+        if part.size < 2 or (not p.each and (turns < 0).any()):
+            continue
+        falls = first + 1 + shift + np.flatnonzero(turns < 0)
+        rises = first + np.flatnonzero(turns > 0)
+        if not p.each and rises.size > 1:
+            continue
+        for i in rises:
             samples.append(i + shift)
             times.append((i + shift + d[i] / (d[i] - d[i + 1])) * p.dt)
-            heights.append(x[begin:end].max())
+            piece = max([begin, *falls[falls <= i + shift]]), min([end, *falls[falls > i + shift]])
+            heights.append(x[slice(*piece)].max())
     return samples, times, heights, level, noise
 
 
@@ -54,6 +61,8 @@ SETTINGS = [
     Params(0.5, threshold=2.0, taps=9, offset=8),
     Params(0.25, threshold=1.0, taps=1, offset=5, multiplier=-0.5, sign=1, capacity=3),
     Params(2.0, threshold=20.0, relative=False, taps=5, offset=6, multiplier=-1.4, sign=-1),
+    Params(1.0, threshold=0.5, taps=5, offset=6, each=True),
+    Params(1.0, threshold=8.0, relative=False, taps=1, offset=6, multiplier=-1.4, each=True),
 ]
 
 
@@ -94,6 +103,32 @@ def test_hits_fill_their_places_and_say_when_there_were_more():
         assert np.isnan(hits.amplitude[kept:]).all()
 
 
+def test_a_gate_is_a_waveform_of_its_own():
+    p = Params(0.5, threshold=1.5, taps=9, offset=8, gate=(130, 431))
+    (trace,) = list(traces("<u2", 9, 3))[-1:]
+    hits = waveform_cfd(trace, waveform_cfd.constants(p, {"waveform": WAVE}))
+    part = Input("value", "<u2", (301,))
+    alone = waveform_cfd(
+        trace[130:431], waveform_cfd.constants(p._replace(gate=None), {"waveform": part})
+    )
+    assert hits.n == alone.n > 0
+    assert (hits.baseline, hits.noise) == (alone.baseline, alone.noise)
+    np.testing.assert_array_equal(hits.sample[: hits.n], alone.sample[: hits.n] + 130)
+    np.testing.assert_allclose(hits.time, alone.time + 65.0)
+    np.testing.assert_array_equal(hits.amplitude, alone.amplitude)
+
+
+def test_pulses_that_overlap_are_hits_each_if_asked_for():
+    t = np.arange(SIZE)
+    trace = sum(h * np.exp(-(((t - at) / 8) ** 2)) for h, at in ((100, 200), (300, 218)))
+    p = Params(1.0, threshold=10.0, relative=False, taps=1, offset=8, multiplier=-0.6)
+    inputs = {"waveform": Input("value", "<f8", (SIZE,))}
+    assert waveform_cfd(trace, waveform_cfd.constants(p, inputs)).n == 0
+    hits = waveform_cfd(trace, waveform_cfd.constants(p._replace(each=True), inputs))
+    np.testing.assert_allclose(np.diff(hits.time[: hits.n]), [18], atol=1.0)
+    np.testing.assert_allclose(hits.amplitude[:2], [trace[195:208].max(), trace.max()])
+
+
 def test_time_does_not_depend_on_the_height_and_follows_a_shift_within_a_sample():
     inputs = {"waveform": Input("value", "<f8", (SIZE,))}
     constants = waveform_cfd.constants(Params(1.0, taps=9, offset=12), inputs)
@@ -120,9 +155,11 @@ def test_an_empty_waveform_has_no_hits(trace):
 
 
 def test_bad_parameters_are_told_all_at_once():
-    p = Params(0.0, threshold=-1.0, sign=3, taps=4, offset=SIZE, multiplier=0.5, capacity=0)
+    p = Params(
+        0.0, threshold=-1.0, sign=3, taps=4, offset=SIZE, multiplier=0.5, capacity=0, gate=(9, 9)
+    )
     with pytest.raises(ValueError, match="odd") as e:
         waveform_cfd.constants(p, {"waveform": Input("value", "<u2", (SIZE,))})
     assert [line.split(":")[0] for line in str(e.value).splitlines()] == [
-        "threshold", "taps", "offset", "multiplier", "sign", "dt", "capacity",
+        "gate", "threshold", "taps", "offset", "multiplier", "sign", "dt", "capacity",
     ]  # fmt: skip
