@@ -13,6 +13,9 @@ from ffb.reducers.greedy import BRIGHTEST, energy_problems
 from ffb.reducers.lit import BLOCK, lit
 from ffb.reducers.photons import MOST
 
+#: Least remainder of the larger of two pixels that share a photon.
+LARGER = 0.5
+
 #: Places in ``State.counts``: photons, pixels that hold any, pixels not valid in this shot.
 PHOTONS, PIXELS, BAD = range(3)
 
@@ -20,7 +23,9 @@ PHOTONS, PIXELS, BAD = range(3)
 class Params(NamedTuple):
     """The value ``energy`` of one photon, in calibrated units, and when two pixels share one.
 
-    Two pixels whose remainders, in photons, sum up to ``fraction`` or more count as one photon.
+    Two pixels whose remainders, in photons, sum up to ``fraction`` or more count as one photon, if
+    the larger is 0.5 or more. smalldata_tools' ``ADU_per_photon``, ``thr_fraction`` and
+    ``thresADU`` are ``energy``, ``fraction`` and ``threshold``.
     Pixels below ``threshold`` or above ``pixel_max``, in calibrated units, are none. ``listed``
     keeps the pixels that hold photons, at most ``capacity``.
     """
@@ -110,12 +115,12 @@ def _remainder(state: State, tile: int, i: int, k: Constants) -> Any:
 def _shares(state: State, tile: int, i: int, k: Constants) -> bool:
     """Whether a pixel and its largest neighbour make a photon, which takes the neighbour's part.
 
-    The pixel has to be the larger of the two, and of all its neighbours; of equals the first is.
+    The pixel has to hold half a photon, and more than all its neighbours; of equals the first does.
     """
     mine = _remainder(state, tile, i, k)
     above, left = _remainder(state, tile - 1, i, k), _remainder(state, tile, i - 1, k)
     right, below = _remainder(state, tile, i + 1, k), _remainder(state, tile + 1, i, k)
-    if mine <= above or mine <= left or mine < right or mine < below:
+    if mine < LARGER or mine <= above or mine <= left or mine < right or mine < below:
         return False
     row, col, most = -1, -1, 0.0
     for r, c, its in ((tile - 1, i, above), (tile, i - 1, left), (tile, i + 1, right)):
@@ -207,16 +212,17 @@ def _enter(state: State, tile: int, values: NDArray[np.float32]) -> None:
     taken[:] = 0
 
 
-@tile_reducer(version=2)
+@tile_reducer(version=3)
 class photon_counting:  # noqa: N801
     """Photons by pixel, for photons whose charge spreads over one pixel or two.
 
     In units of ``energy`` a pixel holds as many photons as it has whole ones. What remains is
-    between 0 and 1: a pixel whose remainder is the largest among its four neighbours is paired
-    with the largest of them that is left, and holds one photon more if the two sum up to
-    ``fraction``. A remainder goes to one pair only, pairs are made row by row, and of equal
-    remainders the first counts as the larger. This is the two-pixel merge of psana's photon
-    counting (parameter ``thr_fraction``), but for the order in which remainders are taken.
+    between 0 and 1: a pixel whose remainder is 0.5 or more and the largest among its four
+    neighbours is paired with the largest of them that is left, and holds one photon more if the two
+    sum up to ``fraction``. A remainder goes to one pair only, pairs are made row by row, and of
+    equal remainders the first counts as the larger. This is the two-pixel merge of psana's photon
+    counting (parameter ``thr_fraction``), but for the order in which remainders are taken: there
+    pixels inside a segment come before those on its edges.
     Neighbours are of one segment. Masked and NaN pixels, those above ``pixel_max`` and those of
     more than a million photons have nothing, and are not valid in this shot. ``prob`` gives k = 0
     to 10 over the pixels that are: it sums up to 1 unless a pixel holds more.
@@ -237,8 +243,8 @@ class photon_counting:  # noqa: N801
         if problems:
             raise ValueError("\n".join(problems))
         _, rows, columns = area.shape
-        # The larger of two has half of their sum; a little less, to be safe from rounding.
-        least = max(params.threshold, 0.5 * params.fraction * energy) * (1 - 1e-6)
+        # The larger of two has half a photon; a little less, to be safe from rounding.
+        least = max(params.threshold, LARGER * energy) * (1 - 1e-6)
         high = min(params.pixel_max, BRIGHTEST * energy)
         least = min(least, high)  # pixels above are looked at, to tell that they are not valid
         capacity, valid = params.capacity if params.listed else 0, int(area.mask.sum())

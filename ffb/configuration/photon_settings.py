@@ -44,7 +44,7 @@ class PhotonConfig(ForRuns):
     pixel_max: Positive | None = None
     """Pixels above it are not valid."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Two remainders that sum up to this part of a photon are one."""
+    """Two remainders that sum up to this part of a photon are one, if the larger is half of it."""
     threshold: Level | None = None
     """Least value of a seed of droplets, half a photon if left out; of pairs that of a pixel."""
     threshold_low: Positive | None = None

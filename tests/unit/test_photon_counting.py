@@ -33,7 +33,7 @@ def counted(values, p):
             larger = [
                 rest[q] > rest[r, c] or (rest[q] == rest[r, c] and q < (r, c)) for q in inside
             ]
-            if any(larger) or rest[r, c] == 0:
+            if any(larger) or rest[r, c] < 0.5:
                 continue
             to = max(inside, key=lambda q: left[q], default=None)
             if rest[r, c] + (left[to] if to else 0.0) >= p.fraction:
@@ -144,6 +144,15 @@ def test_a_pixel_of_exactly_k_photons_holds_k():
     p = Params(49.0, capacity=4000)
     (found,) = check(image.shape, np.ones(image.shape, np.bool_), [image], p)
     assert found.sum() == sum(range(480))
+
+
+def test_the_larger_of_two_holds_half_a_photon():
+    image = np.zeros((2, 9, 23), np.float32)
+    image[1, 5, 3:12] = [0.45, 0.45, 0, 0.5, 0.4, 0, 1.49, 0.49, 0]
+    area = detector(image.shape)
+    for fraction in (0.9, 0.6):
+        m = member("photon_counting", photon_counting, Params(1.0, fraction), area)
+        assert reduce([m], area, [image])["photon_counting/n"][0] == 0 + 1 + 1
 
 
 def test_bad_parameters_are_all_told():
