@@ -168,7 +168,8 @@ def autocorrelation(image: Image, params: Params) -> Correlation:
     over all n pairs of valid pixels I, I' that far apart: n * sum(I I') / (sum(I) * sum(I')), which
     is what Fourier methods write as (I*I)(M*M) / ((I*M)(M*I)) with the mask M. Distance 0 is in
     the middle, where it belongs; (dr, dc) and (-dr, -dc) are equal. There I I is I (I - photon).
-    NaN where no pairs are, or nothing to divide by.
+    NaN where no pairs are, or nothing to divide by. The larger number of smalldata_tools'
+    ``save_range`` is ``lag``; its line-outs are the middle row and column.
     """
     lag, (rows, cols) = params.lag, image.shape
     values, valid = _padded(image, lag, params.low, params.high)

@@ -123,9 +123,14 @@ class droplets:  # noqa: N801
     Seeds are pixels of at least ``threshold``; a pixel of at least ``threshold_low`` with a seed
     directly beside, above or below it belongs too, and no pixel farther out. Pixels of these two
     kinds that touch, along a row or column, are one droplet: what smalldata_tools does with
-    ``relabel=True``. Droplets do not reach across segments. NaN and masked
-    pixels are none. Sums are float64 and kept as float32; centroids are weighted with the values
-    and count pixels of the segment, 0 at the centre of its first.
+    ``relabel=True``. Droplets do not reach across segments. NaN and masked pixels are none. Sums
+    are float64 and kept as float32; centroids are weighted with the values and count pixels of the
+    segment, 0 at the centre of its first.
+
+    smalldata_tools calls ``min_sum`` ``thresADU`` and ``pixel_max`` ``pixmax``; its thresholds are
+    in units of the noise unless ``useRms=False``, ours are not unless ``in_noise``. There a mask of
+    the user takes the place of the others and giant droplets are no special ones; here masks add
+    up, and ``n`` is without giants.
     """
 
     @staticmethod

@@ -168,7 +168,8 @@ class histogram:  # noqa: N801
     """Histogram of the valid pixels of a detector or of a rectangle of it.
 
     Bins are those of ``np.histogram(values, bins, (lo, hi))`` for float64 values: closed on the
-    left, the last one on both sides.
+    left, the last one on both sides. This is smalldata_tools' spectrum of a region, whose
+    ``bins = [lo, hi, n]`` are these; bins of unequal width there are not.
     """
 
     @staticmethod

@@ -33,6 +33,8 @@ DROPLETS, GIANT, BAD = range(3)
 class Params(NamedTuple):
     """The value ``energy`` of one photon, and what makes a droplet; all in calibrated units.
 
+    ``energy`` is smalldata_tools' ``aduspphot``, in keV where the detector is calibrated to keV.
+
     A droplet with a sum of at least ``edges[k]`` holds k + 1 photons; beyond the last edge they go
     on in steps of ``energy``. Without ``edges`` they lie halfway. smalldata_tools' ``photpts`` are
     these with one for no photons in front; there a droplet beyond the last holds no more than that.
@@ -148,7 +150,9 @@ class photons:  # noqa: N801
     from. ``prob`` gives k = 0 to 10 over the pixels that are valid in this shot: it sums up to 1
     unless a pixel holds more. Not valid are, beside masked pixels and NaN, those above
     ``pixel_max`` or of more than a million photons, and those of giant droplets, whose photons
-    nobody knows: ``n`` lacks them, ``mean`` and ``prob`` are over the others.
+    nobody knows: ``n`` lacks them, ``mean`` and ``prob`` are over the others. smalldata_tools'
+    ``prob`` has the mean as its last value, and takes photons at one place of two segments for two
+    in a pixel.
     """
 
     @staticmethod

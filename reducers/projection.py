@@ -107,7 +107,8 @@ class projection:  # noqa: N801
     The ``sum`` is that of smalldata_tools, with its ``thresADU`` as ``thresholds``. Its ``mean``
     is ``sum`` / ``npix``, over all valid pixels also where thresholds leave some out of the sum;
     its ``singlePhoton``, with a threshold above 0, is ``number``. Its ``thresRms``, which never had
-    an effect, is ``in_noise``.
+    an effect, is ``in_noise``. A cut along row k, a line-out there, is ``axis = 0`` over ``rows``
+    from k to k + 1.
     """
 
     @staticmethod

@@ -85,7 +85,9 @@ class roi:  # noqa: N801
     float64, exact for whole numbers up to 2^53; pixels themselves are float32, exact for whole
     numbers up to 2^24. The centre of mass is weighted with the values as they are, negative ones
     included, and counts pixels from the corner of the rectangle. Saturation is judged on the
-    calibrated value, as in smalldata_tools; unlike there, the mean is over valid pixels only.
+    calibrated value, as in smalldata_tools; unlike there, mean and max are over valid pixels only,
+    and there is no threshold: what its ``thresADU`` sums is in ``threshold`` and ``region``. Its
+    ``userMask`` is ``mask`` in ``[calibration]``, which adds to the other masks.
     """
 
     @staticmethod
