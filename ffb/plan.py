@@ -255,6 +255,7 @@ class Plan:
         self._rows.close()
         self.passes.shots.run(n, batch)
         self.combined.run(n, batch)
+        self.passes.add(n, batch)
         batch.close(n)
         self._batch, self._n = None, 0
         return batch

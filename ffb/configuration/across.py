@@ -71,18 +71,24 @@ def _check_compression(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _check_sums(data: Mapping[str, Any]) -> Iterator[Problem]:
-    """Sums have inputs, and names of which no two make equal names in the file."""
-    inputs, sums = data.get("inputs"), data.get("sums")
+    """Sums have inputs, and names of which no two make equal names in the file.
+
+    Whether a reducer has a feature, the run tells.
+    """
+    inputs, reducers, sums = (data.get(k) for k in ("inputs", "reducers", "sums"))
     known = list(inputs) if isinstance(inputs, Mapping) else []
+    makers = list(reducers) if isinstance(reducers, Mapping) else []
     names = list(sums) if isinstance(sums, Mapping) else []
     for name in names:
         table = sums[name] if isinstance(sums, Mapping) else {}
         given = table.get("input", "") if isinstance(table, Mapping) else ""
         if not NAME.fullmatch(name):
             yield Problem(("sums", name), "a name has up to 64 letters, digits and _")
-        if isinstance(given, str) and (given or name) not in known:
+        if isinstance(given, str) and (of := given or name) not in known:
             at = ("sums", name, "input") if given else ("sums", name)
-            yield Problem(at, f"no input {given or name!r}; {nearest(given or name, known)}")
+            near = [f"{m}/..." for m in makers] if "/" in of else known
+            if not wiring.owner_of(of, makers):
+                yield Problem(at, f"no input {of!r}; {nearest(of, near)}")
         for other in names:
             if name.startswith(f"{other}_"):
                 text = f"begins like the datasets of the sum {other!r}: choose another name"

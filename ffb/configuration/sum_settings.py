@@ -1,4 +1,4 @@
-"""Tables of the file that ask for sums of frames over shots."""
+"""Tables of the file that ask for sums over shots."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ def _once(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class SumConfig(Table):
-    """Frames of an area detector, added up over the shots of a run.
+    """Frames of an area detector, waveforms, or other arrays, added up over the shots of a run.
 
     The file has them as `Sums/<name>_<what>`, with the number of values in each pixel beside them.
     """
 
     input: str = ""
-    """Input with the frames; without it, the one that has the sum's own name."""
+    """Input with the frames, or an array that a reducer makes, such as "azav/intensity"; without
+    it, the input that has the sum's own name."""
     what: Annotated[
         List[Annotated[str, AfterValidator(_known)]], Field(min_length=1), AfterValidator(_once)
     ] = ("calib",)
-    """What is added, by tokens: "calib" or "raw", then "thresADU<x>", then one of "square", "max",
-    "nhits", joined by "_"."""
+    """What is added, by tokens: "calib", or "raw" of an area detector, then "thresADU<x>", then one
+    of "square", "max", "nhits", joined by "_". Arrays that have no calibration are "calib", too."""
     light: Annotated[List[Literal["xray", "laser"]], AfterValidator(_once)] = ()
     """Lights by whose states (on, off, unknown) there are sums of their own, beside that of all."""
     per: Literal["run", "step"] = "run"

@@ -59,33 +59,44 @@ def block_of(calibration: Calibration, members: int, rows: int, columns: int) ->
     return max(1, min(rows, BLOCK_BYTES // (4 * columns)))
 
 
+def added_to(
+    added: Sequence[tuple[What, ...]], scope: dict[str, Any]
+) -> tuple[list[str], list[str]]:
+    """Lines before a loop over blocks, and for each block, that add it to sums.
+
+    ``sums`` has for each sum the arrays of what is ``added``, its missed pixels and its levels,
+    ``adds`` whether it takes these shots. A block, ``shown``, begins at ``first``; where it may
+    hold NaN, ``spoilt_here`` is true.
+    """
+    before, each = [], []
+    here = "first : first + block.size"
+    for n, whats in enumerate(added):
+        before.append(f"levels{n} = borrowed(sums[{n}][{len(whats) + 1}])")
+        each.append(f"if adds[{n}]:")
+        for k, what in enumerate(whats):
+            scope[f"add_{n}_{k}"] = kernel(kernel_of(what))
+            before.append(f"t{n}_{k} = borrowed(sums[{n}][{k}])")
+            pixels = "block" if what.of == "raw" else "shown"
+            each.append(f"    add_{n}_{k}({pixels}, levels{n}[{k}], t{n}_{k}[{here}])")
+        before.append(f"missed{n} = borrowed(sums[{n}][{len(whats)}])")
+        each += ["    if spoilt_here:", f"        count_missed(shown, missed{n}[{here}])"]
+    scope["count_missed"] = kernel(count_missed)
+    return before, each
+
+
 def _sums(
     added: Sequence[tuple[What, ...]], shot: str, scope: dict[str, Any]
 ) -> tuple[list[str], list[str]]:
     """Lines before the loop over blocks, and for each block, that add it to sums.
 
-    ``sums`` has for each sum the arrays of what is ``added``, its missed pixels and its levels,
-    ``adds`` whether it takes these shots.
     ``done`` counts the rows of each ``shot`` that are added: a pass that runs again after an
     exception adds none twice.
     """
     if not added:
         return [], []
-    before, each = [], ["    spoilt_here = bads[: last - r].sum()"]
-    here = "first : first + block.size"
-    for n, whats in enumerate(added):
-        before.append(f"levels{n} = borrowed(sums[{n}][{len(whats) + 1}])")
-        each.append(f"    if adds[{n}]:")
-        for k, what in enumerate(whats):
-            scope[f"add_{n}_{k}"] = kernel(kernel_of(what))
-            before.append(f"t{n}_{k} = borrowed(sums[{n}][{k}])")
-            pixels = "block" if what.of == "raw" else "shown"
-            each.append(f"        add_{n}_{k}({pixels}, levels{n}[{k}], t{n}_{k}[{here}])")
-        before.append(f"missed{n} = borrowed(sums[{n}][{len(whats)}])")
-        each += ["        if spoilt_here:", f"            count_missed(shown, missed{n}[{here}])"]
-    scope["count_missed"] = kernel(count_missed)
-    each.append(f"    done[{shot}] = s * rows + last")
-    return before, [f"if s * rows + r >= done[{shot}]:", *each]
+    before, each = added_to(added, scope)
+    each = ["spoilt_here = bads[: last - r].sum()", *each, f"done[{shot}] = s * rows + last"]
+    return before, [f"if s * rows + r >= done[{shot}]:", *indent(each, 1)]
 
 
 def _states(

@@ -35,7 +35,7 @@ class Bound(NamedTuple):
     """What :class:`Binder` made of a configuration and a run.
 
     ``parameters`` and ``coords`` are those of each reducer, ``members`` in the order of the
-    configuration; ``sums`` are those over the frames of each input.
+    configuration; ``sums`` are those over each input or column that is added up.
     """
 
     inputs: dict[str, Input]
@@ -96,7 +96,7 @@ class Binder:
         self.warnings += unreadable(self.config.light, self.inputs)
         self.problems += no_pixels(self.config, self.inputs)
         members = [self._member(name, found[name], arguments[name], folder) for name in order]
-        sums = bind_sums(self.config, self.inputs, self._detector, self.problems, self.notes)
+        sums = bind_sums(self.config, self._given, self._detector, self.problems, self.notes)
         if self.problems:
             raise ConfigError(self.problems)
         return Bound(
@@ -159,7 +159,7 @@ class Binder:
         return found._replace(unit=unit, doc=said.doc or found.doc or f"{said.source}, as it came")
 
     def _given(self, where: str, name: str) -> Input | None:
-        """What an argument receives; ``None`` where that is not to be had."""
+        """What an argument, or a sum, receives; ``None`` where that is not to be had, and told."""
         if name in self.inputs:
             return self.inputs[name]
         if name in self.columns:

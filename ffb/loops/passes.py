@@ -2,7 +2,8 @@
 
 Most shots go once through one pass for each area detector. Where sums have conditions, rows are
 filled in and expressions evaluated shot by shot, before the pass as far as frames are not needed,
-and after it; frames that a late sum takes (:mod:`ffb.loops.ahead`) go through a second pass.
+and after it; frames that a late sum takes (:mod:`ffb.loops.ahead`) go through a second pass. What
+stands in memory until the batch is closed is added to sums then (:mod:`ffb.loops.adding`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 
 from ffb.batch import Batch
 from ffb.configuration.derive import made_of
+from ffb.loops.adding import Adding
 from ffb.loops.ahead import Ahead, divided
 from ffb.loops.bind import Bound
 from ffb.loops.combine import Combined
 from ffb.loops.rows import Rows
 from ffb.loops.stages import AreaStage, Guards, ShotStage
 from ffb.reduce import Calibration
-from ffb.schema import Schema
+from ffb.schema import LASER, XRAY, Schema
 from ffb.shot import FrameBlock, Shot
 from ffb.sums.held import State, Summed, Sums
 
@@ -50,7 +52,8 @@ class Passes:
     """Takes the frames of shots: ``areas`` are the first passes, ``second`` those for late sums.
 
     ``shots`` runs what is left of the whole-shot reducers over a batch, ``ahead`` those that
-    conditions need, before and after the frames of each shot.
+    conditions need, before and after the frames of each shot; ``adding`` are sums over what is
+    small.
     """
 
     def __init__(
@@ -67,8 +70,14 @@ class Passes:
         self._number = {name: k for k, name in enumerate(combined.wheres)}
         order = _ahead(bound, combined)
         first, late = (dict(_summed(bound, order, k)) for k in (False, True))
-        self.sums = Sums([*first.values(), *late.values()])
-        self._told = any(s.names for s in self.sums.areas)
+        self.adding = [
+            Adding(name, sums, schema, block, rows)
+            for name, sums in bound.sums.items()
+            if name not in bound.detectors
+        ]
+        frames = [*first.values(), *late.values()]
+        self.sums = Sums([*frames, *(a.summed for a in self.adding)])
+        self._told = any(s.names for s in frames)
         # Frames of a second pass are those that the source lends us, until the next shot.
         together = 1 if late else together
         self.areas = [
@@ -123,6 +132,13 @@ class Passes:
         told = summed.names if summed else ()
         return (*light, *(int(self._combined.truths[self._number[n], row]) for n in told))
 
+    def add(self, n: int, batch: Batch) -> None:
+        """Add small inputs and features of ``n`` shots, of which all else is known, to sums."""
+        lights = [self._rows.column(batch, c.name)[:n].tolist() for c in (XRAY, LASER)]
+        for adding in self.adding:
+            told = (self._combined.truths[self._number[k], :n] for k in adding.summed.names)
+            adding.run([*zip(*lights, *(t.tolist() for t in told), strict=True)], batch)
+
     def flush(self, batch: Batch) -> None:
         """Take what is held of frames that are taken together."""
         for area in self.areas:
@@ -135,7 +151,8 @@ class Passes:
 
 def _ahead(bound: Bound, combined: Combined) -> Ahead:
     """What has to be known of a shot before its frames can be added to sums."""
-    asked = {s.name: s.where for sums in bound.sums.values() for s in sums if s.where}
+    frames = [s for name in bound.detectors for s in bound.sums.get(name, ())]
+    asked = {s.name: s.where for s in frames if s.where}
     wanted = {name: made_of(text, combined.expressions)[1] for name, text in asked.items()}
     detectors = {d.area.detector for d in bound.detectors.values()}
     fates = {f"damage/{d}{tail}" for d in detectors for tail in ("", "_state")}
@@ -143,7 +160,7 @@ def _ahead(bound: Bound, combined: Combined) -> Ahead:
 
 
 def _summed(bound: Bound, ahead: Ahead, late: bool) -> Iterator[tuple[str, Summed]]:
-    """Sums of each input that are late, or those that are not."""
-    for name, sums in bound.sums.items():
-        if mine := [s for s in sums if (s.name in ahead.late) == late]:
-            yield name, Summed(mine, bound.detectors[name].area)
+    """Sums over frames of each input that are late, or those that are not."""
+    for name, d in bound.detectors.items():
+        if mine := [s for s in bound.sums.get(name, ()) if (s.name in ahead.late) == late]:
+            yield name, Summed(mine, d.area.mask)

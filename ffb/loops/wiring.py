@@ -29,7 +29,8 @@ def as_input(column: Column, coords: Mapping[str, Mapping[str, Any]]) -> Input:
 
     ``coords`` are those that its reducer gave of its axes; a waveform's are told.
     """
-    given = Input("value", column.dtype, column.shape, column.unit, column.doc)
+    told = column.dtype, column.shape, column.unit, column.doc, column.length
+    given = Input("value", *told)
     axis = coords.get(column.dims[0]) if len(column.dims) == 1 else None
     if axis is None:
         return given

@@ -152,6 +152,7 @@ def lines(plan: Plan, shots: Shots) -> list[Line]:
             out.append(_second(again.stage, frames, Batch(plan.schema, plan.capacity)))
     for loop in _loops(plan):
         out += _whole_shots(loop, shots.n, Batch(plan.schema, plan.capacity))
+    out += _adding(plan, shots.n) if plan.passes.adding else []
     return [*out, *_framework(plan, shots)]
 
 
@@ -222,20 +223,31 @@ def _whole_shots(stage: ShotStage, n: int, batch: Batch) -> list[Line]:
     ]
 
 
+def _adding(plan: Plan, n: int) -> list[Line]:
+    """Sums over small inputs and features, as if every shot had all features."""
+    batch = Batch(plan.schema, plan.capacity)
+    batch.buffer[:] = 1  # what says whether something is there, too
+    names = ", ".join(a.name for a in plan.passes.adding)
+    return [Line("sums", f"of {names}", _timer(lambda: plan.passes.add(n, batch), n), True)]
+
+
 def _framework(plan: Plan, shots: Shots) -> list[Line]:
     """Taking shots and closing batches with nothing reduced, and the expressions' part of it."""
     held = [Held({n: f[k % len(f)] for n, f in shots.areas.items()}) for k in range(FRAMES)]
     stages = [*plan.areas, *(again.stage for again in plan.passes.second.values())]
     calls, loops = [stage.call for stage in stages], _loops(plan)
+    adding = plan.passes.adding
 
     def run() -> None:
         for stage in stages:
             stage.call = _nothing
         for loop in loops:
             loop.switches[:] = LEAVE
+        plan.passes.adding = []
         for row in range(shots.n):
             plan.take(held[row % FRAMES], 0)
         plan.close()
+        plan.passes.adding = adding
         for loop in loops:
             loop.switches[:] = RUN
         for stage, call in zip(stages, calls, strict=True):

@@ -1,9 +1,9 @@
-"""Bind the configured sums over shots to a run: their frames, and what they take of memory."""
+"""Bind the configured sums over shots to a run: what they are of, and what they take of memory."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -17,42 +17,48 @@ from ffb.configuration.derive import made_of
 from ffb.loops.wiring import owner_of
 from ffb.shot import Input
 from ffb.sums.held import MOST_BYTES, Summing, form_of
-from ffb.sums.words import STATES
+from ffb.sums.words import STATES, What
 
 if TYPE_CHECKING:
     from ffb.loops.calibrated import Detector
 
+#: Type of calibrated pixels, types of values that are added beside whole numbers, and axes at most.
+_PIXEL, _FLOATS, _AXES = "<f4", ("float32", "float64"), 3
+
+_Find = Callable[[str, str], Input | None]
+_Detector = Callable[[str], "Detector | None"]
+
 
 def bind_sums(
     config: Config,
-    inputs: Mapping[str, Input],
-    detector: Callable[[str], Detector | None],
+    find: _Find,
+    detector: _Detector,
     problems: list[str],
     notes: list[str],
 ) -> dict[str, list[Summing]]:
-    """Sums over the frames of each input; ``detector`` gives that of an input.
+    """Sums over each input or column; ``find`` gives it, and ``detector`` that of an area.
 
     What is wrong goes to ``problems``, what they take of memory to ``notes``.
     """
     out: dict[str, list[Summing]] = {}
     for name, c in config.sums.items():
-        input_ = c.input or name
-        if (given := inputs.get(input_)) is None:
+        column = c.input or name
+        if (given := find(f"sums.{name}.input", column)) is None:
             continue  # what is wrong with it is told already
-        if given.kind != "area":
-            wrong = f"{input_} has frames of shape {given.shape}; areas alone can be added up"
-            problems.append(f"sums.{name}.input: {wrong}")
+        if wrong := _unfit(column, given, c.whats):
+            problems.append(f"sums.{name}.{wrong}")
+        found = detector(column) if given.kind == "area" else None
+        if wrong or (found is None and given.kind == "area"):
             continue
-        if any(w.of == "raw" for w in c.whats) and np.dtype(given.dtype).kind not in "iu":
-            wrong = f"raw pixels are {given.dtype}, not whole numbers; use calib"
-            problems.append(f"sums.{name}.what: {wrong}")
-        if (found := detector(input_)) is None:
-            continue
-        field = str(config.inputs[input_].source)
-        settings = c.model_dump_json() + _facts(config, c.where)
-        form = form_of(settings, field, found.calibration, found.area, found.ids)
-        made = Summing(name, c.whats, c.lights, c.per == "step", form, found.area.unit, c.where)
-        out.setdefault(input_, []).append(made)
+        dtype, unit, ids = given.dtype, given.unit, dict[str, str]()
+        mask = np.ones(given.shape, np.bool_)
+        if found is not None:
+            dtype, unit, mask, ids = _PIXEL, found.area.unit, found.area.mask, dict(found.ids)
+        settings = c.model_dump_json() + _facts(config, c.where, column, find, detector)
+        field = str(config.inputs[column].source) if column in config.inputs else column
+        form = form_of([settings, field, given.shape, given.dtype, unit, ids], mask)
+        made = Summing(name, c.whats, c.lights, c.per == "step", form, unit, c.where, dtype)
+        out.setdefault(column, []).append(made)
         size, states = made.pixel_bytes * prod(given.shape), len(STATES) ** len(c.lights)
         each = f" for each of up to {states} states of the lights" if c.lights else ""
         notes.append(f"sums.{name} takes {size / 1e6:,.1f} MB in each producer{each}")
@@ -64,14 +70,46 @@ def bind_sums(
     return out
 
 
-def _facts(config: Config, where: str) -> str:
-    """All that decides which shots are ``where`` a condition holds, down to reducers and lights."""
-    if not where:
+def _unfit(column: str, given: Input, whats: Sequence[What]) -> str:
+    """Why an input, or a column, cannot be added up so, after the key that says so; or ``""``."""
+    dtype, raw = np.dtype(given.dtype), any(w.of == "raw" for w in whats)
+    whole = dtype.kind in "iu"
+    if given.kind == "area":
+        said = f"what: raw pixels are {given.dtype}, not whole numbers; use calib"
+        return said if raw and not whole else ""
+    if given.length:
+        return (
+            f"input: {column} is a list, whose entries are different things in every shot; add up"
+            " an array whose places keep their meaning, such as a histogram"
+        )
+    if not (whole or dtype.name in _FLOATS):
+        floats = " and ".join(_FLOATS)
+        return f"input: {column} holds {dtype.name}; whole numbers, {floats} are added up"
+    if not 0 < len(given.shape) <= _AXES or 0 in given.shape:
+        return (
+            f"input: {column} has the shape {given.shape}; arrays of up to {_AXES} axes are added"
+            " up, and what is one number a shot is a column of the file"
+        )
+    if raw:
+        return (
+            f"what: raw is for area detectors; {column} is added up as it comes, in float64: use"
+            " calib"
+        )
+    return ""
+
+
+def _facts(config: Config, where: str, summed: str, find: _Find, detector: _Detector) -> str:
+    """All that decides which shots are ``where`` a condition holds, and what a feature holds.
+
+    It is down to reducers, constants of detectors, and lights; of an input itself there is nothing.
+    """
+    own = {summed} - config.inputs.keys()
+    if not where and not own:
         return ""
     expressions = {n: e.expr for n, e in (config.derived | config.filters).items()}
-    used, columns = made_of(where, expressions)
+    used, columns = made_of(where, expressions) if where else ({}, set[str]())
     facts = [config.light.model_dump_json(), *(f"{n} = {e}" for n, e in sorted(used.items()))]
-    asked, seen = sorted(columns), set[str]()
+    asked, seen = sorted(columns | own), set[str]()
     while asked:
         column = asked.pop()
         name = owner_of(column, config.reducers)
@@ -83,6 +121,9 @@ def _facts(config: Config, where: str) -> str:
             with suppress(LookupError):  # what is wrong with it is told already
                 facts.append(resolve.reducer(c.use, folder).hash)
             asked += [c.inputs] if isinstance(c.inputs, str) else sorted(c.inputs.values())
-        detector = config.detectors.get(column.partition("/")[0])
-        facts += [detector.model_dump_json()] if detector else []
+        group = config.detectors.get(column.partition("/")[0])
+        facts += [group.model_dump_json()] if group else []
+        given = find("", column) if column in config.inputs else None
+        if given is not None and given.kind == "area" and (found := detector(column)) is not None:
+            facts.append(form_of([dict(found.ids)], found.area.mask))
     return json.dumps(facts)

@@ -1,6 +1,6 @@
 """The datasets that a run's sums are shown as, by reader and merged file alike.
 
-``Sums/<sum>_<what>`` is over all shots and has the detector's shape, as smalldata_tools names it.
+``Sums/<sum>_<what>`` is over all shots and has the shape of a frame, as smalldata_tools names it.
 ``_<light>`` (``_laser_on``) follows for one state of the lights, then ``_steps`` where the first
 axis goes through the steps. ``Sums/<sum>_counts...`` says for each of them how many values went
 into every pixel. Where something changed within a run that makes numbers not comparable, the sum
@@ -23,8 +23,8 @@ from ffb.sums.words import COUNTS, LABELS, What, what_of
 #: Columns that tell to which sums a row belongs.
 TELLING = {"xray": XRAY.name, "laser": LASER.name, "step": STEP.name}
 
-#: Axes of a frame.
-_FRAME = ("segment", "row", "col")
+#: Axes of a frame, or of an array of fewer axes, by their number.
+_AXES = {1: ("sample",), 2: ("row", "col"), 3: ("segment", "row", "col")}
 
 
 class Dataset(NamedTuple):
@@ -52,7 +52,7 @@ class Dataset(NamedTuple):
     @property
     def dims(self) -> tuple[str, ...]:
         """Names of the axes."""
-        frame = _FRAME[3 - len(self.shape) :]
+        frame = _AXES[len(self.shape)]
         return frame if self.steps is None else ("step", *frame)
 
     @property

@@ -33,7 +33,7 @@ class FrameSum:
     of ``unknown`` ones that could not be told; what then still lacks, a killed producer had not
     sent. With ``steps`` these are arrays, one number a step, and the first axis of the sum goes
     through them.
-    ``dims`` names the axes, ``dtype`` is float64 or int64 (float32 for the largest value).
+    ``dims`` names the axes, ``dtype`` is float64 or int64.
     ``counted`` and ``squared`` name the sums of its counts and of its squares, ``""`` for none.
     """
 

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb.configuration.expression import NO, UNKNOWN, YES
-from ffb.reduce import Area, Calibration
 from ffb.sums.kernels import level_of
 from ffb.sums.piece import Fates, SumPiece
 from ffb.sums.words import COUNTS, LIGHTS, What, label_of, what_of
@@ -40,7 +39,8 @@ State = tuple[int, ...]
 class Summing(NamedTuple):
     """A sum to be made: ``form`` tells with what it may be merged, ``unit`` is a pixel's.
 
-    Only shots ``where`` its condition holds are added, all where it is ``""``.
+    Only shots ``where`` its condition holds are added, all where it is ``""``. Values are of type
+    ``dtype``, calibrated pixels float32.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Summing(NamedTuple):
     form: str
     unit: str
     where: str = ""
+    dtype: str = "<f4"
 
     def label(self, state: State) -> str:
         """Name of the state of the lights that this sum tells apart."""
@@ -59,38 +60,42 @@ class Summing(NamedTuple):
     @property
     def pixel_bytes(self) -> int:
         """Bytes for a pixel and a state of the lights."""
-        return sum(np.dtype(w.held).itemsize for w in self.whats) + np.dtype(np.int32).itemsize
+        held = [w.held(self.dtype) for w in self.whats]
+        return sum(np.dtype(kind).itemsize for kind in held) + np.dtype(np.int32).itemsize
 
 
-def form_of(settings: str, field: str, calibration: Calibration, area: Area, ids: Any) -> str:
-    """Digest of all that makes two sums of one name comparable, or not."""
-    facts = [settings, field, area.shape, calibration.dtype, area.unit, dict(ids)]
+def form_of(facts: Sequence[Any], mask: NDArray[np.bool_]) -> str:
+    """Digest of all that makes two sums of one name comparable, or not: plain ``facts``, a mask."""
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=8)
-    digest.update(np.packbits(area.mask).tobytes())
+    digest.update(np.packbits(mask).tobytes())
     return digest.hexdigest()
 
 
 class _Cell:
-    """Arrays of a sum as the fused pass takes them: of each what, missed pixels, levels."""
+    """Arrays of a sum as compiled code takes them: of each what, missed pixels, levels."""
 
     def __init__(self, summing: Summing, pixels: int) -> None:
         held: list[NDArray[Any]] = []
         for what in summing.whats:
-            array = np.zeros(pixels, what.held)
+            array = np.zeros(pixels, what.held(summing.dtype))
             if what.kind == "max":
                 array[:] = what.begin((1,))
             held.append(array)
         self.missed: NDArray[np.int32] = np.zeros(pixels, np.int32)
-        self.arrays = (*held, self.missed, np.array([level_of(w) for w in summing.whats]))
+        levels = np.array([level_of(w, summing.dtype) for w in summing.whats])
+        self.arrays = (*held, self.missed, levels)
         self.fates = [*Fates()]
 
 
 class Summed:
-    """All sums over one area detector; ``whats`` are those of each."""
+    """All sums over one input or feature; ``whats`` are those of each, ``mask`` is true for good.
 
-    def __init__(self, sums: Sequence[Summing], area: Area) -> None:
+    Of an area detector, or of a small array of each shot: it has the shape of a frame.
+    """
+
+    def __init__(self, sums: Sequence[Summing], mask: NDArray[np.bool_]) -> None:
         self.sums, self.whats = tuple(sums), tuple(s.whats for s in sums)
-        self._shape, self._valid = area.shape, np.ascontiguousarray(area.mask).ravel()
+        self._shape, self._valid = mask.shape, np.ascontiguousarray(mask).ravel()
         self._cells: list[dict[str, _Cell]] = [{} for _ in sums]
         self._of: dict[State, tuple[tuple[_Cell, int], ...]] = {}
         self._adds: dict[State, NDArray[np.bool_]] = {}
@@ -133,10 +138,10 @@ class Summed:
             self._adds[state] = np.array([truth == YES for _, truth in self._at(state)], np.bool_)
         return self._adds[state]
 
-    def count(self, state: State, missing: bool = False) -> None:
-        """Count a shot: added, or without a frame, or not one that a sum takes."""
+    def count(self, state: State, missing: bool = False, shots: int = 1) -> None:
+        """Count shots: added, or without a frame, or not those that a sum takes."""
         for cell, truth in self._at(state):
-            cell.fates[_UNTAKEN.get(truth, int(missing))] += 1
+            cell.fates[_UNTAKEN.get(truth, int(missing))] += shots
 
     def close(self, step: int) -> list[SumPiece]:
         """Take away what there is, in pieces of a delta that has no number yet."""
@@ -180,18 +185,18 @@ class Summed:
 class Sums:
     """All sums of a run in one producer: what has to be sent, and when."""
 
-    def __init__(self, areas: Sequence[Summed]) -> None:
-        self.areas = tuple(areas)
-        self.per_step = any(s.per_step for a in areas for s in a.sums)
-        self.by_light = any(a.by_light for a in areas)
+    def __init__(self, summed: Sequence[Summed]) -> None:
+        self._summed = tuple(summed)
+        self.per_step = any(s.per_step for a in summed for s in a.sums)
+        self.by_light = any(a.by_light for a in summed)
         self.shots = self._deltas = 0
 
     def __bool__(self) -> bool:
-        return bool(self.areas)
+        return bool(self._summed)
 
     def close(self, step: int) -> list[SumPiece]:
         """End the delta, all of it of ``step`` where steps are told apart; [] without any shot."""
-        pieces = [p for area in self.areas for p in area.close(step)]
+        pieces = [p for summed in self._summed for p in summed.close(step)]
         delta, self.shots = self._deltas, 0
         self._deltas += bool(pieces)
         return [p._replace(delta=delta, piece=k, pieces=len(pieces)) for k, p in enumerate(pieces)]

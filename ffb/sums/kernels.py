@@ -1,7 +1,8 @@
-"""Add a row of pixels to sums over shots: compiled into the fused pass, while the row is in cache.
+"""Add a row of values to sums over shots: compiled into the fused pass, while the row is in cache.
 
-Sums are float64 from the first shot on. Memory moves twice the bytes of float32 then, and nothing
-has to be said about how many shots may be added, or how far pixels may be from their mean.
+Pixels are float32; other values are taken as they are. Sums are float64 from the first shot on:
+memory moves twice the bytes of float32 then, and nothing has to be said about how many shots may be
+added, or how far pixels may be from their mean.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ from numpy.typing import NDArray
 from ffb.sums.words import What
 
 
-def level_of(what: What) -> np.float32:
-    """The least float32 that passes the threshold; of hits, the least that is above 0, too.
+def level_of(what: What, value: str) -> Any:
+    """The least float that passes the threshold; of hits, the least that is above 0, too.
 
-    A float32 is below it exactly where it is below the threshold as float64, and comparing float32
-    is several times as fast.
+    It is the smallest float that holds all of type ``value``: a float32 is below a float32 exactly
+    where it is below the threshold as float64, and comparing float32 is several times as fast.
     """
+    kind = np.promote_types(value, "<f4").type
     least = -np.inf if what.least is None else what.least
     with np.errstate(over="ignore"):
-        level = np.float32(least)
+        level = kind(least)
     if level < least:
-        level = np.nextafter(level, np.float32(np.inf))
-    tiny = np.nextafter(np.float32(0), np.float32(1))
+        level = np.nextafter(level, kind(np.inf))
+    tiny = np.nextafter(kind(0), kind(1))
     return max(level, tiny) if what.kind == "nhits" else level
 
 
@@ -99,7 +101,7 @@ def _raw_max(words: Any, level: Any, out: Any) -> None:
         out[i] = v if v > out[i] else out[i]
 
 
-def count_missed(values: NDArray[np.float32], missed: NDArray[np.int32]) -> None:
+def count_missed(values: NDArray[Any], missed: NDArray[np.int32]) -> None:
     """Count pixels that are bad in this shot only."""
     for i in range(values.size):
         missed[i] += np.int32(values[i] != values[i])

@@ -156,7 +156,7 @@ def _check_values(piece: SumPiece, what: What) -> None:
     values = piece.values
     if values.ndim != 1 or piece.first + values.size > prod(piece.shape):
         raise WireError("a piece of a sum reaches beyond its array")
+    largest = what.kind == "max" and values.dtype == np.float32
     whole = np.dtype(what.dtype).kind == "i"
-    fits = values.dtype.kind in "iu" if whole else values.dtype == np.dtype(what.dtype)
-    if not fits:
+    if not (values.dtype.kind in "iu" if whole else largest or values.dtype == np.float64):
         raise WireError(f"{piece.what} of a piece cannot be {values.dtype}")

@@ -3,7 +3,8 @@
 A *sum* is of frames, pixel by pixel, over the shots of a run, apart for each state of the lights
 and each step where that is asked for. What is added is named by tokens, ``calib_thresADU5_nhits``:
 
-- ``calib`` or ``raw`` first: calibrated pixels, or the detector's own words, gain bits included;
+- ``calib`` or ``raw`` first: values as reducers see them, or an area detector's own words, gain
+  bits included;
 - ``thresADU<x>``: pixels below x, in calibrated units, count as 0, whatever the sign of x;
 - ``square``, ``max`` or ``nhits``: squares are added, the largest value is kept, or shots are
   counted in which the pixel, after the threshold, is above 0; without any, values are added.
@@ -50,30 +51,33 @@ class What(NamedTuple):
     kind: str
     least: float | None = None
 
-    @property
-    def held(self) -> str:
-        """Type of what a producer holds for each pixel."""
+    def held(self, value: str) -> str:
+        """Type of what a producer holds for each pixel, whose values are of type ``value``."""
         if self.kind == "nhits":
             return "<u4"
-        return "<i8" if self.of == "raw" else "<f4" if self.kind == "max" else "<f8"
+        if self.of == "raw":
+            return "<i8"
+        return np.promote_types(value, "<f4").str if self.kind == "max" else "<f8"
 
     @property
     def dtype(self) -> str:
-        """Type of the merged sum: float64 or int64; the largest of float32 stays float32."""
-        return "<i8" if self.of in {"raw", COUNTS} or self.kind == "nhits" else self.held
+        """Type of the merged sum."""
+        return "<i8" if self.of in {"raw", COUNTS} or self.kind == "nhits" else "<f8"
 
     @property
     def doc(self) -> str:
         """What the dataset is, in a sentence."""
         if self.of == COUNTS:
             return "values in each pixel's sum: its shots, less those in which it was bad"
-        value = "calibrated value" if self.of == "calib" else "raw word, gain bits included"
+        value = (
+            "value, as reducers see it" if self.of == "calib" else "raw word, gain bits included"
+        )
         if self.least is not None:
             value += f", 0 where below {self.least:g}"
         return {
             "sum": f"sum over shots of the {value}",
             "square": f"sum over shots of the square of the {value}",
-            "max": f"largest {value} of all shots; missing where there was none",
+            "max": f"largest of all shots of the {value}; missing where there was none",
             "nhits": f"shots with the {value}, above 0",
         }[self.kind]
 

@@ -47,7 +47,7 @@ def passes(
     schema = Schema(tuple(column for m in members for column in m.all_columns))
     batch, active = Batch(schema, together), np.full(len(members), RUN, np.uint8)
     summing = Summing("sum", tuple(map(what_of, whats)), (), False, "", "keV")
-    summed = Summed([summing], area) if whats else None
+    summed = Summed([summing], area.mask) if whats else None
     work, rows = AreaPass(members, k, area, schema, together, summed, together), np.arange(together)
 
     def run(raw: Segments) -> None:

@@ -195,7 +195,7 @@ def sums(c: Constants, rounds: int) -> list[Table]:
         made = Summing("sum", tuple(map(what_of, whats)), (), False, "", "keV")
         schema = Schema(tuple(column for m in members for column in m.all_columns))
         buffer, active = Batch(schema, 1).buffer, np.full(len(members), RUN, np.uint8)
-        run = AreaPass(members, k, area, schema, 1, Summed([made], area) if whats else None)
+        run = AreaPass(members, k, area, schema, 1, Summed([made], area.mask) if whats else None)
 
         def one(raw: NDArray[Any]) -> None:
             run.done[0] = 0

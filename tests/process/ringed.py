@@ -65,6 +65,11 @@ input = "jf"
 what = ["raw"]
 where = "energy > 1 and pulse.peak > 0"
 
+[sums.wave]
+what = ["calib_nhits"]
+light = ["laser"]
+per = "step"
+
 [sums.late]
 input = "jf"
 what = ["raw"]

@@ -158,14 +158,18 @@ def check_rows(columns):
 def check_sums(folder):
     """Every sum is of as many shots as it says, to the last digit, and of no more than there are.
 
-    The bad pixel of row 1 reads the same in every frame; what is added of it tells by itself how
-    often a frame was added. What is missing is what killed producers had not sent.
+    The bad pixel of row 1 reads the same in every frame, and waveforms are above 0; what is added
+    tells by itself how often a shot was added. What is missing is what killed producers had not
+    sent.
     """
     (path,) = (folder / "hdf5" / "smalldata").glob("*.h5")
     with ffb.open(path) as run:
         assert np.sum(run.sums["jf_raw"].shots) > 0
         for name, s in run.sums.items():
-            if s.what.of == "raw":
+            if s.name.startswith("wave_"):
+                np.testing.assert_array_equal(s[...].T, np.broadcast_to(s.shots, s[...].T.shape))
+                assert s.dims[-1] == "sample"
+            elif s.what.of == "raw":
                 np.testing.assert_array_equal(s[..., 0, 1, 2], 0x3FFF * s.shots, name)
                 np.testing.assert_array_equal(s[..., 0, 0, 0] > 0, s.shots > 0, name)
             elif s.what.of == "counts":
@@ -179,6 +183,7 @@ def check_sums(folder):
             s = run.sums[name]
             assert 0 < s.shots <= np.sum(most)
             assert s.shots + s.excluded == run.sums["jf_raw"].shots
+        assert run.sums["wave_calib_nhits"].shots == run.sums["jf_raw"].shots
         assert sum(run.sums["jf_raw_laser_on_steps"].shots) == run.sums["jf_raw_laser_on"].shots
     assert audit(path).balanced
 

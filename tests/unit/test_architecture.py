@@ -126,6 +126,7 @@ LAYERS = (
         "loops.stages",
         "loops.rows",
         "loops.passes",
+        "loops.adding",
         "loops.bind",
         "sums.binding",
         "loops.calibrated",

@@ -34,6 +34,8 @@ params = { gate = [60, 160], dt = 1.0 }
 [derived.normalised]
 expr = "spot.sum / energy"
 unit = "keV/mJ"
+
+[sums.wave]
 """
 
 
@@ -58,12 +60,13 @@ def test_every_reducer_has_a_line_and_the_sums_are_right(file, capsys):
     )
     names = [name for _, name, *_ in found]
     assert names == [
-        "area", "calibration", "spot", "whole shots", "pulse", "framework", "expressions", "a shot",
+        "area", "calibration", "spot", "whole shots", "pulse", "sums", "framework",
+        "expressions", "a shot",
     ]  # fmt: skip
     least, most = (
         {name: float(line[k].replace(",", "")) for _, name, *line in found} for k in (2, 3)
     )
-    parts = ("area", "whole shots", "framework")
+    parts = ("area", "whole shots", "sums", "framework")
     assert sum(least[p] for p in parts) <= least["a shot"] + 0.1
     assert sum(most[p] for p in parts) >= most["a shot"] - 0.1
     assert min(least[p] for p in parts) > 0
@@ -91,6 +94,8 @@ def test_a_plan_goes_on_as_it_was():
     for name in ("spot/sum", "pulse/area", "normalised"):
         assert np.isfinite(columns[name][:9]).all(), name
     assert not plan.errors
+    counted = sum(p.fates.shots for p in plan.close_sums() if p.what == "calib")
+    assert counted >= 80  # of this run, of the batch before, and of what was timed
 
 
 def _tables():
