@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bokeh.layouts import column, row
@@ -95,8 +96,7 @@ class Page:
 def _overview(snapshot: Snapshot, curves: list[Column], images: list[Column]) -> Overview:
     scalars, meta = snapshot.scalars, snapshot.meta
     first = _first(snapshot)
-    reduced = [n for n, c in scalars.items() if c.reducer] or [*scalars]
-    shown = [scalars[n] for n in dict.fromkeys([first, *reduced]) if n][:OVERVIEW]
+    shown = [scalars[n] for n in dict.fromkeys(_telling(scalars, first)) if n][:OVERVIEW]
     large = [
         *[image(c, 530) for c in images[:1]],
         *[scan(scalars, meta["motors"], first, meta["normaliser"]) for _ in [*scalars][:1]],
@@ -109,6 +109,15 @@ def _overview(snapshot: Snapshot, curves: list[Column], images: list[Column]) ->
         sizing_mode="stretch_width",
     )
     return Overview(layout, [*large, *small])
+
+
+def _telling(scalars: Mapping[str, Column], first: str) -> list[str]:
+    """Scalars, those first that tell most: asked for by an expression, hits, one of each reducer."""
+    reduced = {n: c for n, c in scalars.items() if c.reducer}
+    asked = [n for n, c in reduced.items() if c.reducer == n and "/" not in n]
+    hits = [n for n, c in reduced.items() if c.dtype == BOOL and n.endswith("/hit")]
+    one_each = {c.reducer: n for n, c in reversed(reduced.items())}
+    return [*asked, *hits, first, *reversed(one_each.values()), *(reduced or scalars)]
 
 
 def _rank(c: Column) -> bool:

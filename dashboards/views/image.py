@@ -20,6 +20,9 @@ LINEAR, LOG = "linear", "log"
 #: Colour of pixels without a value: masked, or never there.
 MASKED = "#d9c8d9"
 
+#: Axes of frames, which lie on the page as they lie in memory, their pixels square.
+PIXELS = {"row", "col", "column", "y", "x"}
+
 #: Blue (off) over white to orange (on).
 DIVERGING = [
     "#{:02x}{:02x}{:02x}".format(*np.round((1 - t) * 255 + t * np.array(end)).astype(int))
@@ -61,19 +64,30 @@ def levels(values: NDArray[np.float32], what: str, scale: str) -> tuple[float, f
     return low, high if high > low else low + (abs(low) or 1.0)
 
 
+def span(snapshot: Snapshot, column: Column, which: int) -> tuple[float, float, str]:
+    """Where an axis begins, how long it is, and its label; its indices unless it steps evenly."""
+    at, text = snapshot.axis(column, which)
+    steps = np.diff(at)
+    if len(at) > 1 and steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-3, atol=0.0):
+        return float(at[0] - steps[0] / 2), float(len(at) * steps[0]), text
+    return -0.5, float(len(at)), f"index of {text}"
+
+
 def image(column: Column, height: int = 420) -> View:
-    """Show ``column`` (rows, columns) as it lies in memory: row 0 at the top, column 0 left."""
+    """Show ``column``: a frame as it lies in memory, row 0 at the top, anything else by its axes."""
     what, scale = choice(WHAT, MEAN, 120), choice((LINEAR, LOG), LINEAR, 90)
     rows, cols = column.shape
-    fig = panel(column.name, "column", "row, 0 at the top", height=height, match_aspect=True)
-    fig.y_range.flipped = True
+    frame = not set(column.dims) - PIXELS
+    fig = panel(column.name, "column", "row, 0 at the top", height=height, match_aspect=frame)
+    fig.y_range.flipped = frame
     fig.grid.visible = False
     mappers = {
         LINEAR: LinearColorMapper(palette="Viridis256", low=0, high=1, nan_color=MASKED),
         LOG: LogColorMapper(palette="Viridis256", low=0.1, high=1, nan_color=MASKED),
     }
     blank = np.full((1, 1), np.nan, np.float32)
-    source = ColumnDataSource({"image": [blank], "x": [0], "y": [0], "dw": [cols], "dh": [rows]})
+    place = {"x": [0.0], "y": [0.0], "dw": [float(cols)], "dh": [float(rows)]}
+    source = ColumnDataSource({"image": [blank], **place})
     bars = {}
     for name, mapper in mappers.items():
         glyph = fig.image("image", "x", "y", "dw", "dh", source=source, color_mapper=mapper)
@@ -82,7 +96,8 @@ def image(column: Column, height: int = 420) -> View:
         fig.add_layout(bar, "right")
         glyph.visible = name == LINEAR
         bars[name] = glyph, bar
-    fig.hover.tooltips = [("column", "$x{0}"), ("row", "$y{0}"), ("value", "@image")]
+    at = [("column", "$x{0}"), ("row", "$y{0}")] if frame else [("x", "$x"), ("y", "$y")]
+    fig.hover.tooltips = [*at, ("value", "@image")]
 
     def refresh(snapshot: Snapshot) -> None:
         values, n = pick(snapshot, column.name, what.value)
@@ -93,7 +108,11 @@ def image(column: Column, height: int = 420) -> View:
         for name, parts in bars.items():
             for part in parts:
                 part.visible = name == kind
-        source.data = {"image": [values], "x": [0], "y": [0], "dw": [cols], "dh": [rows]}
+        if not frame:
+            (y, dh, up), (x, dw, along) = (span(snapshot, column, which) for which in (0, 1))
+            place.update(x=[x], y=[y], dw=[dw], dh=[dh])
+            fig.xaxis.axis_label, fig.yaxis.axis_label = along, up
+        source.data = {"image": [values], **place}
         caption(fig, f"{column.name}: {what.value}", n, snapshot)
 
     controls = (what, scale)

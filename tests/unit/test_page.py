@@ -104,6 +104,51 @@ def test_what_reducers_made_comes_before_what_was_recorded():
     assert not any("eventcodes" in t for t in titles)
 
 
+def test_the_overview_shows_what_was_asked_for_and_hits_before_one_number_of_each_reducer():
+    columns = [
+        Column("spot/sum", "<f8", reducer="spot"),
+        Column("spot/mean", "<f8", reducer="spot"),
+        Column("peaks/n", "<i8", reducer="peaks"),
+        Column("peaks/hit", "|b1", reducer="peaks"),
+    ]
+    good = Column("good", "|b1", reducer="good")
+    for extra, expected in (
+        ((good,), ["good", "peaks/hit", "spot/sum"]),
+        ((), ["peaks/hit", "spot/sum", "peaks/n"]),
+    ):
+        live = Live()
+        live.begin_run(RunInfo("tstx00001", 7), Schema((*CORE, *columns, *extra)), Provenance())
+        page = Page(Snapshot(*unpack(live.snapshot(STATUS))))
+        page.refresh(page._snapshot)
+        small = [f.title.text for view in page.views[1:] for f in figures(view)]
+        assert [*dict.fromkeys(t.split("   ")[1] for t in small)] == expected
+
+
+def test_a_map_over_other_axes_than_pixels_lies_along_them():
+    column = Column("cake/intensity", "<f8", (2, 4), ("phi", "q"), "keV", "", "cake")
+    phi, q = [-90.0, 90.0], [0.25, 0.75, 1.25, 1.75]
+
+    def drawn(q):
+        axes = {"phi": {"values": phi, "unit": "deg"}, "q": {"values": q, "unit": "1/Å"}}
+        live = Live()
+        live.begin_run(
+            RunInfo("tstx00001", 7),
+            Schema((*CORE, column)),
+            Provenance(reducers={"cake": {"coords": axes}}),
+        )
+        view = image(column)
+        view.refresh(Snapshot(*unpack(live.snapshot(STATUS))))
+        (fig,) = figures(view)
+        place = glyphs(fig)[0]
+        assert not fig.y_range.flipped  # phi grows upwards
+        assert [place["y"], place["dh"]] == [[-180.0], [360.0]]
+        assert fig.yaxis.axis_label == "phi [deg]"
+        return [place["x"], place["dw"], fig.xaxis.axis_label]
+
+    assert drawn(q) == [[0.0], [2.0], "q [1/Å]"]
+    assert drawn([0.25, 0.75, 1.25, 9.0]) == [[-0.5], [4.0], "index of q [1/Å]"]
+
+
 def test_a_page_of_another_run_leaves_nothing_of_the_last_one():
     model, document = LiveModel(), Document()
     session = app.Session(document, model)
