@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: How long the aggregator is waited for, to be told that a run is prepared.
+GREET_S = 2.0
+
 #: Between two looks at the socket a producer at full speed does this much work.
 PUMP_NS = 2_000_000
 
@@ -85,7 +88,7 @@ class Producer:
         info = run.info
         self.read, self.reduced, self.losses, self.shed = 0, 0, Losses(), Shedder()
         self._sent, self._opened, self._refused = self.counts, 0, False
-        self._say(f"preparing run {info.run}")
+        self._say(f"preparing run {info.run}: reading constants, compiling reducers", GREET_S)
         head = Header("begin_run", info.exp, info.run, info.began)
         if self._taking:  # its shots may be taken before we know what is made of them
             self.link.promise(head, Schema(CORE), origin(self.config))
@@ -148,9 +151,12 @@ class Producer:
                 self._say(f"run {run.info.run} passes by", alarm=sentence)
         log.error("run %d ended: %d shots passed by", run.info.run, self.read)
 
-    def _say(self, doing: str, **more: str) -> None:
-        """Tell the aggregator what we are at when that takes long."""
+    def _say(self, doing: str, patience_s: float = 0.0, **more: str) -> None:
+        """Tell the aggregator what we are at when that takes long; it may just be starting."""
+        end = time.monotonic() + patience_s
         self.link.pump()
+        while not (self.link.connected or self.stopping) and time.monotonic() < end:
+            self.link.pump(PUMP_NS / 1e9)
         self.link.status({"pid": os.getpid(), "doing": doing, **more})
 
     def _shots(self, items: Iterable[Item], plan: Plan, head: Header) -> None:

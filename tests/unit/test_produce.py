@@ -36,6 +36,7 @@ class Window:
         self.sent, self.waiting, self.said = [], 0, []
         self.gauges = {"in_flight_bytes": 0, "high_water_bytes": 0, "window_bytes": size}
         self.held = self.burst = False
+        self.connected = True
         self.alarm, self.noted, self.place = "", [], 0
         self.promises, self.promised = [], False
 
@@ -117,6 +118,26 @@ def test_every_shot_is_sent_in_order_with_its_step_and_the_books_close(settings)
     assert body == EndRun("end of run")
     assert header.counts == {"read": 10, "lost": {}}
     assert [h.counts["read"] for h, _ in link.batches()] == [4, 8, 10]
+
+
+def test_who_connects_late_is_told_that_a_run_is_prepared(settings):
+    class Late(Window):
+        """Its aggregator is there at the tenth look, and hears nothing before."""
+
+        looks = 0
+
+        def pump(self, timeout=0.0):
+            self.looks += 1
+            self.connected = self.looks >= 10
+
+        def status(self, numbers):
+            if self.connected:
+                self.said.append(numbers["doing"])
+
+    link = Late()
+    link.connected = False
+    Producer(settings, Source(run_of(*shots(3))), link, "p0").loop()
+    assert link.said[0].startswith("preparing run")
 
 
 def test_shots_that_cannot_wait_are_lost_whole_and_counted(settings):
