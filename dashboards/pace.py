@@ -13,16 +13,32 @@ from bokeh.models.callbacks import CustomJS
 #: An update that is not acknowledged for so long is taken for lost.
 LOST_S = 10.0
 
-#: Once drawn an update is acknowledged; when none comes for 15 s the page says so itself,
-#: because whoever would say so is gone.
+#: A page to which nothing comes for so long has lost its server.
+SILENCE_S = 15.0
+
+#: Once drawn an update is acknowledged; when none comes the page says so itself, because whoever
+#: would say so is gone. It begins anew when there is a server again after there was none.
 DRAWN = """
-const root = document.documentElement.style
-root.filter = ""
+const page = document.body.style
+page.filter = ""
+document.getElementById("ffb-silence")?.remove()
 clearTimeout(window.ffb_silence)
+clearInterval(window.ffb_knock)
+const last = new Date().toLocaleTimeString()
 window.ffb_silence = setTimeout(() => {
-  root.filter = "grayscale(1) opacity(0.4)"
+  page.filter = "grayscale(1) opacity(0.4)"
   document.title = "NO CONNECTION · ffb"
-}, 15000)
+  const said = document.createElement("div")
+  said.id = "ffb-silence"
+  said.textContent = `NO CONNECTION to ffb since ${last}: all of this is as of then.`
+    + " If ffb run has ended, start it again; this page comes back with it."
+  said.style = "position: fixed; top: 40%; left: 20%; right: 20%; padding: 20px; z-index: 200;"
+    + " font: 600 20px system-ui, sans-serif; background: #fbdedb; border: 3px solid #c62828"
+  document.documentElement.appendChild(said)
+  let down = false
+  window.ffb_knock = setInterval(() => fetch(location.href).then(
+    () => { if (down) location.reload() }, () => { down = true }), 3000)
+}, SILENCE_MS)
 const sent = beat.sent
 requestAnimationFrame(() => setTimeout(() => { beat.drawn = sent }, 0))
 """
@@ -42,7 +58,8 @@ class Pace:
         self.beat = Beat()
         self._sent_at = 0.0
         self._drawn = drawn
-        answer = CustomJS(args={"beat": self.beat}, code=DRAWN)
+        code = DRAWN.replace("SILENCE_MS", str(SILENCE_S * 1e3))
+        answer = CustomJS(args={"beat": self.beat}, code=code)
         document.js_on_event("document_ready", answer)  # also to what was sent before it was there
         self.beat.js_on_change("sent", answer)
         self.beat.on_change("drawn", self._acknowledged)

@@ -326,10 +326,10 @@ def _clashes(names: Sequence[str]) -> list[str]:
     """Columns that cannot stand beside each other in a file: equal, or one inside of another."""
     twice = [n for n, times in Counter(names).items() if times > 1]
     known = set(names)
-    inside = [(n, p) for n in names if (p := _parent(n, known))]
+    inside = {p: n for n in reversed(names) if (p := _parent(n, known))}  # one tells of all
     return [
         *(f"{n}: there are two columns of this name; rename one of them" for n in twice),
-        *(f"{n}: cannot be a column, because {p} is one; rename either" for n, p in inside),
+        *(f"{n}: cannot be a column, because {p} is one; rename either" for p, n in inside.items()),
     ]
 
 

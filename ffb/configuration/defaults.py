@@ -113,7 +113,9 @@ def _detector(
     there = [f for f in fields if f.detector == name]
     if not there:
         known = sorted({f.detector for f in fields})
-        return {}, [f"{where}: no detector {name!r} in this run; {nearest(name, known)}"]
+        near = nearest(name, known)
+        hint = "" if near.startswith("known") else f"; {near}"  # a hutch lacks many of its own
+        return {}, [f"{where}: no detector {name!r} in this run{hint}"]
     inputs: dict[str, InputConfig] = {}
     missing = []
     for alg in kind.algs:

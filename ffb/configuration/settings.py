@@ -97,7 +97,8 @@ class PsanaConfig(Table):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if bool(self.shmem) == bool(self.dir):
-            raise ValueError('needs one of shmem = "tag" and dir = "folder"')
+            both = ", not both" if self.dir else ""
+            raise ValueError(f'needs one of shmem = "tag" and dir = "folder"{both}')
         if self.live and not self.dir:
             raise ValueError("live = true is for growing files; name their dir")
         return self

@@ -124,6 +124,8 @@ class Combined:
             if c.shape and not at:
                 first = ", ".join("0" * len(c.shape))
                 return f"{written(name)} is an array; name one element, as {written(name)}[{first}]"
+            if not c.shape:
+                return f"{written(name)} is one value a shot; it has no elements"
             return f"{written(name)} has {len(c.shape)} axes, not {len(at)}"
         index = tuple(k for k in at if isinstance(k, int))
         if any(k >= size for k, size in zip(index, c.shape, strict=True)):

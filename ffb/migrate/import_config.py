@@ -46,7 +46,8 @@ def import_command(path: str, exp: str, out: str) -> int:
 
 def _line(remark: Remark) -> str:
     kind = "left out" if remark.lost else "check"
-    return f":{remark.line or ''}: {kind}: {remark.text}"
+    line = f"{remark.line}:" if remark.line else ""
+    return f":{line} {kind}: {remark.text}"
 
 
 def toml(found: Imported, name: str) -> str:

@@ -49,7 +49,8 @@ def main(
     timer.start()
     try:
         for found in source.runs():
-            plan = Plan.make(config, found if run is None else Renumbered(found, run))
+            with out.status("reading constants, compiling what was not compiled here before ..."):
+                plan = Plan.make(config, found if run is None else Renumbered(found, run))
             number = found.info.run if run is None else run
             out.print(f"{found.info.exp} run {number}", style="bold")
             out.print(show.columns(plan.schema.columns))

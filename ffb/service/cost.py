@@ -99,7 +99,8 @@ def main(file: str, overrides: Sequence[str], run_files: Sequence[str]) -> int:
     try:
         for run in source.runs():
             patience.cancel()
-            plan = Plan.make(config, run)
+            with console().status("compiling what was not compiled here before ..."):
+                plan = Plan.make(config, run)
             patience = Timer(PATIENCE_S, source.stop)
             patience.start()
             shots = taken(plan, run)

@@ -252,7 +252,7 @@ def test_what_a_run_does_not_have_is_told_with_the_nearest_name():
         {"g": "unrecorded > 1 and pulse/area > 1 and line[0, 1] > d", "h": "a and flag"},
     ) == [
         "derived.d.expr: no column pulse.aera; did you mean 'pulse.area'?",
-        "derived.d.expr: a has 0 axes, not 1",
+        "derived.d.expr: a is one value a shot; it has no elements",
         "derived.e.expr: timestamp is the key of the shot and no number; use pulse_id",
         "derived.e.expr: ffb.late is known to the aggregator only",
         "derived.f.expr: line is an array; name one element, as line[0]",

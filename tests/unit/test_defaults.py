@@ -121,12 +121,14 @@ def test_fields_of_a_detector_have_units_and_those_not_described_are_recorded_to
 def test_an_absent_detector_is_warned_of_with_the_nearest_name_and_its_damage_says_missing():
     """D3, D4: nothing is silent, and what is wholly missing is not good."""
     config = {"damage": True, "detectors": {"xgmb": {"kind": "gmd"}, "opal": {"kind": "wave8"}}}
+    config["detectors"]["Sb2BmMon"] = {"kind": "bmmon"}
     plan, rows = rows_of(config, *shots([monitor(5, 1.0)], [monitor(5, 1.0)]))
     assert plan.warnings == [
         "detectors.xgmb: no detector 'xgmb' in this run; did you mean 'xgmd'?",
         "detectors.opal: opal has no fex in this run; it has ttfex",
+        "detectors.Sb2BmMon: no detector 'Sb2BmMon' in this run",
     ]
-    assert plan.notes[:2] == plan.warnings
+    assert plan.notes[:3] == plan.warnings
     assert not [n for n in rows if n.startswith(("xgmb/", "opal/"))]
     for name in ("xgmb", "opal"):
         assert rows[f"damage/{name}"].tolist() == [0, 0]

@@ -448,3 +448,8 @@ def test_names_are_quoted(tmp_path):
         "def getROIs(run):\n    return {'a b\"\\n]': [{'ROI': [0, 4]}]}", "x.py", "mfxx1"
     )
     assert 'a b"\n]/ROI_0' in tomllib.loads(toml(found, "x.py"))["reducers"]
+
+
+def test_a_remark_on_no_line_has_none(imported):
+    err = imported("detectors = []\n")[3]
+    assert err.startswith("prod_config_mfx.py: left out: which experiment")

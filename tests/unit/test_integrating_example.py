@@ -82,6 +82,9 @@ def test_lights_are_apart_and_dark_shots_are_in_neither(file):
 
 def test_check_says_what_will_be_gathered(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal: what takes long is told meanwhile
     assert check.main(str(EXAMPLE), [], None, [], attach=False) == 0
     told = "integrating andor: frames are where andor/line_present, andor/line_area, ... 5 hold;"
-    assert f"{told} gathered are gasdet/energy, tt/fltpos" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{told} gathered are gasdet/energy, tt/fltpos" in out
+    assert "compiling what was not compiled" in out

@@ -201,7 +201,7 @@ def test_a_mistake_is_told_where_it_is_with_what_is_known(write, text, wanted):
         ),
         (
             '[source]\nkind = "psana"\nexp = "mfxx49820"\nshmem = "a"\ndir = "b"',
-            'source: needs one of shmem = "tag" and dir = "folder"',
+            'source: needs one of shmem = "tag" and dir = "folder", not both',
         ),
         (
             '[source]\nkind = "files"\npaths = ["a"]\ndir = "b"\nexp = "mfxx49820"',
