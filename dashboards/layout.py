@@ -112,7 +112,7 @@ def _overview(snapshot: Snapshot, curves: list[Column], images: list[Column]) ->
 
 
 def _telling(scalars: Mapping[str, Column], first: str) -> list[str]:
-    """Scalars, those first that tell most: asked for by an expression, hits, one of each reducer."""
+    """Scalars, those first that tell most: of expressions, hits, then one of each reducer."""
     reduced = {n: c for n, c in scalars.items() if c.reducer}
     asked = [n for n, c in reduced.items() if c.reducer == n and "/" not in n]
     hits = [n for n, c in reduced.items() if c.dtype == BOOL and n.endswith("/hit")]

@@ -74,7 +74,7 @@ def span(snapshot: Snapshot, column: Column, which: int) -> tuple[float, float, 
 
 
 def image(column: Column, height: int = 420) -> View:
-    """Show ``column``: a frame as it lies in memory, row 0 at the top, anything else by its axes."""
+    """Show ``column``: frames as they lie in memory, row 0 at the top, others by their axes."""
     what, scale = choice(WHAT, MEAN, 120), choice((LINEAR, LOG), LINEAR, 90)
     rows, cols = column.shape
     frame = not set(column.dims) - PIXELS

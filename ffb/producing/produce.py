@@ -25,7 +25,7 @@ from ffb.wire import EndRun, Header
 if TYPE_CHECKING:
     from ffb.messaging.link import Link
     from ffb.producing.heir import Resume
-    from ffb.source import Run, Source
+    from ffb.source import Run, RunInfo, Source
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,7 @@ class Producer:
         if self._taking:  # its shots may be taken before we know what is made of them
             self.link.promise(head, Schema(CORE), origin(self.config))
         try:
+            self._belongs(info)
             plan = Plan.make(self.config, run)
         except ConfigError as e:
             if self.stopping:  # while a shape was looked for: what was taken is our successor's
@@ -133,6 +134,16 @@ class Producer:
             )
             for befell in (n for n in plan.notes if n not in begun):
                 log.warning("run %d: %s", info.run, befell)
+
+    def _belongs(self, info: RunInfo) -> None:
+        """Raise ``ConfigError`` for a run of another experiment, which has no file here."""
+        if self.config.exp not in {"", info.exp}:
+            raise ConfigError(
+                [
+                    f"source.exp: {self.config.exp!r}, but the stream is of {info.exp!r}, run"
+                    f" {info.run}; correct the experiment, or where its shots come from"
+                ]
+            )
 
     def _refuse(self, run: Run, error: ConfigError) -> None:
         """Let a run pass that the configuration does not fit, and say so all the while.

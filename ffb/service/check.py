@@ -37,6 +37,7 @@ def main(
     problems = [] if run is None else list(_without_tables(config, run))
     if problems:
         raise ConfigError(problems)
+    exp = config.exp
     config = config.model_copy(update={"source": source_at(config, run, run_files)})
     out = console()
     if isinstance(config.source, PsanaConfig) and config.source.shmem and not attach:
@@ -56,6 +57,8 @@ def main(
             out.print(show.columns(plan.schema.columns))
             for name, asked in config.integrating.items():
                 out.print(show.integrating(name, choose(name, asked, plan.schema.columns)))
+            if exp not in {"", found.info.exp}:
+                out.print(f"warning: source.exp: {exp!r}, but this run is of {found.info.exp!r}")
             for note in plan.notes:
                 out.print(f"{'warning' if note in plan.warnings else 'note'}: {note}")
             for name in [n for n in config.inputs if n not in plan.block.inputs]:

@@ -360,6 +360,10 @@ def test_check_and_detnames_on_a_recorded_run(run, run_file, run_spec, tmp_path)
     status, out, err = run("check", file, "--run-file", run_file, "--run", "99")
     assert (status, err) == (0, "")
     assert f"{run_spec.exp} run 99" in out
+    assert "warning" not in out
+    file.write_text(file.read_text().replace("mfxx49820", "mfxx49821"))
+    out = run("check", file, "--run-file", run_file, "--run", "99")[1]
+    assert "warning: source.exp: 'mfxx49821', but this run is of 'mfxx49820'" in out
     status, out, err = run("detnames", run_file)
     assert (status, err) == (0, "")
     assert re.search(r"^gasdet +raw\.f11ENRC ", out, re.MULTILINE)

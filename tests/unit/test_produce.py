@@ -120,6 +120,18 @@ def test_every_shot_is_sent_in_order_with_its_step_and_the_books_close(settings)
     assert [h.counts["read"] for h, _ in link.batches()] == [4, 8, 10]
 
 
+def test_a_run_of_another_experiment_is_refused_with_a_sentence(settings):
+    other, again, link = run_of(*shots(3)), run_of(*shots(3)), Window()
+    other.info = RunInfo("xpplx1001", 12)
+    said = "source.exp: 'tstx00001', but the stream is of 'xpplx1001', run 12"
+    with pytest.raises(config.ConfigError, match=said):
+        Producer(settings, Source(other), link, "p0").loop()
+    assert link.sent == []
+    assert Producer(settings, Source(again, other), link, "p0").loop() == 2  # it passes by later
+    assert {h.exp for h, _ in link.sent} == {"tstx00001"}
+    assert said in link.said[-1]["alarm"]
+
+
 def test_who_connects_late_is_told_that_a_run_is_prepared(settings):
     class Late(Window):
         """Its aggregator is there at the tenth look, and hears nothing before."""
