@@ -31,7 +31,9 @@ def line(column: Column, height: int = 230) -> View:
         x, axis = snapshot.axis(column)
         mean = snapshot.arrays[f"mean:{column.name}"]
         rows = snapshot.meta["rows"][column.name]
-        below.xaxis.axis_label = axis
+        told = bool(rows[ON] or rows[OFF])  # else there is nothing to compare, nor to name
+        below.visible = fig.legend[0].visible = told
+        fig.xaxis.axis_label, below.xaxis.axis_label = "" if told else axis, axis
         apart = {"apart": mean[ON] - mean[OFF]}
         source.data = {"x": x, **dict(zip(ys, mean, strict=True)), **apart}
         shade(below, snapshot)

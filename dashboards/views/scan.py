@@ -57,6 +57,7 @@ def scan(
         for light, source in sources.items():
             source.data = _data(x, y[light], e[light], n[light], tops[light], COLOURS[light])
         gap, spread = y[ON] - y[OFF], np.hypot(e[ON], e[OFF])
+        apart.visible = fig.legend[0].visible = bool(n[ON].any() or n[OFF].any())
         least = np.minimum(n[ON], n[OFF])
         difference.data = _data(x, gap, spread, least, least, DIFFERENCE)
         here = snapshot.meta["step"] if motor == "step" else snapshot.meta["now"].get(motor)

@@ -12,6 +12,7 @@ from ffb.dashboards.layout import Page
 from ffb.dashboards.model import OFF, ON, LiveModel, Snapshot
 from ffb.dashboards.views.histogram import histogram, reach
 from ffb.dashboards.views.image import APART, LATEST, LINEAR, LOG, MEAN, image, levels, pick
+from ffb.dashboards.views.line import line
 from ffb.dashboards.views.scan import scan
 from ffb.dashboards.views.strip import strip
 from ffb.dashboards.views.view import FRESH
@@ -218,6 +219,26 @@ def test_the_scan_curve_shows_difference_few_shots_and_where_the_motor_is():
     live.end_run(Counts(2, 204, 204))
     view.refresh(Snapshot(*unpack(live.snapshot(STATUS))))
     assert not now[0].visible
+
+
+def test_where_the_laser_is_unknown_nothing_is_compared_and_the_axis_keeps_its_name(shot):
+    def drawn(shot):
+        curve, steps = (
+            line(shot.columns["az/intensity"]),
+            scan(shot.scalars, ["lxt"], "spot/sum", ""),
+        )
+        for view in (curve, steps):
+            view.refresh(shot)
+        main, below = curve.layout.children
+        return below.visible, steps.layout.children[2].visible, main.xaxis.axis_label
+
+    assert drawn(shot) == (True, True, "")  # the panel below has it
+    live, batch = live_run(n=0), rows(0, 50)
+    batch.columns["lightStatus/laser"][:] = -1
+    live.append(batch)
+    live.commit(Counts(1, 50, 50))
+    unknown = Snapshot(*unpack(live.snapshot(STATUS)))
+    assert drawn(unknown) == (False, False, "q [1/Å]")
 
 
 def test_images_have_robust_levels_and_a_difference_is_white_at_zero(shot):
