@@ -104,9 +104,10 @@ def translate(text: str, name: str, exp: str = "") -> Imported:
     if len(text) > LONGEST:
         raise ValueError(f"has {len(text):,} characters; a configuration has at most {LONGEST:,}")
     module = Module(text)
-    hutch = exp[:3] if exp else re.sub(r"^prod_config_|\.py$", "", name)
-    hutches = {p.stem for p in layers.HUTCHES.glob("*.toml")}
-    out = Imported(hutch if hutch in hutches else "", exp or f"{hutch}00000")
+    said = exp[:3] or re.sub(r"^prod_config_", "", name)  # such as xcs, crix, mfx_droplets
+    hutches = sorted(p.stem for p in layers.HUTCHES.glob("*.toml"))
+    hutch = next((h for h in hutches if h in said), "")
+    out = Imported(hutch, exp or f"{hutch or 'exp'}00000")
     if not exp:
         out.remarks.append(Remark(0, "which experiment: set source.exp, or give --exp"))
     for unread in module.unread:

@@ -450,6 +450,19 @@ def test_names_are_quoted(tmp_path):
     assert 'a b"\n]/ROI_0' in tomllib.loads(toml(found, "x.py"))["reducers"]
 
 
+@pytest.mark.parametrize(
+    ("name", "layer", "exp"),
+    [
+        ("prod_config_crix.py", "rix", "rix00000"),
+        ("prod_config_xcs_lj.py", "xcs", "xcs00000"),
+        ("prod_config_compress.py", None, "exp00000"),
+    ],
+)
+def test_the_hutch_is_found_in_the_name(imported, name, layer, exp):
+    _, data, _, _ = imported("detectors = []\n", name=name)
+    assert (data.get("layer"), data["source"]["exp"]) == (layer, exp)
+
+
 def test_a_remark_on_no_line_has_none(imported):
     err = imported("detectors = []\n")[3]
     assert err.startswith("prod_config_mfx.py: left out: which experiment")
