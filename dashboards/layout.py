@@ -120,9 +120,12 @@ def _telling(scalars: Mapping[str, Column], first: str) -> list[str]:
     return [*asked, *hits, first, *reversed(one_each.values()), *(reduced or scalars)]
 
 
-def _rank(c: Column) -> bool:
-    """What reducers made comes first, then what was recorded, of which a hutch has much."""
-    return not c.reducer
+def _rank(c: Column) -> tuple[bool, bool]:
+    """What reducers made comes first, then what was recorded, of which a hutch has much.
+
+    Of how many pixels a number is, is said after the number.
+    """
+    return not c.reducer, c.name.endswith(("/npix", "/norm"))
 
 
 def _both(c: Column, log: bool) -> list[View]:

@@ -70,7 +70,7 @@ def span(snapshot: Snapshot, column: Column, which: int) -> tuple[float, float, 
     steps = np.diff(at)
     if len(at) > 1 and steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-3, atol=0.0):
         return float(at[0] - steps[0] / 2), float(len(at) * steps[0]), text
-    return -0.5, float(len(at)), f"index of {text}"
+    return -0.5, float(len(at)), f"index of {text.partition(' [')[0]}"
 
 
 def image(column: Column, height: int = 420) -> View:

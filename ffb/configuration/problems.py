@@ -22,6 +22,9 @@ from ffb.configuration.sum_settings import SumConfig
 
 Path = tuple[int | str, ...]
 
+#: At most so many known names are listed where none is near.
+MOST = 40
+
 _EXPECTED = {
     "int_type": "an integer",
     "int_from_float": "an integer",
@@ -93,7 +96,8 @@ def nearest(name: str, known: Sequence[str]) -> str:
         return f"did you mean {close[0]!r}?"
     if close := get_close_matches(name.casefold(), list(folded), 1):
         return f"did you mean {folded[close[0]]!r}?"
-    return f"known: {', '.join(sorted(known))}" if known else "there are none"
+    shown = [*sorted(known)[:MOST], *(["..."] if len(known) > MOST else [])]
+    return f"known: {', '.join(shown)}" if known else "there are none"
 
 
 def of_settings(root: type[settings.Table], error: ValidationError) -> list[Problem]:

@@ -113,6 +113,8 @@ class Combined:
         c = self._known.get(name)
         if c is None and name in self._unrecorded:
             return f"{written(name)} is an input, not a column; record it, or reduce it"
+        if c is None and (of := [n for n in self._known if n.startswith(f"{name}/")]):
+            return f"no column {written(name)}, but {written(of[0])}: paths are written with dots"
         if c is None:
             there = [written(n) for n in (*self._known, *self._own) if n not in _REFUSED]
             return f"no column {written(name)}; {nearest(written(name), there)}"

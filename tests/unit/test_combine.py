@@ -264,6 +264,12 @@ def test_what_a_run_does_not_have_is_told_with_the_nearest_name():
     ]
 
 
+def test_part_of_a_path_is_answered_with_all_of_one():
+    assert problems({}, {"f": "pulse > 1"}) == [
+        "filters.f.expr: no column pulse, but pulse.present: paths are written with dots"
+    ]
+
+
 def test_what_is_wrong_without_a_run_is_told_when_the_file_is_read():
     said = config_problems(
         {"m": {"expr": "a"}, "n": {"exp": "a", "unit": "1"}, "x": {"expr": "a > 1", "unit": "1"}},

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ffb.config import ConfigError, parse
 from ffb.configuration import resolve
+from ffb.configuration.problems import nearest
 from tests.unit.problems_of import LOCAL, SYNTHETIC, problems_of
 
 MISTAKES = {
@@ -313,3 +314,9 @@ def test_nonsense_is_refused_in_sentences_and_never_crashes(data):
     assert problems
     assert all(": " in p and "\n" not in p for p in problems)
     assert again is None or again.text == parse(data).text
+
+
+def test_of_hundreds_of_names_some_are_listed():
+    names = [f"a{i}" for i in range(200)]
+    assert nearest("something", names).endswith("a133, ...")
+    assert nearest("something", names[:3]) == "known: a0, a1, a2"
