@@ -27,10 +27,11 @@ class Constants:
     ``dettype`` is psana's detector type (``"jungfrau"``, ``"epix10ka"``, ...). Shapes: pedestals,
     gain, offset and rms (gain ranges, segments, rows, columns) float32, gain in ADU/keV, rms of the
     dark in ADU; status the same, an integer, nonzero is bad, and status_extra, what psana found out
-    of pixels beside their darks; config (segments, rows, columns) uint8, the pixel configuration
-    bits of an epix10ka; xyz (3, segments, rows, columns) float64,
-    pixel centres in micrometres in the laboratory frame of psana's geometry; corner the least x and
-    y of the whole detector's, whatever part of it is read out. ``ids`` names each constant so that
+    of pixels beside their darks; pixel_mask (segments, rows, columns) an integer, 0 is bad, a mask
+    that somebody has put into the store; config (segments, rows, columns) uint8, the pixel
+    configuration bits of an epix10ka; xyz (3, segments, rows, columns) float64, pixel centres in
+    micrometres in the laboratory frame of psana's geometry; corner the least x and y of the whole
+    detector's, whatever part of it is read out. ``ids`` names each constant so that
     it can be found again, ``since`` tells when it was saved or came into the store [ns since 1970],
     where that is known; ``origin`` says where they come from; ``segments`` are the DAQ's numbers of
     the segments read out, in the order of the arrays.
@@ -44,6 +45,7 @@ class Constants:
     offset: NDArray[Any] | None = None
     status: NDArray[Any] | None = None
     status_extra: NDArray[Any] | None = None
+    pixel_mask: NDArray[Any] | None = None
     rms: NDArray[Any] | None = None
     config: NDArray[Any] | None = None
     xyz: NDArray[Any] | None = None

@@ -262,6 +262,7 @@ def _needed(c: Constants, geometry: bool) -> tuple[Constants, list[str]]:
     for name, what, shape in (
         ("rms", "noise", (RANGES.get(c.dettype, 1), *c.shape)),
         ("xyz", "geometry", (3, *c.shape)),
+        ("pixel_mask", "mask of the store", c.shape),
     ):
         found = getattr(c, name)
         if found is not None and found.shape != shape and not (name == "xyz" and geometry):

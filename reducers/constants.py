@@ -31,7 +31,15 @@ NUMPY = (".npy", ".npz")
 MASKS = ("mask", "unbonded")
 
 #: Settings that mask pixels.
-MASKING = {"status_bits", "status_extra_bits", "neighbors", "neighborhood", "edges", "center"}
+MASKING = {
+    "pixel_mask",
+    "status_bits",
+    "status_extra_bits",
+    "neighbors",
+    "neighborhood",
+    "edges",
+    "center",
+}
 
 #: Gain ranges by detector type; all others have one.
 RANGES = {"jungfrau": 3, "epix10ka": 7}

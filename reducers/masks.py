@@ -1,8 +1,8 @@
 """Masks of an area detector: status bits, their neighbours, edges of segments, seams of ASICs.
 
 As psana's ``det.raw._mask`` makes them of ``status_bits``, ``stextra_bits``, ``neighbors``,
-``edges`` and ``center``, pixel by pixel. Where psana differs: its ``center`` fails for every
-Jungfrau, whose seams are masked here as it means to.
+``edges``, ``center`` and ``calib``, pixel by pixel. Where psana differs: its ``center`` fails for
+every Jungfrau, whose seams are masked here as it means to.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Masking(NamedTuple):
     neighborhood: str = "rhombus"
     edges: tuple[int, int] = (0, 0)
     center: tuple[int, int] = (0, 0)
+    pixel_mask: bool = False
 
     @classmethod
     def of(cls, settings: CalibrationConfig) -> Masking:
@@ -40,7 +41,7 @@ class Masking(NamedTuple):
         s = settings
         edges, center = (s.edges[0], s.edges[1]), (s.center[0], s.center[1])
         bits = s.status_bits, s.status_extra_bits
-        return cls(*bits, s.neighbors, s.neighborhood, edges, center)
+        return cls(*bits, s.neighbors, s.neighborhood, edges, center, s.pixel_mask)
 
 
 #: Nothing but the status, and all of its bits.
@@ -62,6 +63,10 @@ def good_pixels(c: Constants, masking: Masking, mask: NDArray[np.generic] | None
             bits = -1 if asked is None else asked
             good &= (ranges[:STATUS_RANGES].astype(np.int64) & bits == 0).all(axis=0)
     good = shrunk(good, masking.neighbors, masking.neighborhood)
+    if masking.pixel_mask:
+        if c.pixel_mask is None:
+            raise ValueError(f"{c.detector}: pixel_mask: the store has none for it in this run")
+        good &= c.pixel_mask != 0
     if mask is not None:
         if not mask.any():
             raise ValueError(

@@ -99,6 +99,8 @@ class CalibrationConfig(ForRuns):
     """File with psana's geometry."""
     mask: str = ""
     """File with a mask (segments, rows, columns), 0 is bad, ANDed with all others."""
+    pixel_mask: bool = False
+    """Whether the mask that the store has for the detector, psana's `calib=True`, is ANDed too."""
     status_bits: Annotated[int, Field(gt=0, lt=1 << 63)] | None = None
     """Bits of the status that make a pixel bad; all of them if left out."""
     status_extra_bits: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
@@ -123,7 +125,7 @@ class CalibrationConfig(ForRuns):
                 raise ValueError(f"{name}: expected [rows, columns] or a number, got {list(given)}")
         constants = ("pedestals", "gain", "offset", "rms", "status")
         bits = ("status_bits", "status_extra_bits")
-        needless = (*constants, *bits, "neighbors", "common_mode")
+        needless = (*constants, "pixel_mask", *bits, "neighbors", "common_mode")
         if self.constants == "none" and (given := [f for f in needless if getattr(self, f)]):
             raise ValueError(f'constants = "none" leaves raw ADU; leave out {", ".join(given)}')
         return self

@@ -36,6 +36,7 @@ STORED = {
     "offset": "pixel_offset",
     "status": "pixel_status",
     "status_extra": "status_extra",
+    "pixel_mask": "pixel_mask",
     "rms": "pixel_rms",
 }
 
@@ -255,16 +256,18 @@ def _stored_array(det: Any, ctype: str) -> NDArray[Any] | None:
     try:
         array = np.asarray(det._arr_for_daq_segments(data))
     except IndexError as e:
+        if ctype == STORED["pixel_mask"]:  # which nobody may have asked for
+            return None
         numbers = ", ".join(map(str, det._segment_numbers))
         raise LookupError(
             f"{det._det_name}: {ctype} in the store are of {data.shape[-3]} segments, but the run"
             f" reads out segments {numbers}; name files for it in [calibration]"
         ) from e
     # one gain range, and one segment, are not always spelt out; a status may be that of them all
-    status = ctype in (STORED["status"], STORED["status_extra"])
-    while array.ndim < (3 if status else 4):
+    whole = ctype in (STORED["status"], STORED["status_extra"], STORED["pixel_mask"])
+    while array.ndim < (3 if whole else 4):
         array = array[None]
-    array = array.astype(np.int64 if status else np.float32)
+    array = array.astype(np.int64 if whole else np.float32)
     return np.ascontiguousarray(array)
 
 

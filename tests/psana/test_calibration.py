@@ -19,6 +19,7 @@ STORED = {
     "offset": "pixel_offset",
     "status": "pixel_status",
     "status_extra": "status_extra",
+    "pixel_mask": "pixel_mask",
 }
 
 
@@ -124,7 +125,7 @@ COMBINED = [
     {"neighbors": 2, "neighborhood": "square", "edges": (2, 5)},
     {"edges": (3, 0), "center": (1, 2), "status_bits": 1},
     {"status_bits": 2, "status_extra_bits": 1, "neighbors": 1},
-    {"status_extra_bits": 0},
+    {"status_extra_bits": 0, "pixel_mask": True},
 ]
 
 
@@ -140,6 +141,7 @@ def test_masks_are_those_of_psana(run, asked):
         made = {"pedestals": np.zeros((ranges, *shape), np.float32)}  # psana's edges want some
         extra = np.roll(status, 100) << 1
         words = {"status": status.astype(np.uint64), "status_extra": extra.astype(np.uint64)}
+        words["pixel_mask"] = (rng.random(shape) > 1e-3).astype(np.uint8)
         det = injected(run, name, made | words)
         det._maskalgos_ = None  # which was made for other constants
         masking = Masking(**asked)
@@ -147,6 +149,7 @@ def test_masks_are_those_of_psana(run, asked):
         options |= {"edge_rows": masking.edges[0], "edge_cols": masking.edges[1]}
         options |= {"center_rows": masking.center[0], "center_cols": masking.center[1]}
         options |= {"neighbors": masking.neighbors > 0, "edges": any(masking.edges)}
+        options |= {"calib": masking.pixel_mask}
         if masking.status_bits:
             options["status_bits"] = masking.status_bits
         if masking.status_extra_bits is not None:

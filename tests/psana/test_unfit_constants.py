@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ffb.configuration.calibration_settings import CalibrationConfig
 from ffb.reducers import calibration as cal
 from ffb.shot import Input
 from ffb.sources.psana import Meaning
@@ -38,6 +39,8 @@ MORE_STATUS = changed("status_extra", lambda a: spoilt(np.zeros_like(a, np.uint6
 NO_STATUS = "no pixel_status: no pixel is masked for it"
 IN_ADU = "no gains: values are ADU above the pedestals"
 LEFT_OUT = "constants that are not finite"
+#: A mask in the store: psana takes it only if it is asked to, and so do we.
+STORED_MASK = changed("pixel_mask", lambda a: spoilt(np.ones(a.shape[-3:], np.uint8), 0))
 #: What is stored, and a note; the numbers of good pixels are psana's.
 CASES = {
     "jungfrau": [
@@ -45,6 +48,7 @@ CASES = {
         (without("pixel_status"), NO_STATUS),
         (ONE_STATUS, ""),
         (MORE_STATUS, ""),
+        (STORED_MASK, ""),
         (changed("pixel_gain", np.negative), ""),
         (changed("pixel_gain", np.zeros_like), "no good pixel is left"),
         (changed("pedestals", lambda a: spoilt(a, np.inf)), LEFT_OUT),
@@ -97,11 +101,11 @@ def written(tmp_path_factory):
     return run_of
 
 
-def ours_of(path, words, name, stored, monkeypatch):
+def ours_of(path, words, name, stored, monkeypatch, setting=None):
     found = {ctype: (array, DOCUMENT) for ctype, array in stored.items()}
     monkeypatch.setattr(Meaning, "_stored", lambda *_: found)
     constants = Meaning([configure(path)], "mfxx49820", 7).constants(name)
-    return cal.make(constants, None, Path, Input("area", words.dtype.str, words.shape))
+    return cal.make(constants, setting, Path, Input("area", words.dtype.str, words.shape))
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -131,6 +135,19 @@ def test_numbers_are_psanas_whatever_is_missing(written, kind, monkeypatch):
         if "pixel_status" in stored:
             assert not (k.mask & (np.reshape(theirs_good, k.mask.shape) == 0)).any()
             assert (theirs_good == 0).any()
+
+
+def test_the_mask_of_the_store_is_taken_where_it_is_asked_for(written, monkeypatch):
+    path, words, name, complete = written("jungfrau")
+    asked = CalibrationConfig(pixel_mask=True)
+    with pytest.raises(ValueError, match="jungfrau: pixel_mask: the store has none for it"):
+        ours_of(path, words, name, complete, monkeypatch, asked)
+    stored = STORED_MASK(complete)
+    with_it = ours_of(path, words, name, stored, monkeypatch, asked)
+    without_it = ours_of(path, words, name, stored, monkeypatch)
+    np.testing.assert_array_equal(with_it.mask, without_it.mask & (stored["pixel_mask"] != 0))
+    assert (with_it.mask != without_it.mask).any()
+    assert with_it.ids["masking"] == '{"pixel_mask": true}'
 
 
 @pytest.mark.parametrize(("kind", "change", "said"), REFUSED)
