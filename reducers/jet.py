@@ -24,7 +24,7 @@ class Params(NamedTuple):
 
     ``rows`` and ``cols``, half-open, choose a rectangle of ``segment``. Pixels of at least
     ``threshold``, in calibrated units, are jet, with what they are above it as their weight;
-    fewer than ``least`` of them are none. The jet runs roughly across rows, upright, or, with
+    fewer than ``min_npix`` of them are none. The jet runs roughly across rows, upright, or, with
     ``axis = 1``, across columns; one that leans more than ``lean`` [deg] from there is none.
     ``at`` is the row (column) where the position is told, the middle of the rectangle without it;
     it counts from the segment's first.
@@ -34,7 +34,7 @@ class Params(NamedTuple):
     segment: int = 0
     rows: tuple[int, int] | None = None
     cols: tuple[int, int] | None = None
-    least: int = 20
+    min_npix: int = 20
     axis: int = 0
     at: float | None = None
     lean: float = 60.0
@@ -48,7 +48,7 @@ class Constants(NamedTuple):
 
     window: Window
     threshold: float
-    least: int
+    min_npix: int
     axis: int
     at: float
     first: int
@@ -105,8 +105,8 @@ class jet:  # noqa: N801
         problems = []
         if not np.isfinite(params.threshold):
             problems.append(f"threshold: {params.threshold} is not a level")
-        if params.least < 2:
-            problems.append(f"least: {params.least} pixels make no line; at least 2")
+        if params.min_npix < 2:
+            problems.append(f"min_npix: {params.min_npix} pixels make no line; at least 2")
         w = Window(0, 1, 0, 1)
         try:
             w = window(area, params.segment, params.rows, params.cols)
@@ -127,7 +127,7 @@ class jet:  # noqa: N801
         return Constants(
             w,
             params.threshold,
-            params.least,
+            params.min_npix,
             along,
             at - begin[along],
             begin[1 - along],
@@ -172,7 +172,7 @@ class jet:  # noqa: N801
     def finish(constants: Constants, state: State) -> Jet:
         """Find the axis of the moments."""
         c, m, n, nan = constants, state.moments, state.npix[0], np.nan
-        if n < c.least or not m[0] > 0.0:
+        if n < c.min_npix or not m[0] > 0.0:
             return Jet(nan, nan, nan, m[0], n, FEW)
         row, col = m[1] / m[0], m[2] / m[0]
         along = m[3] / m[0] - row * row
@@ -206,5 +206,5 @@ def example() -> tuple[Params, Area]:
     """Parameters, and a detector to try them on, masked so that anything there is a jet."""
     rows, cols = np.indices((9, 23))
     mask = np.stack([np.ones((9, 23), np.bool_), abs(cols - 9 - 0.5 * rows) < 2])
-    params = Params(60.0, segment=1, rows=(1, 9), cols=(2, 20), least=3)
+    params = Params(60.0, segment=1, rows=(1, 9), cols=(2, 20), min_npix=3)
     return params, Area("example", mask.shape, mask, None, "ADU")

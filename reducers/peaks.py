@@ -27,7 +27,7 @@ class Params(NamedTuple):
 
     A pixel is lit above ``adc``, in calibrated units, and above the mean of its radius by ``snr``
     times the spread there. Lit pixels of a segment that touch, also at corners, are a peak if there
-    are ``min_pixels`` to ``max_pixels`` of them, not all on the segment's edge, and their sum above
+    are ``min_npix`` to ``max_npix`` of them, not all on the segment's edge, and their sum above
     the background around them is at least ``snr`` times its spread. That background is of the unlit
     pixels of the segment within twice ``local_radius`` pixels; none of them is brighter than the
     peak, and they do spread. ``pixel`` [um] is the step of the radius;
@@ -43,8 +43,8 @@ class Params(NamedTuple):
     poni: Path | None = None
     adc: float = 0.0
     snr: float = 6.0
-    min_pixels: int = 2
-    max_pixels: int = 40
+    min_npix: int = 2
+    max_npix: int = 40
     local_radius: int = 3
     pixel: float = 75.0
     radius: tuple[float, float] | None = None
@@ -55,8 +55,7 @@ class Params(NamedTuple):
 class Peaks(NamedTuple):
     """What :class:`peaks` delivers; the lists are in the order of the pixels."""
 
-    n: A[int, Feature("1", "peaks listed")]
-    found: A[int, Feature("1", "peaks found, also those beyond the capacity")]
+    n: A[int, Feature("1", "peaks found, also those beyond the capacity")]
     overflow: A[bool, Feature("1", "whether there were more than the capacity")]
     hit: A[bool, Feature("1", "whether there were peaks enough for a hit")]
     row: A[
@@ -82,7 +81,7 @@ class Peaks(NamedTuple):
     npix: A[Vector, Feature("1", "lit pixels", ("peak",), "<i8", length="n")]
 
 
-@tile_reducer(version=2)
+@tile_reducer(version=3)
 class peaks:  # noqa: N801 - named after its module
     """Bragg peaks of an area detector over a radial background, those of psana's ``peakfinder_8``.
 
@@ -120,8 +119,8 @@ class peaks:  # noqa: N801 - named after its module
             area.shape[2],
             params.adc,
             params.snr,
-            params.min_pixels,
-            params.max_pixels,
+            params.min_npix,
+            params.max_npix,
             2 * params.local_radius,
             params.capacity,
             params.hit,
@@ -178,10 +177,10 @@ class peaks:  # noqa: N801 - named after its module
             state.rest,
             state.limits,
         )
-        found = find_peaks(ground, state)
-        out, whole, n = state.peaks, state.whole, min(found, ground.capacity)
+        n = find_peaks(ground, state)
+        out, whole = state.peaks, state.whole
         return Peaks(
-            n, found, found > n, found >= ground.hit,
+            n, n > ground.capacity, n >= ground.hit,
             out[0], out[1], out[2], out[3], out[4], out[5], whole[0], whole[1],
         )  # fmt: skip
 
@@ -193,8 +192,8 @@ def _problems(params: Params, area: Area) -> Iterator[str]:
         yield f"adc: {params.adc:g}; give the least value of a lit pixel"
     if not 0 < params.snr < np.inf:
         yield f"snr: {params.snr:g}; give a number above 0"
-    if not 1 <= params.min_pixels <= params.max_pixels:
-        yield f"min_pixels: {params.min_pixels}; give 1 to max_pixels = {params.max_pixels}"
+    if not 1 <= params.min_npix <= params.max_npix:
+        yield f"min_npix: {params.min_npix}; give 1 to max_npix = {params.max_npix}"
     if not 1 <= params.local_radius <= 50:
         yield f"local_radius: {params.local_radius}; give 1 to 50 pixels"
     if not 0 < params.pixel < np.inf:
@@ -214,5 +213,5 @@ def example() -> tuple[Params, Area]:
     mask = np.ones((2, 9, 23), np.bool_)
     segment, row, col = np.indices(mask.shape, np.float64)
     xyz = np.stack([75 * (row - 10 * segment), 75 * (col - 11), 0 * row])
-    params = Params(distance=5.0, energy=9.5, snr=1.2, min_pixels=1, capacity=3, hit=2)
+    params = Params(distance=5.0, energy=9.5, snr=1.2, min_npix=1, capacity=3, hit=2)
     return params, Area("example", mask.shape, mask, xyz, "keV")

@@ -19,12 +19,12 @@ BLOCK = 64
 class Params(NamedTuple):
     """Which pixels make the ring: those of at least ``threshold``, in calibrated units.
 
-    Their weight is what they are above it, or 1 with ``uniform``; fewer than ``least`` make none.
-    The circle is one of ``segment``, told in its pixels. With ``geometry`` it goes through pixels
-    of all segments, or of ``segment`` alone, and is told in micrometres, x and y of the detector's
-    geometry. ``rows`` and ``cols``, half-open, choose a rectangle of ``segment``; ``ring`` is
-    centre, inner and outer radius of where to look, in the units of the circle: row and column,
-    or x and y.
+    Their weight is what they are above it, or 1 with ``uniform``; fewer than ``min_npix`` make
+    none. The circle is one of ``segment``, told in its pixels. With ``geometry`` it goes through
+    pixels of all segments, or of ``segment`` alone, and is told in micrometres, x and y of the
+    detector's geometry. ``rows`` and ``cols``, half-open, choose a rectangle of ``segment``;
+    ``ring`` is centre, inner and outer radius of where to look, in the units of the circle: row and
+    column, or x and y.
     """
 
     threshold: float
@@ -34,7 +34,7 @@ class Params(NamedTuple):
     cols: tuple[int, int] | None = None
     ring: tuple[float, ...] | None = None
     uniform: bool = False
-    least: int = 20
+    min_npix: int = 20
 
     @property
     def without_geometry(self) -> bool:
@@ -55,7 +55,7 @@ class Constants(NamedTuple):
     xy: NDArray[np.float64]
     threshold: float
     uniform: bool
-    least: int
+    min_npix: int
 
 
 class State(NamedTuple):
@@ -132,7 +132,7 @@ class ring_fit:  # noqa: N801
         end = np.where(lines.any(axis=1), width - lines[:, ::-1].argmax(axis=1), 0)
         spans = np.stack([begin, end, np.tile(np.arange(height), segments)], axis=1)
         flat = lines.ravel().astype(np.uint8)
-        chosen_by = (params.threshold, params.uniform, params.least)
+        chosen_by = (params.threshold, params.uniform, params.min_npix)
         return Constants(flat, spans.astype(np.int64), xy.astype(np.float64), *chosen_by)
 
     @staticmethod
@@ -195,7 +195,7 @@ class ring_fit:  # noqa: N801
         """Find the circle of the moments."""
         nan, n = np.nan, state.npix[0]
         x, y, radius, rms = circle_through(state.moments)
-        if n < constants.least:
+        if n < constants.min_npix:
             x, y, radius, rms = nan, nan, nan, nan
         x += state.origin[0]
         y += state.origin[1]
@@ -206,8 +206,8 @@ def _problems(params: Params, area: Area) -> Iterator[str]:
     """What is wrong with the parameters, one line each."""
     if not np.isfinite(params.threshold):
         yield f"threshold: {params.threshold} is not a level"
-    if params.least < 3:
-        yield f"least: {params.least} pixels make no circle; at least 3"
+    if params.min_npix < 3:
+        yield f"min_npix: {params.min_npix} pixels make no circle; at least 3"
     if params.geometry and area.xyz is None:
         yield (
             f"geometry: {area.detector} has none; name a file as"
@@ -235,5 +235,5 @@ def _problems(params: Params, area: Area) -> Iterator[str]:
 def example() -> tuple[Params, Area]:
     """Parameters, and a detector to try them on."""
     mask = np.ones((2, 9, 23), np.bool_)
-    params = Params(60.0, segment=1, ring=(4.0, 11.0, 1.0, 7.5), least=10)
+    params = Params(60.0, segment=1, ring=(4.0, 11.0, 1.0, 7.5), min_npix=10)
     return params, Area("example", mask.shape, mask, None, "ADU")

@@ -44,7 +44,7 @@ class SumConfig(Table):
     per: Literal["run", "step"] = "run"
     """Whether each step of a scan has a sum of its own, too."""
     where: Annotated[str, Field(max_length=LETTERS)] = ""
-    """Which shots are added: the name of a filter, or a condition like one, such as "hits.npeaks >
+    """Which shots are added: the name of a filter, or a condition like one, such as "hits.n >
     15 and tt.ampl > 0.05"; not those where that is unknown. Without it all are."""
 
     @model_validator(mode="after")

@@ -156,7 +156,7 @@ def crystals(rounds: int) -> Table:
     image, mask = image.astype(np.float32), rng.random(IMAGE) > 0.01
     xyz = np.stack([(r - BEAM[0]) * 75.0, (c - BEAM[1]) * 75.0, 0.0 * r])[:, None]
     area = Area("det", (1, *IMAGE), mask[None], xyz, "keV")
-    params = Peaks(DISTANCE, ENERGY, adc=10.0, snr=5.0, max_pixels=50, capacity=2000)
+    params = Peaks(DISTANCE, ENERGY, adc=10.0, snr=5.0, max_npix=50, capacity=2000)
     run, made, written = ours(peaks, params, area)
     find = import_psana("psana.peakfinder8").peakfinder_8
     theirs = (image, mask.astype(np.int8), radius.astype(np.float32), *IMAGE, 1, 1)

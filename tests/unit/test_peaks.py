@@ -13,7 +13,7 @@ from tests.unit.passes import member, reduce
 SHAPE = (120, 130)
 BEAM = (54.3, 62.7)  # pixels
 SETTINGS = Params(
-    distance=100.0, energy=9.5, adc=10.0, snr=5.0, min_pixels=2, max_pixels=50, capacity=100, hit=5
+    distance=100.0, energy=9.5, adc=10.0, snr=5.0, min_npix=2, max_npix=50, capacity=100, hit=5
 )
 
 
@@ -78,14 +78,14 @@ def psanas(frame, mask, radius, params, segments=1):
         for o in find(
             *(p.capacity, frame, mask.astype(np.int8), radius.astype(np.float32)),
             *(columns, rows // segments, 1, segments),
-            *(p.adc, p.snr, p.min_pixels, p.max_pixels, p.local_radius),
+            *(p.adc, p.snr, p.min_npix, p.max_npix, p.local_radius),
         )
     )
     return {"row": y, "col": x, "intensity": total, "npix": npix, "max": largest, "snr": snr}
 
 
 def assert_the_same(ours, theirs, rows=0):
-    assert ours["n"] == ours["found"] == theirs["row"].size > 8
+    assert ours["n"] == theirs["row"].size > 8
     ours = ours | {"row": ours["segment"] * rows + ours["row"]}
     for name, value in theirs.items():
         np.testing.assert_allclose(ours[name], value, rtol=2e-3 if name == "snr" else 1e-4)
@@ -103,9 +103,9 @@ def test_the_peaks_are_those_of_psana(seed):
     ("change", "saturation"),
     [
         ({}, np.inf),
-        ({"snr": 6.0, "adc": 0.0, "min_pixels": 1, "max_pixels": 20, "local_radius": 2}, np.inf),
-        ({"snr": 4.0, "adc": 15.0, "min_pixels": 3, "local_radius": 5}, 120.0),
-        ({"snr": 8.0, "adc": 5.0, "max_pixels": 30}, 120.0),
+        ({"snr": 6.0, "adc": 0.0, "min_npix": 1, "max_npix": 20, "local_radius": 2}, np.inf),
+        ({"snr": 4.0, "adc": 15.0, "min_npix": 3, "local_radius": 5}, 120.0),
+        ({"snr": 8.0, "adc": 5.0, "max_npix": 30}, 120.0),
     ],
     ids=str,
 )
@@ -196,7 +196,7 @@ def test_what_a_peak_is_told_with():
 def test_more_peaks_than_the_capacity_are_counted_and_flagged():
     frame, mask = scene(1)
     whole, cut = found(frame, mask), found(frame, mask, SETTINGS._replace(capacity=3))
-    assert (cut["n"], cut["found"], cut["overflow"]) == (3, whole["n"], True)
+    assert (cut["n"], cut["overflow"]) == (whole["n"], True)
     assert whole["hit"]
     assert cut["hit"]
     np.testing.assert_array_equal(cut["row"], whole["row"][:3])
@@ -224,13 +224,13 @@ def test_frames_without_anything_have_no_peaks():
 
 def test_everything_that_cannot_be_meant_is_listed_at_once():
     params = Params(
-        adc=np.nan, snr=0.0, min_pixels=9, max_pixels=3, local_radius=0, pixel=0.0, capacity=0,
+        adc=np.nan, snr=0.0, min_npix=9, max_npix=3, local_radius=0, pixel=0.0, capacity=0,
         hit=0, radius=(9.0, 3.0),
     )  # fmt: skip
     with pytest.raises(ValueError, match="distance: give") as error:
         peaks.prepare(params, detector(np.zeros(SHAPE, bool)))
     names = [line.split(":")[0] for line in str(error.value).splitlines()]
     assert names == [
-        *("distance", "adc", "snr", "min_pixels", "local_radius", "pixel", "radius", "capacity"),
+        *("distance", "adc", "snr", "min_npix", "local_radius", "pixel", "radius", "capacity"),
         *("hit", "adc"),
     ]

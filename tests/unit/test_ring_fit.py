@@ -170,19 +170,19 @@ def test_there_is_no_circle_on_a_line_or_of_few():
     point[:] = 4.0  # at the threshold: of no weight
     point[0, 2, 3] = 8.0
     area = detector((1, 9, 29))
-    m = member("c", ring_fit, Params(4.0, least=5), area)
+    m = member("c", ring_fit, Params(4.0, min_npix=5), area)
     got = reduce([m], area, [line, few, flat, point])
     assert got["c/npix"].tolist() == [9, 4, 29, 261]
     for f in NAMES:
         assert np.isnan(got[f"c/{f}"]).all()
-    m = member("c", ring_fit, Params(4.0, least=4), area)
+    m = member("c", ring_fit, Params(4.0, min_npix=4), area)
     got = reduce([m], area, [few])
     np.testing.assert_allclose([got[f"c/{f}"][0] for f in NAMES], [3, 5, 2, 0], atol=1e-7)
 
 
 def test_every_mistake_is_told():
     wrong = [
-        (Params(np.nan, segment=0, least=2), ["threshold: nan", "least: 2 pixels"]),
+        (Params(np.nan, segment=0, min_npix=2), ["threshold: nan", "min_npix: 2 pixels"]),
         (Params(1.0), ["segment: say which of the 2, or set geometry"]),
         (Params(1.0, geometry=True, rows=(1, 5)), ["geometry: det has none", "segment: say"]),
         (Params(1.0, segment=2, cols=(1, 99)), ["cols: [1, 99]", "segment: there is no 2"]),

@@ -344,7 +344,7 @@ def test_without_a_jet_there_is_no_axis():
     assert got["j/npix"].tolist() == [0, 0]
     for start, params in {
         "threshold: nan": jets.Params(np.nan),
-        "least: 1": jets.Params(1.0, least=1),
+        "min_npix: 1": jets.Params(1.0, min_npix=1),
         "cols: [5, 100] is off": jets.Params(1.0, cols=(5, 100)),
         "at: inf": jets.Params(1.0, at=np.inf),
         "axis: there is no 2": jets.Params(1.0, axis=2),
