@@ -145,39 +145,44 @@ class Catalogue:
             raise LookupError(self._undecoded(field) or text or self._why_not(field))
         if field.detector in self.slow:
             parts = parts[:1]
-        if field.detector in self.scans:
-            raise LookupError(
-                f"{field} belongs to a step, not to a shot; every row carries its step, and the"
-                " file has its values"
-            )
-        if field.alg == CONFIG:
-            raise LookupError(f"{field} is configuration: it does not change within the run")
-        kind = _type(parts[0], field.name)
-        if kind.code == ENUM_DICT:
-            raise LookupError(f"{field} is a word of an enumeration: its number never changes")
-        if any(_type(p, field.name) != kind for p in parts):
-            raise LookupError(f"{field} has a different type in each segment")
-        dettype = parts[0].names.dettype
-        if dettype in PACKED and (field.alg, field.name) == ("raw", "raw"):
-            raise LookupError(
-                f"{field}: the pixels of {dettype} are packed bits that only psana unpacks, shot"
-                " by shot; use its other fields"
-            )
-        if dettype == digitizer.DETTYPE and kind.code == 0 and kind.rank == 1:
-            known = [f for f in self._digitizers if f.detector == field.detector]
-            decoded = ", ".join(f"{f.alg}.{f.name}" for f in known[:5])
-            raise LookupError(
-                f"{field} is packed; "
-                + (self._undecoded(field) or f"its traces and peaks are the fields {decoded}")
-            )
+        kind, dettype = _type(parts[0], field.name), parts[0].names.dettype
+        if why := self._unusable(field, kind, dettype, parts):
+            raise LookupError(f"{field}{why}")
         if kind.code == STRING or room:
             return field, self._list(field, kind, parts, room)
         if shape is not None and len(shape) == 3 and kind.rank == 1:
             if shape[:2] != (len(parts), 1):
                 raise LookupError(f"{field}: a line is an area of [{len(parts)}, 1, columns]")
             return field, Wanted(tuple(parts), kind, "area", shape[2:])
-        dims = self._dims(field, kind, len(parts), parts[0].names.dettype, shape)
+        dims = self._dims(field, kind, len(parts), dettype, shape)
         return field, wanted(field, tuple(parts), kind, dims)
+
+    def _unusable(
+        self, field: Field, kind: FieldType, dettype: str, parts: Sequence[Segment]
+    ) -> str:
+        """Why a field that the run has cannot be an input; empty if it can."""
+        if field.detector in self.scans:
+            return (
+                " belongs to a step, not to a shot; every row carries its step, and the file has"
+                " its values"
+            )
+        if field.alg == CONFIG:
+            return " is configuration: it does not change within the run"
+        if kind.code == ENUM_DICT:
+            return " is a word of an enumeration: its number never changes"
+        if any(_type(p, field.name) != kind for p in parts):
+            return " has a different type in each segment"
+        if dettype in PACKED and (field.alg, field.name) == ("raw", "raw"):
+            return (
+                f": the pixels of {dettype} are packed bits that only psana unpacks, shot by shot;"
+                " use its other fields"
+            )
+        if dettype == digitizer.DETTYPE and kind.code == 0 and kind.rank == 1:
+            known = [f for f in self._digitizers if f.detector == field.detector]
+            decoded = ", ".join(f"{f.alg}.{f.name}" for f in known[:5])
+            other = self._undecoded(field) or f"its traces and peaks are the fields {decoded}"
+            return f" is packed; {other}"
+        return ""
 
     def _age(self, field: Field) -> Wanted:
         """The age of a slow value, which its updates tell, whatever the value's own type."""
