@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Give ``ffb.open`` of :mod:`ffb.reading.opening`, and load HDF5 only for who reads a file."""
+    """Give ``ffb.open`` of :mod:`ffb.reading.opening`, and load HDF5 only where a file is read."""
     if name == "open":
         from ffb.reading.opening import open as open_file
 

@@ -17,8 +17,8 @@ from ffb.schema import ALIGN, Schema
 class Packed(Mapping[str, NDArray[Any]]):
     """Columns of which some are encoded: those are decoded when they are first asked for.
 
-    ``chunks`` are the encoded ones, as the filter of the file would write them, but for those that
-    turned out to be no chunk, and those that were set. ``tell`` is told the name of a column that
+    ``chunks`` are the encoded ones, as the filter of the file would write them, without those
+    that did not decode and those that were replaced. ``tell`` is told the name of a column that
     does not decode, and why; its rows then read as missing.
     """
 
@@ -78,7 +78,7 @@ class Batch:
 
     @cached_property
     def columns(self) -> dict[str, NDArray[Any]] | Packed:
-        """All columns, made when first asked for: who only passes on needs none.
+        """All columns, made when first asked for; code that only forwards a batch needs none.
 
         Views of the buffer; what is encoded is decoded one by one, as it is asked for, with a
         ``ValueError`` when that fails; see :meth:`forgive`.

@@ -65,8 +65,9 @@ class Latency:
 def keep_memory() -> None:
     """Reuse the memory of large arrays and messages instead of asking the system each time.
 
-    For who takes and frees megabytes many times a second; :func:`trim` still gives it back. It
-    halves what the aggregator spends on large batches: the system zeroes every page it hands out.
+    For a process that takes and frees megabytes many times a second; :func:`trim` still gives it
+    back. It halves the aggregator's time for large batches: the system zeroes every page it hands
+    out.
     """
     if _TRIM is not None:
         _LIBC.mallopt(_M_MMAP_THRESHOLD, _HUGE)

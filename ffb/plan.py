@@ -55,7 +55,7 @@ class Plan:
         self.config, self.capacity = config, config.batch.shots
         self.errors: Counter[str] = Counter()
         self._run, self._bound, self._notes = run, bound, list(bound.notes)
-        #: What the run lacks of the default detectors, which is no error.
+        #: Default detectors that the run lacks, which is not an error.
         self.warnings = list(bound.warnings)
         asked = _asked(defaults, bound)
         self.recorded = self._recorded(defaults, asked)

@@ -72,7 +72,7 @@ class FrameBlock:
     One ``uint8`` buffer holds all inputs, so that a compiled gatherer can copy bytes into row
     ``j`` of input ``i`` at ``base[i] + j * stride[i]``; ``frames[name]`` (capacity, *shape) are
     views of it. ``present`` (capacity, inputs) says which frames a shot had, in the order of
-    ``names``; the columns of ``present`` for area inputs are set by who reads their segments.
+    ``names``; the columns of ``present`` for area inputs are set by what reads their segments.
     ``damage`` (capacity, inputs) are the words with which the DAQ marked the data of an input, of
     all its segments together; 0 where nothing is known of damage.
     """

@@ -100,7 +100,7 @@ class Run(Protocol):
         false the store is not asked: files give the constants, and only what the run itself and
         the detector's type tell is wanted (configuration bits, default geometry).
         Raises ``LookupError`` with a sentence on what was tried where nothing can be had; a
-        detector that simply has no pedestals is no error.
+        detector that simply has no pedestals is not an error.
         """
         ...
 

@@ -118,7 +118,7 @@ def _check_reducers(data: Mapping[str, Any], folder: Path) -> Iterator[Problem]:
 
 
 def _resolved(table: Mapping[str, Any], folder: Path) -> _Any | str:
-    """The reducer that a table uses, or what is wrong; nothing of a name that is no text."""
+    """The reducer that a table uses, or what is wrong; nothing if its name is not a text."""
     if not isinstance(table.get("use"), str):
         return ""
     try:

@@ -50,5 +50,5 @@ def of_function(name: str) -> str:
 
 
 def of_column(name: str) -> str:
-    """What ``name``, which is no column, may mean otherwise; empty if nothing is known."""
+    """What ``name``, which is not a column, may stand for; empty if nothing is known."""
     return "; write event codes as code(40)" if _EVENT_CODES.search(name) else ""

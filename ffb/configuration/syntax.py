@@ -25,7 +25,7 @@ At = tuple[int | Span, ...]
 
 
 def read(text: str) -> ast.expr:
-    """The tree of ``text``; ``ValueError`` where it is no expression."""
+    """The tree of ``text``; ``ValueError`` if it is not an expression."""
     if len(text) > LONGEST:
         raise ValueError(f"{len(text)} characters; at most {LONGEST} are read: name parts of it")
     if "#" in text:

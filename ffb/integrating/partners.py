@@ -111,7 +111,7 @@ def check(
 def lacking(
     detectors: Mapping[str, IntegratingConfig], columns: Iterable[Column]
 ) -> Iterator[Problem]:
-    """Partners that a run does not have, which is no error."""
+    """Partners that a run does not have, which is not an error."""
     known = [*columns]
     for name, settings in detectors.items():
         for i, pattern in enumerate(settings.partners):

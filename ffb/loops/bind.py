@@ -141,7 +141,7 @@ class Binder:
                 self.warnings.append(warning)
 
     def _check_record(self, name: str) -> None:
-        """Find out whether an input can be recorded; a default detector goes without."""
+        """Find out whether an input can be recorded; a default detector is left out if not."""
         said, found = self.config.inputs[name], self.inputs[name]
         wrong = Recorded(name, found, said.unpack).problem
         if not wrong:
@@ -153,13 +153,13 @@ class Binder:
             self.problems.append(f"inputs.{name}.record: {wrong}")
 
     def _described(self, name: str, found: Input) -> Input:
-        """An input with what the configuration says of it, which knows better than the run."""
+        """An input with its unit and doc; those in the configuration come before the run's own."""
         said = self.config.inputs[name]
         unit = found.unit if said.unit == "1" else said.unit
         return found._replace(unit=unit, doc=said.doc or found.doc or f"{said.source}, as it came")
 
     def _given(self, where: str, name: str) -> Input | None:
-        """What an argument, or a sum, receives; ``None`` where that is not to be had, and told."""
+        """What an argument, or a sum, receives; ``None``, and a problem, if it is not available."""
         if name in self.inputs:
             return self.inputs[name]
         if name in self.columns:

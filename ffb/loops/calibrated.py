@@ -142,7 +142,7 @@ def _uncalibrated(
     table: CalibrationConfig | None,
     geometry: str,
 ) -> tuple[Detector, list[str]]:
-    """A detector whose pixels stay as they are; its geometry, where that is to be had."""
+    """A detector whose pixels stay as they are, with its geometry if there is one."""
     source, (s, rows, columns) = config.inputs[name].source.detector, given.shape
     shape, segments = (s, rows, columns), tuple[int, ...]()
     xyz, corner, dettype = None, None, ""

@@ -33,7 +33,7 @@ Frame = Sequence[NDArray[Any]] | None
 class SecondPass:
     """Passes frames of a detector once more, for sums alone, where any of them takes the shot.
 
-    ``counted`` are corrections that could not be made this time either, and are no news.
+    ``counted`` are corrections that failed in this pass as in the first, to be counted once.
     """
 
     def __init__(self, stage: AreaStage, calibration: Calibration) -> None:

@@ -196,7 +196,7 @@ class AreaStage:
         self._begin(state)
         try:
             self.call(raw, row, batch.buffer, self._guard.active)
-        except Exception:  # told below: the frame's fault, or found out by the guard
+        except Exception:  # reported below, or by the guard, which finds the reducer
             if wrong := self._misfit(raw):
                 self._refuse(wrong, row, batch, state)
                 return
@@ -228,7 +228,7 @@ class AreaStage:
             self._begin(state)
             try:
                 self.call(raw, rows, batch.buffer, self._guard.active)
-            except Exception:  # told by the guard, which finds out whose it is, and in which shot
+            except Exception:  # reported by the guard, which finds the reducer and the shot
                 failed |= dict(zip(mine, self._pass.done.tolist(), strict=False))
         for k, (row, state) in enumerate(held):
             if k in failed:
@@ -298,7 +298,7 @@ class ShotStage:
             return
         try:
             self.part(first, n, batch.buffer, self._guard.active)
-        except Exception:  # told by the guard, which finds out whose it is
+        except Exception:  # reported by the guard, which finds the reducer
             for j in range(first, n):
                 self._guard.singly(partial(self.part, j, j + 1, batch.buffer))
         else:

@@ -132,8 +132,8 @@ class Producer:
                 self.read,
                 dict(self.losses.total),
             )
-            for befell in (n for n in plan.notes if n not in begun):
-                log.warning("run %d: %s", info.run, befell)
+            for note in (n for n in plan.notes if n not in begun):
+                log.warning("run %d: %s", info.run, note)
 
     def _belongs(self, info: RunInfo) -> None:
         """Raise ``ConfigError`` for a run of another experiment, which has no file here."""

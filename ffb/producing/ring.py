@@ -10,7 +10,7 @@ a process killed between two instructions leaves either the old state or the new
 
 The newest message is always kept, for the books and the run that its header tells of. Before there
 is any of a run, while its first shots are looked at, a promise may stand for it: a begin_run that
-is not sent, but found by who comes after us.
+is not sent, but found by our successor.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ class Ring:
         return -1
 
     def _own(self, end: int) -> bool:
-        """Have memory up to ``end``; false where there is no more."""
+        """Reserve memory up to ``end``; false if there is no more."""
         if end > self._owned:
             more = min(-(-end // _GROW) * _GROW, self.size)
             try:

@@ -1,4 +1,4 @@
-"""The file of a producer's ring: one living process has it, and the next one finds it."""
+"""The file of a producer's ring: held by one living process, found by the next one."""
 
 from __future__ import annotations
 

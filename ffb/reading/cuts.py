@@ -137,7 +137,7 @@ def condition(run: Shots, text: str, named: Mapping[str, Cut]) -> Cut:
     everything that is wrong.
     """
     from ffb.configuration.conditions import FilterConfig
-    from ffb.loops.combine import Combined  # it compiles, which who only reads need not wait for
+    from ffb.loops.combine import Combined  # it compiles: a plain reader need not wait
 
     columns = {c.name: c for c in run.schema.columns}
     names = {n for n in named if n not in columns}

@@ -84,7 +84,7 @@ def main(file: str, overrides: Sequence[str], run_files: Sequence[str]) -> int:
     """Print what the reducers of ``file`` cost, on shots of ``run_files`` or of its source.
 
     Returns the exit status. Raises :class:`ffb.config.ConfigError` where the file is wrong, and
-    ``LookupError`` where no shot is to be had.
+    ``LookupError`` if no shot came.
     """
     config = load(file, overrides)
     config = config.model_copy(update={"source": source_at(config, None, run_files)})

@@ -203,7 +203,7 @@ class FileRun(DgramRun):
         data, live = [c.data for c in configures], reader.merge.live
         super().__init__(data, begin, reader.moments(), Meaning, live, reader.mine)
         self._merge, self._reader = reader.merge, reader
-        self._befell = reader.merge.notes
+        self._merge_notes = reader.merge.notes
         if not (self.info.exp and self.info.run):
             self.info = RunInfo(named.exp, named.run, self.info.began)
 
@@ -223,7 +223,7 @@ class FileRun(DgramRun):
     @property
     def notes(self) -> list[str]:
         """See :attr:`ffb.source.Run.notes`."""
-        return [*super().notes, *self._befell]
+        return [*super().notes, *self._merge_notes]
 
 
 class Reader:

@@ -39,7 +39,7 @@ from ffb.sources.octets import (
 HEAD, CHANNEL, PRODUCT, INPUT, RESULT, LIST, PAD, LANES = range(8)
 WIDTH = LANES + 1
 
-#: What is to be had of a channel; the last three are counts of samples and peaks.
+#: What a channel offers; the last three are counts of samples and peaks.
 WAVEFORM, PADDED, START, LENGTH, SAMPLES, STATUS, BASELINES, LONG, PEAKS, TOTAL = range(10)
 
 #: Samples are written by so many lanes in turn.

@@ -1,7 +1,7 @@
 """psana's names of what a detector offers, where those in the data are others.
 
 psana's interfaces rename fields, and compute some of what they offer. A renamed one is found under
-either name; of a computed one it is said what to do instead.
+either name; for a computed one an error says what to use instead.
 """
 
 from __future__ import annotations
