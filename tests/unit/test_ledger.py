@@ -221,6 +221,19 @@ def test_a_loss_divides_rows_before_it_from_rows_that_come_later() -> None:
     assert made == [Entry(0, WRITTEN, 1, 2, 2, 0), Entry(0, WRITTEN, 4, 4, 1, 2)]
 
 
+def test_a_row_that_comes_after_a_covered_loss_lies_behind_it_whatever_its_stamp() -> None:
+    ledger = Ledger()
+    ledger.heard(A, 1, said(1))
+    ledger.write(rows(ledger, A, 1))
+    ledger.heard(A, 2, said(2, backpressure=1), [["backpressure", 5, 5, 1]])
+    ledger.cover(A, 2, {})
+    ledger.heard(A, 3, said(3, backpressure=1))
+    ledger.write(rows(ledger, A, 4))
+    ledger.close()
+    made = [e for e in ledger.counts().ledger if e.state == WRITTEN]
+    assert made == [Entry(0, WRITTEN, 1, 1, 1, 0), Entry(0, WRITTEN, 4, 4, 1, 1)]
+
+
 def test_stamps_that_go_back_begin_an_entry_of_their_own() -> None:
     ledger = Ledger()
     ledger.write(rows(ledger, A, 5, 6))
