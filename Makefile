@@ -46,7 +46,7 @@ endif
 lint: $(VENV)/.test
 	$(BIN)/ruff check ffb reducers writers dashboards tests
 	$(BIN)/ruff format --check ffb reducers writers dashboards tests
-	$(BIN)/mypy -p ffb
+	$(BIN)/mypy -p ffb -p tests.soak
 
 benchmark: $(VENV)/.test
 	$(BIN)/python -m tests.benchmarks $(ARGS)

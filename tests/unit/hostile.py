@@ -44,7 +44,7 @@ def raw_body(kind: int, body: bytes) -> Frames:
     return [*honest(kind)[:2], body]
 
 
-def column(name: str = "x", dtype: str = "<f8", **more: Any) -> list[Any]:
+def column(name: str = "x", dtype: Any = "<f8", **more: Any) -> list[Any]:
     """A column as the wire has it."""
     fields = {"shape": [], "dims": [], "unit": "1", "doc": "", "reducer": "", "codec": ""}
     return [name, dtype, *(fields | {"chunk": 0} | more).values()]

@@ -1,5 +1,7 @@
 """One message of every kind, for tests of codec and captures."""
 
+from typing import Any
+
 import msgpack
 import numpy as np
 
@@ -21,7 +23,7 @@ def filled(schema: Schema, n: int, seed: int = 0) -> Batch:
     return batch
 
 
-def messages() -> list[list]:
+def messages() -> list[list[Any]]:
     shots = encode(Header("shots", "e", 1, 2, "p", 3, 4), SCHEMA, filled(SCHEMA, 5))
     provenance = Provenance("text", {"r": {"v": 1}}, {}, {"ffb": "1"}, "h", "c", ("n",))
     return [
@@ -33,7 +35,7 @@ def messages() -> list[list]:
     ]
 
 
-def reheaded(frames: list, **changes: object) -> list:
+def reheaded(frames: list[Any], **changes: object) -> list[Any]:
     """The message with other fields in its header; one that is "gone" is left out."""
     head = msgpack.unpackb(bytes(frames[0])) | changes
     return [msgpack.packb({k: v for k, v in head.items() if v != "gone"}), *frames[1:]]
