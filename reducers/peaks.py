@@ -85,7 +85,7 @@ class Peaks(NamedTuple):
 class peaks:  # noqa: N801 - named after its module
     """Bragg peaks of an area detector over a radial background, those of psana's ``peakfinder_8``.
 
-    ``adc``, ``snr``, ``min_pixels``, ``max_pixels``, ``local_radius`` and ``capacity`` are its ADC
+    ``adc``, ``snr``, ``min_npix``, ``max_npix``, ``local_radius`` and ``capacity`` are its ADC
     threshold, minimal signal-to-noise ratio, pixel counts, local background radius and largest
     number of peaks; ``radius`` is its least and largest resolution in pixels, if ``pixel`` is the
     size of one. ``adc`` is in calibrated units, often keV: 100 ADU of a Jungfrau are 2.5. One thing
