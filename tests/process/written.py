@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -30,7 +31,7 @@ ABOUT = Provenance(
 
 def schema(codec: str = "") -> Schema:
     """Columns with chunks of many sizes, two of them compressed by ``codec``."""
-    packed = {"codec": codec, "chunk": 128} if codec else {}
+    packed: dict[str, Any] = {"codec": codec, "chunk": 128} if codec else {}
     return Schema(
         (
             *CORE,
@@ -57,7 +58,8 @@ def truth(column: Column, first: int, n: int) -> np.ndarray:
         return np.ones(n, column.dtype)
     pixels = np.arange(np.prod(column.shape, dtype=int)).reshape(column.shape)
     values = rows + 1 + len(column.name) * pixels
-    return (values % 2 == 1 if column.dtype == "|b1" else values % 101).astype(column.dtype)
+    made = values % 2 == 1 if column.dtype == "|b1" else values % 101
+    return np.asarray(made, column.dtype)
 
 
 def make_batch(columns: Schema, first: int, n: int) -> Batch:
@@ -73,9 +75,9 @@ def books(commit: int, rows: int, before: int, ended: str = "") -> Counts:
     account = {"read": rows + 2, "written": rows, "lost": lost, "seq": rows, "heard": rows}
     producers = {"p0": Account(0).plain(("p0", 5)) | account | {"ended": ended}}
     stamps = (1 << 60) + before, (1 << 60) + rows - 1
-    ledger = (Entry(0, WRITTEN, *stamps, rows - before, before),) if rows > before else ()
-    ledger += (Entry(0, "damaged", 0, 0, 2),) if commit == 1 else ()
-    return Counts(commit, rows + 2, rows, lost, 0, producers, ended, ledger=ledger)
+    ledger = [Entry(0, WRITTEN, *stamps, rows - before, before)] if rows > before else []
+    ledger += [Entry(0, "damaged", 0, 0, 2)] if commit == 1 else []
+    return Counts(commit, rows + 2, rows, lost, 0, producers, ended, ledger=tuple(ledger))
 
 
 def write(
@@ -85,7 +87,7 @@ def write(
     codec: str = "",
     seed: int = 0,
     end: bool = False,
-    **merge: None,
+    **merge: Any,
 ) -> Iterator[int]:
     """Continue the run to row ``rows`` in random commits, each of which is told when it is done."""
     rng, sink, columns = (

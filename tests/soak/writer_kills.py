@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import shutil
 import signal
 import sys
@@ -79,7 +78,7 @@ def kill_once(folder: Path, mode: tuple[float, str], rng: np.random.Generator) -
             said, words = max(said, ours.recv()), words + 1
             if 0 < when <= said:
                 when, deadline = 0, time.monotonic() + rng.uniform(0, patience)
-        os.kill(child.pid, signal.SIGKILL)
+        child.kill()
         while True:
             said, words = max(said, ours.recv()), words + 1
     except EOFError:
