@@ -134,10 +134,11 @@ class Passes:
 
     def add(self, n: int, batch: Batch) -> None:
         """Add small inputs and features of ``n`` shots, of which all else is known, to sums."""
-        lights = [self._rows.column(batch, c.name)[:n].tolist() for c in (XRAY, LASER)]
         for adding in self.adding:
+            lights = (self._rows.column(batch, c.name)[:n] for c in (XRAY, LASER))
             told = (self._combined.truths[self._number[k], :n] for k in adding.summed.names)
-            adding.run([*zip(*lights, *(t.tolist() for t in told), strict=True)], batch)
+            states = (values.tolist() for values in (*lights, *told))
+            adding.run(zip(*states, strict=True), batch)
 
     def flush(self, batch: Batch) -> None:
         """Take what is held of frames that are taken together."""
