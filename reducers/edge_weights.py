@@ -69,12 +69,17 @@ def make(
     overshoots: there a step scatters two or three times as much. For an edge that stays, a step
     does as well, and is faster.
 
-    Raises ``ValueError`` if shapes do not fit or fewer than 8 edges are left.
+    Raises ``ValueError`` if shapes do not fit, the reference is not finite, the traces step the
+    other way, or fewer than 8 edges are left.
     """
     x = np.asarray(traces, np.float64)
     level = np.asarray(np.ones(x.shape[-1:]) if reference is None else reference, np.float64)
     if x.ndim != 2 or level.shape != x.shape[1:]:
-        raise ValueError(f"traces {x.shape} and reference {level.shape} are not of one length")
+        raise ValueError(
+            f"traces {x.shape} and reference {level.shape}; (shots, samples) and (samples,) fit"
+        )
+    if not np.isfinite(level).all():
+        raise ValueError("reference: is not finite; were there shots without x-rays for its mean?")
     if size < 2 or size % 2 or size + 2 * max(1, size // 10) > x.shape[1]:
         raise ValueError(
             f"size: {size} weights; an even number that fits into {x.shape[1]} samples"
@@ -85,6 +90,8 @@ def make(
     x = x[np.isfinite(x).all(axis=1)] * (1 if rising else -1)
     step = np.repeat([-2.0, 2.0], size // 2) / size
     seen = _seek(x, step)
+    if len(x) and np.median(_seek(-x, step).heights) > 2 * np.median(seen.heights):
+        raise ValueError(f"rising: is {rising}, but the traces step the other way, twice as high")
     kept = np.isfinite(seen.places) & (seen.heights > 0)
     if kept.any():
         kept &= seen.heights > 0.5 * np.median(seen.heights[kept])

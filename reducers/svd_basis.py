@@ -46,18 +46,23 @@ def make(
 
     The mean of ``baseline`` is subtracted from each; waveforms with NaN are left out. A component
     has the sign with which the waveforms' sum is positive. At most ``number`` components are kept.
-    Raises ``ValueError`` if gates are off the waveforms, or none is left.
+    Raises ``ValueError`` if gates are off the waveforms, none is left, or all of them are flat.
     """
     x = np.asarray(traces, np.float64)
-    size = x.shape[-1]
+    if x.ndim != 2:
+        raise ValueError(f"traces: {x.shape}; waveforms are (shots, samples)")
     for name, (start, stop) in (("gate", gate), ("baseline", baseline)):
-        if x.ndim != 2 or not 0 <= start < stop <= size:
+        if not 0 <= start < stop <= x.shape[1]:
             raise ValueError(f"{name}: [{start}, {stop}] is no part of waveforms {x.shape}")
+    if number < 1:
+        raise ValueError(f"number: {number} components make no basis; at least 1")
     x = x[np.isfinite(x).all(axis=1)]
     if not len(x):
         raise ValueError("no waveform is free of NaN")
     pulses = (x - x[:, slice(*baseline)].mean(axis=1, keepdims=True))[:, slice(*gate)]
     _, values, components = np.linalg.svd(pulses, full_matrices=False)
+    if not values[0] > 0.0:
+        raise ValueError("no waveform differs from its baseline; a basis is made of pulses")
     components = components[:number]
     signs = np.where(components @ pulses.sum(axis=0) < 0, -1.0, 1.0)
     return Basis(components * signs[:, None], values[:number], gate[0])

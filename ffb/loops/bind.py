@@ -188,6 +188,12 @@ class Binder:
                     f"reducers.{name}.inputs.{a}: {arguments[a]} is {kind};"
                     f" {r.name} takes {wanted}{_as_line(i) if changeable else ''}"
                 )
+            elif i.length not in {"", *arguments.values()} and np.dtype(i.dtype).kind in "iu":
+                self.warnings.append(
+                    f"reducers.{name}.inputs.{a}: {arguments[a]} is a list of whole numbers; the"
+                    f" places a shot leaves free are 0, which {r.name} takes for samples"
+                    f" ({i.length} counts the entries)"
+                )
         params = self._parameters(name, r, folder)
         if len(self.problems) > known or len(inputs) < len(r.inputs):
             return None

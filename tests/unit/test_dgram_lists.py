@@ -157,7 +157,11 @@ def test_lists_and_counts_are_arguments_and_mistakes_are_told():
         return {"line": {"use": use, "inputs": inputs, "params": params}}
 
     hits = reduced("waveform_hits", "height", dt=1.0, threshold=3.0)
-    Plan.make(configured(reducers=hits), run_of())
+    assert Plan.make(configured(reducers=hits), run_of()).warnings == []
+    whole = reduced("waveform_integral", "at", dt=1.0, gate=[0, 4])
+    (warning,) = Plan.make(configured(reducers=whole), run_of()).warnings
+    assert warning.startswith("reducers.line.inputs.waveform: at is a list of whole numbers")
+    assert "0, which waveform_integral takes for samples (at_len counts" in warning
     with pytest.raises(ConfigError) as e:
         Plan.make(configured(reducers={"line": hits["line"] | {"inputs": "word"}}), run_of())
     assert "reducers.line.inputs.waveform: word is a text; waveform_hits takes a waveform" in str(e)

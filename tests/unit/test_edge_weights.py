@@ -87,6 +87,8 @@ def test_what_is_no_edge_is_left_out():
         "size: 500 weights": (traces, LAMP, 500),
         "7 of 7 traces have an edge": (traces[:7], LAMP, WEIGHTS),
         "0 of 9 traces have an edge": (np.full((9, SIZE), np.nan), LAMP, WEIGHTS),
+        "reference: is not finite": (traces, np.full(SIZE, np.nan), WEIGHTS),
+        "rising: is False, but": (LAMP * np.where(T > 200, 1.3, 1.0) + np.zeros((9, 1)), LAMP, 80),
     }.items():
         with pytest.raises(ValueError, match=f"^{re.escape(wrong)}"):
             edge_weights.make(*given)

@@ -122,5 +122,11 @@ def test_bad_parameters_are_told_all_at_once(basis, tmp_path):
             constants(tmp_path / name)
     with pytest.raises(ValueError, match=r"gate: \[60, 300\]"):
         svd_basis.make(pulses(3), (60, 300), BASELINE)
-    with pytest.raises(ValueError, match="free of NaN"):
-        svd_basis.make(np.full((3, SIZE), np.nan), GATE, BASELINE)
+    for traces, number, text in (
+        (np.full((3, SIZE), np.nan), 2, "free of NaN"),
+        (np.full((3, SIZE), 7.0), 2, "differs from its baseline"),
+        (np.zeros(SIZE), 2, r"traces: \(\d+,\)"),
+        (pulses(3), 0, "number: 0"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            svd_basis.make(traces, GATE, BASELINE, number)
