@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.reduce import Window
-from ffb.reducers.quality import polynomial_problems
+from ffb.reducers.quality import energies, polynomial_problems
 from ffb.reducers.window import window
 
 
@@ -154,6 +154,8 @@ class curved_projection:  # noqa: N801
         shift = np.where(role > 0, -place - origin, 0.0)
         begin = np.floor(shift).astype(np.int64)
         size = across + int(begin.max()) + 1
+        if params.energy:
+            energies(params.energy, origin + np.arange(size))
         w = w._replace(start=low, stop=high) if params.axis else w._replace(
             first=top + low, last=top + high
         )  # fmt: skip
@@ -168,7 +170,7 @@ class curved_projection:  # noqa: N801
         pixel = constants.origin + np.arange(constants.size)
         if not params.energy:
             return {"energy": Axis(pixel, "pixel")}
-        return {"energy": Axis(np.polynomial.polynomial.polyval(pixel, params.energy), "eV")}
+        return {"energy": Axis(energies(params.energy, pixel), "eV")}
 
     @staticmethod
     def allocate(constants: Constants) -> State:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
+
+#: Largest energy of a photon that is believed [eV].
+HIGHEST = 1e6
 
 
 def limits(name: str, given: tuple[float, float] | None) -> tuple[float, float]:
@@ -26,3 +32,18 @@ def polynomial_problems(name: str, coefficients: tuple[float, ...]) -> list[str]
             f"{name}: {list(coefficients)} is not a polynomial; give finite numbers, constant first"
         ]
     return []
+
+
+def energies(coefficients: tuple[float, ...], pixels: NDArray[Any]) -> NDArray[np.float64]:
+    """Energies [eV] of ``pixels`` by a polynomial, constant first.
+
+    Raises ``ValueError`` where all are the same, or one is beyond any photon's of such a source:
+    the coefficients are those of another order then, or one is missing.
+    """
+    found: NDArray[np.float64] = np.polynomial.polynomial.polyval(pixels, coefficients)
+    if np.ptp(found) == 0 or np.abs(found).max() > HIGHEST:
+        raise ValueError(
+            f"energy: {list(coefficients)} are energies of {found.min():g} to {found.max():g} eV;"
+            " give the constant [eV] first, then eV/pixel"
+        )
+    return found

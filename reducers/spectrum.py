@@ -12,7 +12,7 @@ from ffb import Feature, Waveform, reducer
 from ffb.loops.compile import kernel
 from ffb.reducers.gauss import FWHM, fit_gauss
 from ffb.reducers.highest import highest
-from ffb.reducers.quality import polynomial_problems
+from ffb.reducers.quality import energies, polynomial_problems
 from ffb.shot import Input
 
 #: A fit is over so many pixels on either side at least: twice as many as it has parameters.
@@ -225,8 +225,10 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
         raise ValueError("\n".join(problems))
     kept = ~np.isin(np.arange(start, stop), params.without)
     profile = inputs["profile"]
-    if params.energy or profile.coords_unit != "eV":
-        energy = np.polynomial.polynomial.polyval(np.arange(start, stop), params.energy or (0, 1))
+    if params.energy:
+        energy = energies(params.energy, np.arange(start, stop))
+    elif profile.coords_unit != "eV":
+        energy = np.arange(start, stop, dtype=np.float64)
     else:
         energy = np.array(profile.coords[start:stop])
     return Constants(

@@ -19,7 +19,8 @@ class Params(NamedTuple):
     ``polynomial`` [ps, ps/pixel, ps/pixel^2, ...] is the constant first, as in smalldata_tools'
     ``ttCalib``. ``position``, ``amplitude`` and ``fwhm`` are the least and the largest that a good
     fit has; without them any finite value will do. A position of exactly 0 is how the DAQ says
-    that it found no edge. ``[0.0, 1.0]`` leaves a time as it is, for ``fltpos_ps``.
+    that it found no edge. ``[0.0, 1.0]`` leaves a time as it is, for ``fltpos_ps``. To begin with,
+    the facility's page on time tools has amplitudes above 0.05 and widths of 50 to 300 pixels.
     """
 
     polynomial: tuple[float, ...]

@@ -140,6 +140,8 @@ def test_what_no_projection_can_be_is_told():
         "axis: there is no 2": curved.Params(2),
         "high: 1.0 must be above low": curved.Params(0, low=3.0, high=1.0),
         "energy: [nan]": curved.Params(0, energy=(np.nan,)),
+        "energy: [850.0] are energies of 850 to 850 eV": curved.Params(0, energy=(850.0,)),
+        "energy: [0.5, 7000.0, 850.0]": curved.Params(0, energy=(0.5, 7e3, 850.0)),
         "rows: [3, 90] is off": curved.Params(0, rows=(3, 90)),
         "curvature: the line moves by 1100 pixels": curved.Params(0, (0.0, 100.0)),
         "photons: pixels without a photon": curved.Params(0, photons=True),
@@ -404,4 +406,7 @@ def test_what_is_no_energy_is_none():
     assert energy(spectra.Params()) == pixels
     assert energy(spectra.Params(), coords=own, coords_unit="1/A") == pixels
     assert energy(cut, coords=own, coords_unit="eV") == list(own[1:])
+    for wrong in ((850.0,), (1e-4, 0.25, 1e5)):
+        with pytest.raises(ValueError, match="constant \\[eV\\] first, then eV/pixel"):
+            energy(spectra.Params(wrong))
     assert energy(spectra.Params((1.0, 2.0)), coords=own, coords_unit="eV")[:2] == [1.0, 3.0]
