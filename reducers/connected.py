@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ffb import Area, Tile
 from ffb.loops.compile import kernel
-from ffb.reducers.lit import BLOCK, lit
+from ffb.reducers.lanes import BLOCK, lowest
+from ffb.reducers.lit import lit
 
 #: Places in ``Candidates.now``: the segment, the tile looked at last, where its candidates begin,
 #: the number of candidates, and that of pixels above the largest value of one.
@@ -172,15 +173,14 @@ def search(tile: Tile, rows: int, levels: Levels, c: Candidates) -> None:
     values, begun = tile.values, c.now[END]
     col, end = c.col, begun
     for at in range(0, values.size, BLOCK):
-        block = values[at : at + BLOCK]
-        if lit(block, low):
-            for i in range(block.size):  # without a branch: every place is written, few stay
-                col[end] = at + i
-                end += (block[i] >= low) & (block[i] <= high)
-            over = np.int32(0)
-            for i in range(block.size):
-                over = np.int32(over + np.int32(block[i] > high))
-            c.now[OVER] += over
+        bits = lit(values, at, low)
+        while bits:
+            i = at + lowest(bits)
+            bits &= bits - 1
+            col[end] = i
+            small = values[i] <= high
+            end += small
+            c.now[OVER] += not small
     noise = levels.noise[tile.first : tile.first + values.size]  # empty if there is none
     if begun < end and noise.size:
         found, end = end, begun

@@ -18,8 +18,12 @@ from numpy.typing import NDArray
 #: Samples at once: the bits of a number that says of which something is true.
 LANES = 32
 
+#: Pixels at once, which are float32.
+BLOCK = 64
+
 _INT = ir.IntType(32)
 _DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
+_FLOATS = ir.VectorType(ir.FloatType(), BLOCK)
 
 
 def above(values: NDArray[np.float64], at: int, limit: float) -> Any:
@@ -33,6 +37,14 @@ def above(values: NDArray[np.float64], at: int, limit: float) -> Any:
 def below(values: NDArray[np.float64], at: int, limit: float) -> Any:
     """Bit k is set if ``values[at + k]`` is below ``limit``, as :func:`above` says it."""
     return int(np.packbits(values[at : at + LANES] < limit, bitorder="little").view("<u4")[0])
+
+
+def reaching(pixels: NDArray[np.float32], at: int, least: np.float32) -> Any:
+    """Bit k is set if ``pixels[at + k]`` is at least ``least``, for k < ``BLOCK``; NaN is not.
+
+    ``pixels`` must have as many.
+    """
+    return int(np.packbits(pixels[at : at + BLOCK] >= least, bitorder="little").view("<u8")[0])
 
 
 def lowest(bits: int) -> Any:
@@ -53,32 +65,35 @@ def correlate(
     out[:] = np.correlate(values[at : at + LANES + weights.size - 1], weights)
 
 
-def _place(builder: Any, data: Any, index: Any) -> Any:
-    """Pointer to ``LANES`` doubles from ``index`` on."""
-    return builder.bitcast(builder.gep(data, [index]), _DOUBLES.as_pointer())
+def _place(builder: Any, data: Any, index: Any, lanes: Any = _DOUBLES) -> Any:
+    """Pointer to as many ``lanes`` from ``index`` on."""
+    return builder.bitcast(builder.gep(data, [index]), lanes.as_pointer())
 
 
-def _all(builder: Any, value: Any) -> Any:
-    """``value`` in all lanes."""
-    one = builder.insert_element(ir.Constant(_DOUBLES, ir.Undefined), value, _INT(0))
-    first = ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
-    return builder.shuffle_vector(one, ir.Constant(_DOUBLES, ir.Undefined), first)
+def _all(builder: Any, value: Any, lanes: Any = _DOUBLES) -> Any:
+    """``value`` in all ``lanes``."""
+    nothing = ir.Constant(lanes, ir.Undefined)
+    first = ir.Constant(ir.VectorType(_INT, lanes.count), [0] * lanes.count)
+    return builder.shuffle_vector(builder.insert_element(nothing, value, _INT(0)), nothing, first)
 
 
-def _comparing(relation: str) -> Any:
+def _comparing(relation: str, kind: Any, lanes: Any) -> Any:
     def compare(_: Any, values: Any, at: Any, limit: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             data = make_array(signature.args[0])(context, builder, args[0]).data
-            found = builder.load(_place(builder, data, args[1]), align=8)
-            are = builder.fcmp_ordered(relation, found, _all(builder, args[2]))
-            return builder.zext(builder.bitcast(are, ir.IntType(LANES)), ir.IntType(64))
+            place = _place(builder, data, args[1], lanes)
+            found = builder.load(place, align=kind.bitwidth // 8)
+            are = builder.fcmp_ordered(relation, found, _all(builder, args[2], lanes))
+            bits = builder.bitcast(are, ir.IntType(lanes.count))
+            return bits if lanes.count == 64 else builder.zext(bits, ir.IntType(64))
 
-        return types.int64(values, types.int64, types.float64), generate
+        return types.int64(values, types.int64, kind), generate
 
     return intrinsic(compare)
 
 
-_above, _below = _comparing(">"), _comparing("<")
+_above, _below = (_comparing(r, types.float64, _DOUBLES) for r in "><")
+_reaching = _comparing(">=", types.float32, _FLOATS)
 
 
 @overload(above, strict=False)  # type: ignore[untyped-decorator]
@@ -89,6 +104,11 @@ def _above_compiled(values: Any, at: Any, limit: Any) -> Any:
 @overload(below, strict=False)  # type: ignore[untyped-decorator]
 def _below_compiled(values: Any, at: Any, limit: Any) -> Any:
     return lambda values, at, limit: _below(values, at, limit)
+
+
+@overload(reaching, strict=False)  # type: ignore[untyped-decorator]
+def _reaching_compiled(pixels: Any, at: Any, least: Any) -> Any:
+    return lambda pixels, at, least: _reaching(pixels, at, least)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ffb.reducers.gain_ranges import exact
-
-#: Pixels that are asked together.
-BLOCK = 64
+from ffb.reducers.lanes import BLOCK, reaching
 
 
 @exact
-def lit(block: Any, least: Any) -> Any:
-    """Whether any pixel of up to 64 is at least ``least``; of fewer, at the end of a row, say so.
+def lit(values: Any, at: int, least: Any) -> Any:
+    """Bit k is set if pixel ``at`` + k of a row is at least ``least``, for k < ``BLOCK``.
 
-    Nearly all blocks of a frame are dark, so that this is what the search costs.
+    Nearly all blocks of a frame are dark, so that this is what the search costs. Beyond the row
+    there are none.
     """
-    if block.size < BLOCK:
-        return True
-    bits = np.int32(0)
-    for i in range(BLOCK):  # a length known to the compiler: half the time
-        bits = np.int32(bits | (block[i] >= least))  # numba would count in 64 bits
-    return bits != 0
+    if at + BLOCK <= values.size:
+        return reaching(values, at, least)
+    bits = 0
+    for i in range(at, values.size):
+        bits |= int(values[i] >= least) << (i - at)
+    return bits

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.reducers.gain_ranges import exact
 from ffb.reducers.greedy import BRIGHTEST, energy_problems
-from ffb.reducers.lit import BLOCK, lit
+from ffb.reducers.lanes import BLOCK, lowest
+from ffb.reducers.lit import lit
 from ffb.reducers.photons import MOST
 
 #: Least remainder of the larger of two pixels that share a photon.
@@ -196,11 +197,10 @@ def _complete(state: State, k: Constants) -> None:
         return
     values, least = state.values[tile % 3], np.float32(k.least)
     for at in range(0, values.size, BLOCK):
-        block = values[at : at + BLOCK]
-        if lit(block, least):
-            for i in range(block.size):
-                if block[i] >= least:
-                    _count(state, tile, at + i, k)
+        bits = lit(values, at, least)
+        while bits:
+            _count(state, tile, at + lowest(bits), k)
+            bits &= bits - 1
 
 
 @exact

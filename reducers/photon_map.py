@@ -31,7 +31,8 @@ from ffb.reducers.greedy import (
     photons_in,
     worth_of,
 )
-from ffb.reducers.lit import BLOCK, lit
+from ffb.reducers.lanes import BLOCK
+from ffb.reducers.lit import lit
 
 UNIT = "photons"
 
@@ -166,7 +167,7 @@ def _whole(values: Any, k: Pixels) -> Any:
     bad = np.int64(0)
     for at in range(0, values.size, BLOCK):
         block = values[at : at + BLOCK]
-        if lit(block, k.least):
+        if lit(values, at, k.least):
             for i in range(block.size):
                 if block[i] > k.high:
                     block[i] = np.nan

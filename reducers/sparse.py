@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area, Feature, Tile, Vector, tile_reducer
-from ffb.reducers.lit import BLOCK, lit
+from ffb.reducers.lanes import BLOCK, lowest
+from ffb.reducers.lit import lit
 
 
 class Params(NamedTuple):
@@ -102,17 +103,18 @@ class sparse:  # noqa: N801
         """List the pixels of a row; a block without any costs a comparison a pixel."""
         low, high, values = constants.low, constants.high, tile.values
         for at in range(0, values.size, BLOCK):
-            block = values[at : at + BLOCK]
-            if lit(block, low):
-                for i in range(block.size):
-                    if block[i] >= low and block[i] <= high:
-                        n = state.n[0]
-                        state.n[0] += 1
-                        if n < state.value.size:
-                            state.value[n] = block[i]
-                            state.row[n] = tile.number % constants.rows
-                            state.col[n] = at + i
-                            state.segment[n] = tile.number // constants.rows
+            bits = lit(values, at, low)
+            while bits:
+                i = at + lowest(bits)
+                bits &= bits - 1
+                if values[i] <= high:
+                    n = state.n[0]
+                    state.n[0] += 1
+                    if n < state.value.size:
+                        state.value[n] = values[i]
+                        state.row[n] = tile.number % constants.rows
+                        state.col[n] = i
+                        state.segment[n] = tile.number // constants.rows
 
     @staticmethod
     def finish(constants: Constants, state: State) -> Pixels:

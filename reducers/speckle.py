@@ -13,7 +13,8 @@ from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.reducers import scattering
 from ffb.reducers.gain_ranges import exact
 from ffb.reducers.greedy import BRIGHTEST, Worth, photons_in, worth_of
-from ffb.reducers.lit import BLOCK, lit
+from ffb.reducers.lanes import BLOCK, lowest
+from ffb.reducers.lit import lit
 from ffb.reducers.photons import MOST
 from ffb.reducers.shapes import array_from, region_mask
 
@@ -118,18 +119,19 @@ class Speckle(NamedTuple):
 def _add(values: Any, of: Any, k: Constants, state: State) -> None:
     """Count the photons of a row's pixels."""
     for at in range(0, values.size, BLOCK):
-        block = values[at : at + BLOCK]
-        if lit(block, k.least):
-            for i in range(block.size):
-                region = np.int64(of[at + i]) - 1
-                if block[i] >= k.least and region >= 0:
-                    if block[i] > k.most:
-                        state.counts[region, BAD] += 1
-                    else:
-                        n = photons_in(np.float64(block[i]), k.worth)
-                        state.counts[region, PHOTONS] += n
-                        state.counts[region, PAIRS] += n * (n - 1)
-                        state.held[region, min(n, MOST + 1)] += 1
+        bits = lit(values, at, k.least)
+        while bits:
+            i = at + lowest(bits)
+            bits &= bits - 1
+            region = np.int64(of[i]) - 1
+            if region >= 0:
+                if values[i] > k.most:
+                    state.counts[region, BAD] += 1
+                else:
+                    n = photons_in(np.float64(values[i]), k.worth)
+                    state.counts[region, PHOTONS] += n
+                    state.counts[region, PAIRS] += n * (n - 1)
+                    state.held[region, min(n, MOST + 1)] += 1
 
 
 @tile_reducer(version=1)

@@ -256,7 +256,7 @@ def compile_area(
     for tag, m in enumerate(members):
         assert isinstance(m.reducer, TileReducer)
         for f in ("start", "accumulate", "finish"):
-            scope[f"{f}_{tag}"] = kernel(m.reducer.functions[f])
+            scope[f"{f}_{tag}"] = kernel(m.reducer.functions[f], inlined=f == "accumulate")
     pixel = numba.from_dtype(np.dtype(calibration.dtype))
     raw = numba.types.Array(pixel, 1, "C", readonly=True, aligned=False)
     source = _area(members, calibration, states, added, together, places, scope)

@@ -50,12 +50,16 @@ def _options(checked: bool, exact: bool) -> dict[str, Any]:
 
 
 @cache
-def kernel(fn: Callable[..., Any], checked: bool = False, exact: bool = False) -> Any:
+def kernel(
+    fn: Callable[..., Any], checked: bool = False, exact: bool = False, inlined: bool = False
+) -> Any:
     """``fn`` as a numba function, compiled when called; ``checked`` adds bounds checks.
 
-    ``exact`` leaves floating-point operations as they are written.
+    ``exact`` leaves floating-point operations as they are written. ``inlined`` makes it part of its
+    caller, with what it calls: for one that takes many arrays at every row. Each of their words is
+    handed over on the stack, and a call counts a reference to each, even to those borrowed.
     """
-    return numba.njit(fn, **_options(checked, exact))
+    return numba.njit(fn, **_options(checked, exact), forceinline=inlined)
 
 
 def aligned(size: int, dtype: Any) -> NDArray[Any]:
@@ -195,6 +199,7 @@ def _ours(module: ModuleType) -> bool:
 
 def _visit(value: Any, seen: dict[int, str]) -> None:
     """Add what a compiled function depends on to ``seen``: texts of files, plain constants."""
+    options = getattr(value, "targetoptions", {})
     value = getattr(value, "py_func", value)
     if id(value) in seen:
         return
@@ -208,7 +213,8 @@ def _visit(value: Any, seen: dict[int, str]) -> None:
         file = getattr(value, "__file__", None)
         seen[id(value)] = Path(file).read_text("utf-8") if _ours(value) and file else value.__name__
     elif isinstance(value, FunctionType):
-        seen[id(value)] = value.__module__ + inspect.getsource(value)
+        way = " inlined" if options.get("forceinline") else ""
+        seen[id(value)] = value.__module__ + inspect.getsource(value) + way
         for found in _named(value).values():
             _visit(found, seen)
         for cell in value.__closure__ or ():
