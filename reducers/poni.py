@@ -1,10 +1,10 @@
 """PONI files of pyFAI: where the detector stands, by the text that pyFAI's calibration writes.
 
-All versions up to 2.1, and 3 without parallax correction, are read as pyFAI 2026.9 reads them. A
-PONI counts pixels from the corner of an image: that of a detector which is one flat segment, or the
-one that psana assembles; of one segment with seams, or turned round, its shape tells. Files made
-for segments one above the other, as LCLSGeom hands them to pyFAI, are refused: their origin is what
-its version made of the geometry.
+All versions up to 2.1, and 3 without parallax correction, are read as pyFAI 2026.9 reads them: of
+several entries in one file every key's last one counts. A PONI counts pixels from the corner of an
+image: that of a detector which is one flat segment, or the one that psana assembles; of one segment
+with seams, or turned round, its shape tells. Files made for segments one above the other, as
+LCLSGeom hands them to pyFAI, are refused: their origin is what its version made of the geometry.
 """
 
 from __future__ import annotations
@@ -21,16 +21,32 @@ from numpy.typing import NDArray
 
 from ffb.reducers.geometry import Geometry, on_detector, wavelength
 
-#: Size of a square pixel [um] by how the name of the detector begins, where the file gives none.
+#: Size of a square pixel [um], where the file gives none, by the first of these that begins the
+#: name of the detector: as pyFAI has them, not binned, and those of LCLS.
 PIXELS = {
-    "pilatus4": 150.0,
-    "pilatus": 172.0,
-    "eiger": 75.0,
-    "jungfrau": 75.0,
-    "lambda": 55.0,
-    "maxipix": 55.0,
     "epix100": 50.0,
-    "epix10k": 100.0,
+    **dict.fromkeys(("epix10k", "mar345"), 100.0),
+    **dict.fromkeys(("eiger", "jungfrau", "dexela"), 75.0),
+    **dict.fromkeys(("lambda", "maxipix"), 55.0),
+    **dict.fromkeys(("pilatus4", "hf"), 150.0),
+    "pilatus": 172.0,
+    **dict.fromkeys(("rayonixmx225hs", "rayonixmx300hs"), 78.125),
+    **dict.fromkeys(("rayonixmx225", "rayonixmx300", "mar225", "mar300"), 73.242),
+    **dict.fromkeys(("rayonixlx", "rayonixmx170", "rayonixmx425", "rayonixsx85"), 44.2708),
+    **{"rayonixmx325": 79.346, "rayonixmx340": 88.5417, "rayonixsx165": 39.5, "mar165": 39.5},
+    **{"rayonixsx200": 48.0, "rayonixsx30": 15.625, "rayonix133": 64.0, "mar133": 64.0},
+    **{"mar555": 139.0, "perkin": 200.0, "pixium": 308.0, "adsc": 51.0, "quantum": 51.0},
+    **{"titan": 60.0, "apex": 120.0, "fairchild": 15.0},
+}
+
+#: Images of Jungfraus as pyFAI arranges the modules, where the file does not tell its own.
+SHAPES = {"jungfrau1m": (1064, 1030), "jungfrau4m": (2164, 2068), "jungfrau8m": (3333, 3212)}
+
+#: More than any value can be in metres, and how many metres are in the unit it is mistaken for.
+LARGEST = {
+    **dict.fromkeys(("pixel1", "pixel2"), (0.02, 1e-6, "micrometres")),
+    "distance": (50.0, 1e-3, "millimetres"),
+    "wavelength": (1e-7, 1e-10, "angstrom"),
 }
 
 #: Of files whose origin nobody can tell.
@@ -143,7 +159,7 @@ def read(path: Path) -> Poni:
     ``OSError`` for an unreadable file.
     """
     keys: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
         name, colon, value = line.partition(":")
         if colon and not name.startswith("#"):
             keys[name.strip().lower()] = value.strip()  # the last entry is the valid one
@@ -161,7 +177,8 @@ def _poni(keys: Mapping[str, str]) -> Poni:
     known = next((size * 1e-6 for name, size in PIXELS.items() if detector.startswith(name)), None)
     wanted: dict[str, Any] = {k: keys.get(k) for k in ("distance", "poni1", "poni2")}
     wanted |= {k: keys.get(k) for k in ("rot1", "rot2", "rot3")}
-    wanted |= {f"pixel{i}": config.get(f"pixel{i}") or keys.get(f"pixelsize{i}") or known
+    old = {} if "detector_config" in keys else keys  # what an older entry of the file left
+    wanted |= {f"pixel{i}": config.get(f"pixel{i}") or old.get(f"pixelsize{i}") or known
                for i in (1, 2)}  # fmt: skip
     if keys.get("wavelength", "None") != "None":
         wanted["wavelength"] = keys["wavelength"]
@@ -176,7 +193,7 @@ def _poni(keys: Mapping[str, str]) -> Poni:
         (n["rot1"], n["rot2"], n["rot3"]),
         None if waves is None else waves * 1e10,
     )
-    shape = config.get("max_shape")
+    shape = config.get("max_shape") or SHAPES.get(detector)
     return Poni(
         geometry,
         (n["pixel1"], n["pixel2"]),
@@ -191,13 +208,20 @@ def _not_understood(keys: Mapping[str, str], config: Mapping[str, Any]) -> list[
     out = []
     if (orientation := config.get("orientation") or 3) not in (1, 2, 3, 4):
         out.append(f"orientation {orientation!r} is none of pyFAI's, 1 to 4")
+    shape = config.get("max_shape") or [1, 1]
+    if np.shape(shape) != (2,) or not all(isinstance(n, int) and n > 0 for n in shape):
+        out.append(f"max_shape {shape!r} is no image; give its rows and columns")
     if keys.get("parallax", "").lower() == "true":
         out.append("the parallax correction is not done here; calibrate without it")
-    offsets = [k for k in ("x_offset_file", "y_offset_file", "filename") if config.get(k)]
-    if offsets:
-        which = f"{offsets[0]} {config[offsets[0]]}"
-        out.append(f"{which} moves pixels one by one, which is not done here; name a geometry file")
-    splines = (config.get("splineFile"), config.get("splinefile"), keys.get("splinefile"))
+    files = [f"{k} {config[k]}" for k in ("x_offset_file", "y_offset_file", "filename")
+             if config.get(k)]  # fmt: skip
+    if re.search(r"\.(h5|hdf5|nxs)$", keys.get("detector", "").lower()):
+        files.append(keys["detector"])
+    if files:
+        text = "moves pixels one by one, which is not done here; name a geometry file"
+        out.append(f"{files[0]} {text}")
+    old = None if "detector_config" in keys else keys.get("splinefile")
+    splines = (config.get("splineFile"), config.get("splinefile"), old)
     if any(s and str(s).lower() != "none" for s in splines):
         out.append("distortion by a spline file is not done here; calibrate without it")
     return out
@@ -216,4 +240,9 @@ def _number(name: str, value: Any, problems: list[str]) -> float:
         problems.append(f"{name} is missing; write the file with pyFAI")
     elif not np.isfinite(number) or (positive and number <= 0):
         problems.append(f"{name} is {value!r}, no {'size' if positive else 'number'}")
+    elif positive and number > LARGEST[name][0]:
+        _, unit, mistaken = LARGEST[name]
+        problems.append(
+            f"{name} is {number:g} m; write metres ({number * unit:g}, if those are {mistaken})"
+        )
     return number

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyFAI.detectors import Detector
 from pyFAI.integrator.azimuthal import AzimuthalIntegrator
+from pyFAI.io.ponifile import PoniFile
 
 from ffb import Area
 from ffb.reducers import geometry as geo
@@ -184,6 +185,37 @@ def test_a_file_of_version_1_is_understood(tmp_path):
     assert where == geo.Geometry(0.09, (0.004, 0.006), (0.1, -0.2, 0.3), pytest.approx(1.3))
 
 
+def test_of_several_entries_what_only_an_older_version_knows_does_not_count(tmp_path):
+    path = tmp_path / "appended.poni"
+    older = "Detector: Eiger4M\nPixelSize1: 1e-4\nPixelSize2: 2e-4\nSplineFile: a.spline\n"
+    newer = FILE.format(detector="Pilatus1M", config='{"orientation": 2}') + "Wavelength: 1e-10\n"
+    path.write_text(older + "Distance: 3\nWavelength: 2e-10\n# LaB6\n" + newer)
+    file, theirs = poni.read(path), PoniFile(str(path))
+    assert file.pixel == pytest.approx((theirs.detector.pixel1, theirs.detector.pixel2))
+    assert file.pixel == pytest.approx((172e-6, 172e-6))
+    assert file.orientation == theirs.detector.orientation == 2
+    assert file.geometry.distance == theirs.dist == 0.09
+    assert file.geometry.wavelength == pytest.approx(theirs.wavelength * 1e10)
+    path.write_text(older + "Distance: 3\n")
+    with pytest.raises(ValueError, match="spline"):
+        poni.read(path)
+
+
+def test_comments_may_be_in_any_encoding_and_a_mark_may_come_first(tmp_path):
+    path = by_hand(tmp_path, "Eiger4M")
+    text = path.read_text().partition("\n")[2]
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"# 1.3 \xc5\r\n")
+    assert poni.read(path) == poni.read(by_hand(tmp_path, "Eiger4M"))
+
+
+def test_a_jungfrau_that_pyfai_has_arranged_is_not_the_image_psana_assembles(tmp_path):
+    rows, cols = np.indices((512, 1024), float)
+    xyz = np.stack([rows * 75, cols * 75, 0 * rows])[:, None]
+    xyz = np.concatenate([xyz + np.reshape([0, 82e3 * k, 0], (3, 1, 1, 1)) for k in (0, 1)], axis=1)
+    with pytest.raises(ValueError, match=r"image of \(1064, 1030\), but psana assembles .*2117"):
+        poni.read(by_hand(tmp_path, "Jungfrau_1M", '{"orientation": 4}')).assembled(xyz)
+
+
 def named():
     """Every name of pyFAI's that we have a pixel size for."""
     for name, made in sorted(Detector.registry.items()):
@@ -198,7 +230,8 @@ def test_named_detectors_have_the_pixels_that_pyfai_knows(tmp_path):
         assert file.pixel == pytest.approx((detector.pixel1, detector.pixel2)), name
         assert bool(poni.UNEVEN.match(file.detector)) is not detector.uniform_pixel, name
         seen += 1
-    assert seen > 80
+    assert seen > 150
+    assert poni.read(by_hand(tmp_path, "Rayonix MX340-HS")).pixel[0] == pytest.approx(8.85417e-5)
     assert poni.read(by_hand(tmp_path, "epix10ka")).pixel == pytest.approx((1e-4, 1e-4))
     assert poni.read(by_hand(tmp_path, "Epix100a")).pixel == pytest.approx((5e-5, 5e-5))
     # what the file itself says goes first, as for a binned detector
@@ -349,6 +382,12 @@ def test_pyfais_names_of_units_are_understood(tmp_path, name):
         ('{"pixel1": 1e-4, "pixel2": 1e-4}', {"Wavelength": "nan"}, "wavelength is 'nan'"),
         ('{"x_offset_file": "a.cbf", "pixel1": 1e-4, "pixel2": 1e-4}', {}, "x_offset_file a.cbf"),
         ('{"filename": "a.h5", "pixel1": 1e-4, "pixel2": 1e-4}', {}, "filename a.h5 moves pixels"),
+        ("{}", {"Detector": "/cal/Jungfrau.h5"}, "/cal/Jungfrau.h5 moves pixels one by one"),
+        ('{"max_shape": [5], "pixel1": 1e-4, "pixel2": 1e-4}', {}, r"max_shape \[5\] is no image"),
+        ('{"max_shape": 5, "pixel1": 1e-4, "pixel2": 1e-4}', {}, "max_shape 5 is no image"),
+        ('{"pixel1": 75, "pixel2": 75}', {}, r"pixel1 is 75 m; write metres \(7.5e-05, if those"),
+        ('{"pixel1": 1e-4, "pixel2": 1e-4}', {"Distance": 90}, r"90 m; .* \(0.09, if .*milli"),
+        ('{"pixel1": 1e-4, "pixel2": 1e-4}', {"Wavelength": 1.3}, r"\(1.3e-10, if .* angstrom\)"),
         ("{pixel1", {}, "not JSON"),
         ("[1, 2]", {}, "no table"),
         ('{"pixel1": 1e-4, "pixel2": 1e-4, "max_shape": [7, 6]}', {}, r"image of \(7, 6\)"),
