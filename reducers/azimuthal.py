@@ -12,9 +12,19 @@ the same sense; its ``dis_to_sam`` is along the normal of the detector, ours alo
 is our ``tilts = [0, -ty]``; with a ``tx`` (our ``[tx, 0]``) its beam misses its own centre towards
 -y by 2 ``dis_to_sam`` tan ``tx``; ``Pplane`` p is ``polarization = 2 p - 1``; ``qbin`` is
 ``width``, or ``edges`` where it lists them, and begins one bin below the least q. Its ``thresADU``
-and ``thresADUhigh`` are our ``thresholds``, but there the pixels outside still count as zeros.
-What its ``square`` averages, but of corrected pixels, is ``intensity``^2 + ``npix`` ``sem``^2 with
-``errors = "azimuthal"``.
+and ``thresADUhigh`` are our ``thresholds``, but there the pixels outside still count as zeros; its
+``thresRms`` never worked. What its ``square`` averages, but of corrected pixels, is
+``intensity``^2 + ``npix`` ``sem``^2 with ``errors = "azimuthal"``.
+
+Solid angles are those of pixels where they are: D ``distance``^2 / r^3 for one r from the sample,
+in a plane at D. ``azav`` divides by D^2 / r^3 over the largest of the detector, which is another
+scale where the beam misses it; pyFAI by (D / r)^3. Segments that stand dz behind the rest are
+thereby off by dz / ``distance`` or twice that, which flat detectors are not.
+
+All bins are those of one ``energy``, as in ``azav`` and pyFAI: a pulse whose photons have another
+moves its q by the same share, at a jitter of 0.1 % a fifth of the usual bin at 1/angstrom. For a
+scan of the photon energy take ``unit = "deg"``, which does not depend on it, and turn the axis
+into q by every step's energy; or give ``energy`` by runs.
 
 For differences between light states, Delta-I(q), every shot brings its ``reference`` to be divided
 by, and with ``moments`` the sums that make a mean over many shots right where pixels were bad.

@@ -17,8 +17,8 @@ from ffb import Tile
 from ffb.loops.compile import kernel, uncompiled
 from ffb.reducers.runs import add, cut
 
-#: Bins, and the slot for pixels that belong to none, must be countable in 16 bits.
-MOST_BINS = 2**16 - 1
+#: Bins, and the slot for pixels that belong to none, must be countable in 19 bits.
+MOST_BINS = 2**19 - 1
 
 #: Error models by name, as in pyFAI.
 ERRORS = {"": 0, "poisson": 1, "azimuthal": 2}
@@ -159,7 +159,7 @@ def table(
     ``mask`` is true for good pixels; ``reference`` says of every bin whether it belongs to it.
     """
     bins, good = reference.size, (of >= 0) & (weight > 0)
-    slots = np.where(good, of, bins).astype(np.uint16)
+    slots = np.where(good, of, bins).astype(np.uint32)
     corrected = params.average == "corrected"
     if corrected:
         weight = np.where(good, 1 / np.where(good, weight, 1.0), 0.0)

@@ -26,7 +26,7 @@ class Params(NamedTuple):
     """Where the detector stands, how to bin, and which pixels count.
 
     ``phi_bins`` equal bins divide ``phi_limits`` [degrees], at most a turn, or bins lie between
-    ``phi_edges`` [degrees]; all the rest as for ``azimuthal``. There are at most 65534 bins
+    ``phi_edges`` [degrees]; all the rest as for ``azimuthal``. There are at most 524286 bins
     altogether.
     """
 

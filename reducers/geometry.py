@@ -106,7 +106,8 @@ class Geometry:
 def wavelength(energy: float | None) -> float | None:
     """Wavelength [angstrom] of photons of ``energy`` [keV], ``None`` for ``None``."""
     if energy is not None and not 0.05 <= energy <= 200:
-        raise ValueError(f"energy: {energy:g}; give the photon energy in keV (0.05 to 200)")
+        in_ev = f" (or {energy * 1e-3:g}, if those are eV)" if 200 < energy <= 200e3 else ""
+        raise ValueError(f"energy: {energy:g}; give the photon energy in keV, 0.05 to 200{in_ev}")
     return None if energy is None else HC / energy
 
 

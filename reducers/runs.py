@@ -12,13 +12,13 @@ from ffb.loops.compile import kernel
 #: Longest run of pixels that is summed in one go.
 LONGEST = 8
 
-#: Columns must be countable in 16 bits.
-MOST_COLUMNS = 2**16
+#: Columns must be countable in 13 bits, bins in 19.
+MOST_COLUMNS = 2**13
 
 
 #: A run is a word: its bin above this bit, its first column below.
-BIN = np.uint32(16)
-COLUMN = np.uint32(0xFFFF)
+BIN = np.uint32(13)
+COLUMN = np.uint32(0x1FFF)
 
 
 @kernel
@@ -67,7 +67,7 @@ def add(v: Any, row: int, runs: Any, bounds: Any, sums: Any) -> None:
 
 
 def cut(
-    of: NDArray[np.uint16], mask: NDArray[np.bool_], none: int
+    of: NDArray[np.uint32], mask: NDArray[np.bool_], none: int
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """Cut rows into runs of up to 8 pixels of one bin; ``none`` is the bin that is left out.
 

@@ -14,8 +14,9 @@ from ffb.reducers import geometry, poni
 from ffb.reducers.bins import AVERAGES, MOST_BINS, Corrected
 from ffb.reducers.runs import MOST_COLUMNS
 
-#: Least distance of a detector [mm]; what is less was meant in metres.
-NEAREST = 1.0
+#: Least distance of a detector [mm]; what is less was meant in metres. More than the greatest was
+#: meant in micrometres, as in psana's geometry.
+NEAREST, FARTHEST = 1.0, 50e3
 
 #: Units of an axis, with the names that pyFAI has for them.
 UNITS = {
@@ -73,6 +74,9 @@ def setup_problems(params: Setup, area: Area) -> Iterator[str]:
             f" (or {1e3 * params.distance:g}, if those are metres)" if params.distance > 0 else ""
         )
         yield f"distance: {params.distance:g} mm; give the millimetres to the detector{in_m}"
+    elif FARTHEST < params.distance < np.inf:
+        in_um = f" (or {1e-3 * params.distance:g}, if those are micrometres)"
+        yield f"distance: {params.distance:g} mm; give the millimetres to the detector{in_um}"
     elif area.xyz is None:
         yield (
             f"distance: {area.detector} has no geometry; name a file as"
@@ -150,10 +154,10 @@ def edges_of(
     low, high = params.limits or (float(axis[good].min()), float(axis[good].max()))
     if params.limits is None:
         low = np.floor(low / params.width) * params.width
-    bins = max(int(np.ceil((high - low) / params.width * (1 - 1e-12))), 1)
+    bins = max(np.ceil((high - low) / params.width * (1 - 1e-12)), 1)
     if bins > most:
-        raise ValueError(f"width: {params.width:g} makes {bins} bins; at most {most}")
-    return np.asarray(low + params.width * np.arange(bins + 1), np.float64)
+        raise ValueError(f"width: {params.width:g} makes {bins:.6g} bins; at most {most}")
+    return np.asarray(low + params.width * np.arange(int(bins) + 1), np.float64)
 
 
 def correction_problems(params: Corrected) -> Iterator[str]:

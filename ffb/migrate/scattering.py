@@ -26,14 +26,21 @@ def azav(given: Given) -> Iterator[Made]:
         given.check("pixels outside the thresholds do not count at all; before, they counted as 0")
     given.without(
         userMask=MASK,
+        x="positions come from the geometry",
+        y="positions come from the geometry",
         darkImg="pedestals come from the calibration",
         gainImg="gains come from the calibration",
-        thresRms="thresholds are in calibrated units; it removed the bright pixels",
+        thresRms="thresholds are in calibrated units; it removed the bright pixels, or failed",
     )
     squared = True if given.get("square") else None
     if squared:
         given.check("the mean square of corrected pixels is intensity**2 + npix * sem**2")
-    given.silently("ADU_per_Photon", "ADU_per_photon", "name", "center", "geomCorr")
+    if given.get("geomCorr") is not False:
+        given.check(
+            "intensities are of pixels where the beam would meet the detector at a right angle;"
+            " before, of the pixel of largest solid angle, which is the same with the beam on one"
+        )
+    given.silently("ADU_per_Photon", "ADU_per_photon", "name", "center", "debug", "use_gpu")
     params = only(
         **_standing(given),
         energy=given.number("eBeam", 9.5),
@@ -45,7 +52,10 @@ def azav(given: Given) -> Iterator[Made]:
         errors="azimuthal" if squared else None,
     )
     if around:
-        given.check("phi is in degrees; before, in radians")
+        given.check(
+            "phi is in degrees, its bins divide a turn or are as listed; before, in radians, they"
+            " divided what the detector covers or were shifted by half of the first one"
+        )
         yield Made("cake", "cake", {**params, **around})
     else:
         yield Made("azav", "azimuthal", params)

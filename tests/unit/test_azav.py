@@ -9,6 +9,7 @@ from ffb.reducers.azimuthal import Params, azimuthal
 from ffb.reducers.bins import MOST_BINS
 from ffb.reducers.cake import Params as Cake
 from ffb.reducers.cake import cake
+from ffb.reducers.geometry import Geometry, on_detector
 from tests.unit.passes import member, reduce
 from tests.unit.scattered import DISTANCE, ENERGY, STANDING, azav_angles, detector, noise
 
@@ -113,6 +114,27 @@ def test_errors_of_the_mean_of_corrected_pixels(area, frames, model):
         np.testing.assert_allclose(out["az/sem"][0, b], sem, rtol=1e-6)
 
 
+def test_another_scale_and_other_segments_in_depth_are_told_apart(area, frames):
+    # theirs: D^2 / r^3 over the largest there is; D is the distance of a pixel's own plane
+    xyz, center = area.xyz.copy(), (-3e4, 4e4)
+    params = Params(**STANDING | {"center": center}, average="corrected", bins=9)
+    for depth in (0.0, 400.0):
+        xyz[2, 1] -= depth
+        d = DISTANCE + (xyz[2].mean() - xyz[2]) / 1e3
+        x, y = (xyz[i] / 1e3 - center[i] / 1e3 for i in (0, 1))
+        factor = d**2 / (x**2 + y**2 + d**2) ** 1.5
+        at = Geometry.of(DISTANCE, ENERGY, center).pixels(on_detector(xyz))
+        np.testing.assert_allclose(at.solid_angle, factor * DISTANCE**2 / d, rtol=1e-12)
+        if depth == 0:
+            out = reduce([member("az", azimuthal, params, area)], area, frames[:1])
+            q = Geometry.of(DISTANCE, ENERGY).q(at.two_theta)[area.mask]
+            corrected = (frames[0] / (factor / factor.max()))[area.mask]
+            total, edges = np.histogram(q, 9, weights=corrected)
+            mean = total / np.histogram(q, edges)[0] / at.solid_angle.max()
+            np.testing.assert_allclose(out["az/intensity"][0], mean, rtol=1e-6)
+            assert at.solid_angle.max() < 0.9
+
+
 def test_bins_of_one_width(area):
     free = azimuthal.prepare(Params(**STANDING, width=0.05), area)
     np.testing.assert_allclose(np.mod(free.q / 0.05, 1), 0.5)
@@ -151,6 +173,7 @@ def test_bins_between_uneven_edges(area, frames):
         ({"width": 0.0}, "width: 0; give"),
         ({"width": np.nan}, "width: nan; give"),
         ({"width": 1e-7}, f"width: 1e-07 makes .* at most {MOST_BINS - 1}"),
+        ({"width": 1e-300}, r"width: 1e-300 makes 9.\d*e\+299 bins; at most"),
         ({"average": "mean"}, "average: 'mean'; known are weighted and corrected"),
     ],
     ids=str,
@@ -173,6 +196,13 @@ def test_a_distance_in_metres_is_told(area):
         azimuthal.prepare(Params(**STANDING | {"distance": 0.06}), area)
 
 
+def test_a_distance_in_micrometres_is_told(area):
+    with pytest.raises(
+        ValueError, match=r"distance: 60000 mm; give .* \(or 60, if those are micrometres"
+    ):
+        azimuthal.prepare(Params(**STANDING | {"distance": 6e4}), area)
+
+
 def test_too_many_bins_of_the_azimuth_say_nothing_of_the_others(area):
-    with pytest.raises(ValueError, match=r"^phi_bins: 70000; give 1 to 65534$"):
-        cake.prepare(Cake(**STANDING, phi_bins=70000), area)
+    with pytest.raises(ValueError, match=r"^phi_bins: 600000; give 1 to 524286$"):
+        cake.prepare(Cake(**STANDING, phi_bins=600000), area)

@@ -140,7 +140,7 @@ def brute(frame, good, axis, weight, edges):
     return intensity, npix
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 1), (1, 5, 7), (2, 9, 37), (3, 4, 64), (1, 2, 1000)])
+@pytest.mark.parametrize("shape", [(1, 3, 1), (1, 5, 7), (2, 9, 37), (3, 4, 64), (1, 2, 8192)])
 @pytest.mark.parametrize("bins", [1, 6, 40])
 def test_bad_and_masked_pixels_leave_sum_norm_and_number(shape, bins):
     rng = np.random.default_rng(5)
@@ -208,9 +208,9 @@ def test_pixels_without_a_place_belong_to_no_bin():
 
 
 def test_rows_too_long_to_be_counted_are_refused():
-    shape = (1, 1, 2**16 + 1)
+    shape = (1, 1, 2**13 + 1)
     area = Area("det", shape, np.ones(shape, bool), np.zeros((3, *shape)), "keV")
-    with pytest.raises(ValueError, match="rows of 65537 pixels"):
+    with pytest.raises(ValueError, match="rows of 8193 pixels"):
         azimuthal.prepare(SETTINGS, area)
 
 
@@ -263,13 +263,13 @@ def test_everything_that_cannot_be_meant_is_listed_at_once(area):
     ("change", "words"),
     [
         ({"limits": (5.0, 6.0)}, "no good pixel between 5 and 6"),
-        ({"bins": 2**16 - 1}, "bins: 65535"),
+        ({"bins": 2**19 - 1}, "bins: 524287"),
         ({"limits": (0.1, np.inf)}, "limits: .0.1, inf"),
         ({"limits": (np.nan, 1.0)}, "limits: .nan, 1"),
         ({"distance": None}, "distance: give"),
         ({"distance": -3.0}, "distance: -3"),
         ({"energy": None}, "energy: q needs"),
-        ({"energy": 9500.0}, "keV"),
+        ({"energy": 9500.0}, r"keV, 0.05 to 200 \(or 9.5, if those are eV\)"),
         ({"errors": "gauss"}, "errors: 'gauss'; known are poisson and azimuthal"),
         ({"errors": "poisson", "photon": 0.0}, "photon: 0"),
         ({"reference": (3.0, 4.0)}, "reference: no bin has its centre between 3 and 4"),

@@ -97,9 +97,28 @@ def test_the_sum_over_phi_is_the_profile(area, frames):
     np.testing.assert_allclose(out["c/reference"], out["az/reference"], rtol=1e-6)
 
 
+def test_a_cake_may_have_more_bins_than_16_bits_count(area, frames):
+    # the 360 bins that production takes if nothing is said
+    params = Params(**STANDING, bins=512, limits=(0.0, 0.9), phi_bins=360)
+    out = reduce([member("c", cake, params, area)], area, frames[:1])
+    assert out["c/npix"].shape == (1, 360, 512)
+    where = geo.Geometry.of(60.0, 9.5, STANDING["center"])
+    pixels = where.pixels(geo.on_detector(area.xyz))
+    q, phi = where.q(pixels.two_theta)[area.mask], np.degrees(pixels.phi)[area.mask]
+    turn = np.linspace(-180, 180, 361), np.linspace(0, 0.9, 513)
+    number, *_ = np.histogram2d(phi, q, turn)
+    np.testing.assert_array_equal(out["c/npix"][0], number)
+    total, *_ = np.histogram2d(phi, q, turn, weights=frames[0][area.mask].astype(float))
+    norm, *_ = np.histogram2d(phi, q, turn, weights=pixels.solid_angle[area.mask])
+    filled = number > 0
+    np.testing.assert_allclose(
+        out["c/intensity"][0][filled], total[filled] / norm[filled], rtol=1e-6, atol=1e-6
+    )
+
+
 def test_everything_that_cannot_be_meant_is_listed_at_once(area):
-    params = Params(bins=9000, phi_bins=8, phi_limits=(0.0, 361.0), errors="x")
-    with pytest.raises(ValueError, match="bins: 9000; give 1 to 8191") as error:
+    params = Params(bins=70000, phi_bins=8, phi_limits=(0.0, 361.0), errors="x")
+    with pytest.raises(ValueError, match="bins: 70000; give 1 to 65535") as error:
         cake.prepare(params, area)
     names = [line.split(":")[0] for line in str(error.value).splitlines()]
     assert names == ["bins", "phi_limits", "errors", "distance"]

@@ -124,7 +124,7 @@ def one(frame, **change):
     mask = np.ones(SHAPE, bool)
     radius = np.full(SHAPE, 5.0)
     theirs = psanas(frame, mask, radius, SETTINGS._replace(**change))
-    ours = found(frame, mask, SETTINGS._replace(distance=1e6, pixel=1e6, **change))
+    ours = found(frame, mask, SETTINGS._replace(distance=5e4, pixel=1e6, **change))
     assert ours["n"] == theirs["row"].size
     return ours["n"]
 
@@ -155,7 +155,7 @@ def test_psana_joins_peaks_by_a_pixel_that_another_left_in_memory():
     frame[60 + 10, 40:43] = frame[60 + 21, 23:25] = 100.0  # beside where the fourth of those was
     mask, radius = np.ones(SHAPE, bool), np.full(SHAPE, 5.0)
     theirs = psanas(frame, mask, radius, SETTINGS, 2)
-    ours = found(frame, mask, SETTINGS._replace(distance=1e6, pixel=1e6), 2)
+    ours = found(frame, mask, SETTINGS._replace(distance=5e4, pixel=1e6), 2)
     assert theirs["npix"].tolist() == [6, 5]
     assert ours["npix"].tolist() == [6, 3, 2]
 
