@@ -389,7 +389,7 @@ def test_pyfais_names_of_units_are_understood(tmp_path, name):
         ('{"pixel1": 1e-4, "pixel2": 1e-4}', {"Distance": 90}, r"90 m; .* \(0.09, if .*milli"),
         ('{"pixel1": 1e-4, "pixel2": 1e-4}', {"Wavelength": 1.3}, r"\(1.3e-10, if .* angstrom\)"),
         ("{pixel1", {}, "not JSON"),
-        ("[1, 2]", {}, "no table"),
+        ("[1, 2]", {}, "a table of keys"),
         ('{"pixel1": 1e-4, "pixel2": 1e-4, "max_shape": [7, 6]}', {}, r"image of \(7, 6\)"),
     ],
     ids=str,
