@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from socket import socket
 
 import numpy as np
 from bokeh.application import Application
@@ -99,10 +100,10 @@ class Dashboard:
     def __init__(
         self, views: str, address: str = "127.0.0.1", port: int = 0, key: Path | None = None
     ) -> None:
+        sockets, port = _listening(address, port)
         self.model = LiveModel()
         self.feed = Feed(views, self.model, key)
         self._loop = IOLoop(make_current=True)
-        sockets, port = bind_sockets(address, port)
         handler = FunctionHandler(lambda document: _session(document, self.model))
         pages = BokehTornado(
             {"/": Application(handler)},
@@ -130,6 +131,17 @@ class Dashboard:
     def stop(self) -> None:
         """End :meth:`run`; safe in a signal handler and from any thread."""
         self._loop.add_callback(self._loop.stop)
+
+
+def _listening(address: str, port: int) -> tuple[list[socket], int]:
+    """Sockets of the page and their port; ``OSError`` names the address and what to do."""
+    try:
+        return bind_sockets(address, port)
+    except OSError as e:
+        raise OSError(
+            f"the page cannot be served at {address}:{port}: {e.strerror}; another page may be "
+            "there: give dashboard.port another number, or 0 to take a free one"
+        ) from e
 
 
 def _session(document: Document, model: LiveModel) -> None:

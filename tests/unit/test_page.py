@@ -1,5 +1,7 @@
 """Panels say what the snapshot says, a page shows so much at a time and leaves nothing behind."""
 
+import socket
+
 import numpy as np
 import pytest
 from bokeh.document import Document
@@ -309,3 +311,13 @@ def test_an_axis_has_the_coordinates_of_its_reducer(shot):
     assert label == "q [1/Å]"
     np.testing.assert_allclose(q, 0.1 * np.arange(8))
     assert shot.axis(shot.columns["spot/area"], 1)[1] == "column"
+
+
+# tornado leaves the socket that it could not bind to the collector
+@pytest.mark.filterwarnings("ignore:Exception ignored.*:pytest.PytestUnraisableExceptionWarning")
+def test_a_page_whose_port_is_taken_says_which_and_what_to_do(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = rf"127\.0\.0\.1:{port}: .*in use.*dashboard\.port"
+        with pytest.raises(OSError, match=said):
+            app.Dashboard(f"ipc://{tmp_path}/views", port=port)
