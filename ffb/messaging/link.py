@@ -92,6 +92,14 @@ class Link(End):
         return len(self._window)
 
     @property
+    def silence(self) -> str:
+        """Why messages may be waiting for their acknowledgement, and where to look."""
+        if self.held:
+            return "the aggregator cannot write them: its log and the alarms say why"
+        there = "the aggregator is there and has not committed them: see its log"
+        return there if self.connected else "is the aggregator up?"
+
+    @property
     def acked(self) -> int:
         """Number up to which all messages are known to be committed."""
         return self._window.acked

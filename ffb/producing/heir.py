@@ -104,6 +104,6 @@ def _wait(link: Link, patience_s: float, stopping: Callable[[], bool]) -> None:
                 link.status({"pid": os.getpid(), "doing": "delivering what was left behind"})
         if stopping() or now - heard > patience_s:
             raise TimeoutError(
-                f"{link.unacked} messages of a killed producer were not taken: they stay for the"
-                " next start of this one"
+                f"{link.unacked} messages of a killed producer were not taken, {link.silence}; they"
+                " stay for the next start of this one"
             )

@@ -14,6 +14,7 @@ from ffb.configuration.by_run import for_run
 from ffb.integrating.partners import choose
 from ffb.plan import Plan
 from ffb.service import show
+from ffb.service.room import Room
 from ffb.service.terminal import console
 from ffb.source import Run, RunInfo
 from ffb.sources.choose import source_of
@@ -40,6 +41,9 @@ def main(
     exp = config.exp
     config = config.model_copy(update={"source": source_at(config, run, run_files)})
     out = console()
+    shut = _shut(config, exp, run) if exp else []
+    if shut:
+        out.print(f"warning: {shut[0]}", soft_wrap=True)
     if isinstance(config.source, PsanaConfig) and config.source.shmem and not attach:
         out.print(f"{file}: nothing wrong so far")
         out.print(f"{UNCHECKED} shared memory is left alone; try --run-file or --attach")
@@ -64,7 +68,7 @@ def main(
             for name in [n for n in config.inputs if n not in plan.block.inputs]:
                 out.print(f"note: inputs.{name}: nothing takes it; record = true makes it a column")
             took = time.monotonic() - began
-            lacks = f", {n} warnings" if (n := len(plan.warnings)) else ""
+            lacks = f", {n} warnings" if (n := len(plan.warnings) + len(shut)) else ""
             out.print(f"{file}: nothing wrong{lacks}; read, compiled and dry run in {took:.1f} s")
             return 0
     finally:
@@ -72,6 +76,17 @@ def main(
         source.close()
     out.print(f"{UNCHECKED} no run came within {PATIENCE_S:.0f} s")
     return 1
+
+
+def _shut(config: Config, exp: str, run: int | None) -> list[str]:
+    """Why no file could be written now where those of ``exp`` go; empty if one could be."""
+    try:
+        Room(config.writer.reserve_gb, config.writer.warn_gb).refuse(
+            config.file(exp, run or 1).parent
+        )
+    except OSError as e:
+        return [str(e.strerror)]
+    return []
 
 
 def _without_tables(config: Config, run: int) -> Iterator[str]:

@@ -104,7 +104,7 @@ def reduce(
             if file is not None:
                 file.close(remove=told)  # else our successor tells what is there
     if not drained:
-        log.error("%d messages were never acknowledged: is the aggregator up?", link.unacked)
+        log.error("%d messages were never acknowledged: %s", link.unacked, link.silence)
     return 0 if drained and (runs or worker.stopping) else 1
 
 

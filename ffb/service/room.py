@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import time
 from pathlib import Path
@@ -41,7 +42,9 @@ class Room:
         self._folder, self._looked = folder, 0.0
 
     def refuse(self, folder: Path) -> None:
-        """Raise ``OSError`` where no run would be begun in ``folder``."""
+        """Raise ``OSError`` where no run would be begun in ``folder``, there or not yet."""
+        if why := _closed(folder):
+            raise OSError(errno.EACCES, why)
         if (free := _free(folder)) < self._reserve:
             raise OSError(
                 errno.ENOSPC,
@@ -51,11 +54,13 @@ class Room:
 
     @property
     def alarms(self) -> list[str]:
-        """That there is little room, in a sentence."""
+        """That nothing can be written, or that there is little room, in a sentence."""
         now = time.monotonic()
         if self._folder is not None and now - self._looked > LOOK_S:
             self._looked, self._alarms = now, []
-            if (free := _free(self._folder)) < self._warn:
+            if why := _closed(self._folder):
+                self._alarms = [why]
+            elif (free := _free(self._folder)) < self._warn:
                 self._alarms = [
                     f"only {size(free)} free in {self._folder}; below {size(self._reserve)} no rows"
                     " are written: make room"
@@ -63,7 +68,25 @@ class Room:
         return self._alarms
 
 
+def _there(folder: Path) -> Path:
+    """``folder``, or where it will be made; what we may not look at is as good as not there."""
+    return next(p for p in (folder, *folder.absolute().parents) if os.path.exists(p))
+
+
+def _closed(folder: Path) -> str:
+    """Why no file can be written in ``folder``, and what to do; "" where it can."""
+    there = _there(folder)
+    if not there.is_dir():
+        why = f"{there} is no folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        why = f"we may not write in {there}"
+    else:
+        return ""
+    return (
+        f"{folder}: cannot be written, {why}: name another in writer.directory, or have it opened"
+    )
+
+
 def _free(folder: Path) -> int:
     """Bytes free where ``folder`` is, or will be made."""
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    return shutil.disk_usage(there).free
+    return shutil.disk_usage(_there(folder)).free

@@ -23,9 +23,12 @@ class Line(NamedTuple):
     style: str = ""
 
 
-def rows(meta: dict[str, Any]) -> list[Line]:
-    """What a snapshot says, line by line."""
-    status = meta["status"]
+def rows(meta: dict[str, Any] | None) -> list[Line]:
+    """What a snapshot says, line by line; of no run yet, what is waited for and what is wrong."""
+    status = meta["status"] if meta else {}
+    alarms = [Line("alarm", str(a), "red") for a in status.get("alarms") or []]
+    if not meta or not meta["exp"]:
+        return [Line("run", _waiting(status)), *alarms]
     producers = status.get("producers", {}).values()
     read, reduced = (sum(p.get(k, 0.0) for p in producers) for k in ("read_hz", "reduced_hz"))
     p50, p95 = status.get("latency_ms", (float("nan"),) * 2)
@@ -34,7 +37,6 @@ def rows(meta: dict[str, Any]) -> list[Line]:
     step = f", step {meta['step']}" if meta["step"] >= 0 else ""
     epoch = f", epoch {meta['epoch']} since row {meta['span'][0]:,}" if meta["epoch"] else ""
     parts = f", {file['segments']} segments" if file.get("segments") else ""
-    alarms = status.get("alarms") or []
     return [
         Line("run", f"{meta['exp']} run {meta['run']} {state}{step}{epoch}"),
         Line(
@@ -46,7 +48,7 @@ def rows(meta: dict[str, Any]) -> list[Line]:
         Line("shot to file", f"p50 {p50:.0f} ms  p95 {p95:.0f} ms"),
         Line("file", f"{size(file.get('bytes', 0))}{parts}  {file.get('path', '')}"),
         *_queues(status.get("queues") or []),
-        *[Line("alarm", str(a), "red") for a in alarms],
+        *alarms,
     ]
 
 
@@ -93,7 +95,7 @@ def table(meta: dict[str, Any] | None, children: Sequence[Child], page: str, sin
     )
     out.add_column(style="bold", no_wrap=True)
     out.add_column()
-    for said in rows(meta) if meta and meta["exp"] else [Line("run", line(meta))]:
+    for said in rows(meta):
         out.add_row(said.heading, said.value, style=said.style or None)
     for said in processes(children):
         out.add_row(said.heading, said.value, style=said.style or None)
@@ -117,9 +119,7 @@ def processes(children: Sequence[Child]) -> list[Line]:
 
 def line(meta: dict[str, Any] | None) -> str:
     """The same on one line, for a log: queues only when they fill up."""
-    if not meta or not meta["exp"]:
-        return _waiting(meta)
-    queues = {q[0] for q in meta["status"].get("queues") or []}
+    queues = {q[0] for q in meta["status"].get("queues") or []} if meta else set()
     said = [r for r in rows(meta) if r.heading != "file"]
     return "  |  ".join(
         f"{r.heading} {r.value}" if r.heading in {"lost", *queues} else r.value
@@ -128,8 +128,8 @@ def line(meta: dict[str, Any] | None) -> str:
     )
 
 
-def _waiting(meta: dict[str, Any] | None) -> str:
+def _waiting(status: dict[str, Any]) -> str:
     """What there is to wait for before the first rows."""
-    producers = meta["status"].get("producers", {}) if meta else {}
-    doing = [f"{name} {said['doing']}" for name, said in producers.items() if said.get("doing")]
+    producers = status.get("producers", {}).items()
+    doing = [f"{name} {said['doing']}" for name, said in producers if said.get("doing")]
     return ", ".join(doing) or "waiting for the stream"

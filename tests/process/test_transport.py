@@ -380,6 +380,7 @@ def test_producers_are_told_that_the_disk_holds_up_commits(hub: Hub, address: st
             lambda: hub.receive(0.01),
             *(lambda k=k: k.pump(0.01) for k in links),
         )
+        assert ("cannot write" if held else "has not committed") in links[0].silence
     for link in links:
         link.close()
 

@@ -331,6 +331,19 @@ def test_check_of_a_run_without_parameters(run, file):
     )
 
 
+def test_check_warns_where_no_file_could_be_written(run, file, tmp_path):
+    (tmp_path / "taken").touch()
+    where = ("--set", f"writer.directory={tmp_path}/taken/out")
+    said = f"warning: {tmp_path}/taken/out: cannot be written, {tmp_path}/taken is no folder: "
+    status, out, _ = run("check", file, *where)
+    assert (status, out.count(said)) == (0, 1)
+    assert "nothing wrong, 1 warnings" in out
+    text = 'source={kind="psana", exp="mfxx49820", shmem="nobody"}'
+    assert said in run("check", file, *where, "--set", text)[1]
+    _, out, _ = run("check", file, "--set", "writer.reserve_gb=1e9")
+    assert "are kept free: make room, or set writer.reserve_gb lower" in out
+
+
 def test_check_leaves_shared_memory_alone(run, file):
     text = 'source={kind="psana", exp="mfxx49820", shmem="nobody"}'
     status, out, err = run("check", file, "--set", text)

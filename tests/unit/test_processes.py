@@ -53,7 +53,7 @@ def test_a_producer_that_waits_for_its_last_commits_ends_soon_when_told_to(tmp_p
     waited = []
 
     class Link(Window):
-        unacked = 3
+        unacked, silence = 3, "is the aggregator up?"
 
         def drain(self, timeout_s):
             waited.append(timeout_s)

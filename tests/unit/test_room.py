@@ -40,6 +40,25 @@ def test_an_alarm_comes_early_and_goes(disk, tmp_path):
     assert watched.alarms == []
 
 
+@pytest.mark.parametrize("why", ["is no folder", "we may not write in"])
+def test_a_folder_that_cannot_be_written_is_told_before_there_is_anything_to_write(
+    disk, tmp_path, monkeypatch, why
+):
+    folder, kept = tmp_path / "there" / "not" / "yet", Room(reserve_gb=1.0, warn_gb=10.0)
+    kept.refuse(folder)
+    if why == "is no folder":
+        (tmp_path / "there").touch()
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    kept.watch(folder)
+    (said,) = kept.alarms
+    assert said.startswith(f"{folder}: cannot be written, ")
+    assert why in said
+    assert "writer.directory" in said
+    with pytest.raises(OSError, match=why):
+        kept.refuse(folder)
+
+
 def test_no_run_is_begun_and_no_row_written_where_room_is_kept_and_the_end_may_use_it(
     disk, tmp_path
 ):

@@ -32,6 +32,9 @@ def test_a_line_before_the_first_run_says_what_is_waited_for():
     assert line(meta(Live(), producers={})) == "waiting for the stream"
     preparing = {"p0": {"doing": "preparing run 7"}}
     assert line(meta(Live(), producers=preparing)) == "p0 preparing run 7"
+    wrong = meta(Live(), producers=preparing, alarms=["/out: cannot be written"])
+    assert line(wrong) == "p0 preparing run 7  |  /out: cannot be written"
+    assert [r.style for r in rows(wrong)] == ["", "red"]
 
 
 def test_a_line_of_a_run_has_rates_books_and_latency():
