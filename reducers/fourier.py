@@ -44,7 +44,7 @@ def good_size(n: int) -> Any:
 
 
 class Correlated(NamedTuple):
-    """Sums over pairs of pixels, those of :func:`correlate`, each (lag + 1, 2 lag + 1) float64."""
+    """Sums over pairs of pixels, of :func:`correlate`, each (down + 1, 2 across + 1) float64."""
 
     both: F64
     pairs: F64
@@ -53,23 +53,23 @@ class Correlated(NamedTuple):
 
 
 @kernel
-def cost(rows: int, columns: int, lag: int) -> Any:
+def cost(rows: int, columns: int, down: int, across: int) -> Any:
     """Products that could be summed up directly while :func:`correlate` is at work."""
-    size = good_size(rows + lag) * good_size(columns + lag)
+    size = good_size(rows + down) * good_size(columns + across)
     return PRODUCTS * size * np.log2(size)
 
 
 @kernel
-def correlate(values: F64, valid: F64, lag: int) -> Correlated:
-    """Sums over all pairs of pixels at each distance: rows of 0 to ``lag``, columns of -/+ ``lag``.
+def correlate(values: F64, valid: F64, down: int, across: int) -> Correlated:
+    """Sums over all pairs of pixels at each distance: 0 to ``down`` rows, -/+ ``across`` columns.
 
     ``values`` are 0 where pixels are not ``valid``, which is 0 or 1, and not all are 0; both are
-    (rows, ``lag`` + columns + ``lag``), 0 at the sides.
+    (rows, ``across`` + columns + ``across``), 0 at the sides.
     ``both`` is the sum of I I', ``pairs`` their number, ``first`` the sum of I over pairs and
     ``second`` that of I'. Of ``both`` the error is some 1e-15 of the sum of I^2; ``first`` and
     ``second`` are 0 where they are below what rounding makes of 0.
     """
-    rows, columns = values.shape[0], values.shape[1] - 2 * lag
+    rows, columns = values.shape[0], values.shape[1] - 2 * across
     power, number = 0.0, 0.0
     for r in range(rows):
         here, good = values[r], valid[r]
@@ -78,10 +78,10 @@ def correlate(values: F64, valid: F64, lag: int) -> Correlated:
         for i in range(here.size):
             number += good[i]
     norm = np.sqrt(power / number)  # so that neither drowns the other
-    shape = (good_size(rows + lag), good_size(columns + lag))
+    shape = (good_size(rows + down), good_size(columns + across))
     re, im = np.zeros(shape), np.zeros(shape)
     for r in range(rows):
-        here, good = values[r, lag : lag + columns], valid[r, lag : lag + columns]
+        here, good = values[r, across : across + columns], valid[r, across : across + columns]
         for i in range(columns):
             re[r, i], im[r, i] = here[i] / norm, good[i]
     turned_re, turned_im = np.zeros(shape[::-1]), np.zeros(shape[::-1])
@@ -89,17 +89,17 @@ def correlate(values: F64, valid: F64, lag: int) -> Correlated:
     _along(re, im, columns, turned_re, turned_im, work)
     _along(turned_re, turned_im, shape[0], re, im, work)
     image, mask, cross = _products(re, im)
-    many, found = shape[1], np.empty((4, lag + 1, shape[1]))
+    many, found = shape[1], np.empty((4, down + 1, shape[1]))
     for at, back_im, back_re in ((0, mask, image), (2, cross, cross)):
         _along(back_im, back_re, many, turned_re, turned_im, work)
-        _along(turned_re, turned_im, lag + 1, found[at], found[at + 1], work)
+        _along(turned_re, turned_im, down + 1, found[at], found[at + 1], work)
     pairs, both, second, first = found[0], found[1], found[2], found[3]
     size, none = shape[0] * shape[1], ROUNDING * number
-    room = np.zeros((4, lag + 1, 2 * lag + 1))
+    room = np.zeros((4, down + 1, 2 * across + 1))
     out = Correlated(room[0], room[1], room[2], room[3])
-    for r in range(lag + 1):
-        for j in range(2 * lag + 1):
-            c = (j - lag) % many
+    for r in range(down + 1):
+        for j in range(2 * across + 1):
+            c = (j - across) % many
             out.both[r, j] = both[r, c] / size * norm**2
             out.pairs[r, j] = np.rint(pairs[r, c] / size)
             for into, sums in ((out.first, first), (out.second, second)):

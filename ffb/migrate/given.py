@@ -33,12 +33,16 @@ class Remark(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A reducer for a detector: its name below the detector, which one, and its parameters."""
+    """A reducer for a detector: its name below the detector, which one, and its parameters.
+
+    ``of`` is the column below the detector that it takes, the detector's own data if empty.
+    """
 
     name: str
     use: str
     params: Mapping[str, Any]
     argument: str = "image"
+    of: str = ""
 
 
 @dataclass

@@ -108,7 +108,7 @@ def _reducer(name: str, draft: Draft) -> list[str]:
     lines = [
         f"[{title}]",
         f"use = {layers.value(draft.use)}",
-        f"inputs = {layers.value(draft.detector)}",
+        f"inputs = {layers.value(draft.input)}",
         "",
     ]
     if _all_runs(draft):

@@ -52,7 +52,13 @@ class Draft:
     detector: str
     use: str
     argument: str
+    of: str = ""
     rows: list[Row] = field(default_factory=list)
+
+    @property
+    def input(self) -> str:
+        """What it takes: the detector, or a column that another reducer makes of it."""
+        return f"{self.detector}/{self.of}" if self.of else self.detector
 
     def add(self, row: Row) -> None:
         """Add a row, joined to the one before where that says the same of the runs before."""
@@ -193,7 +199,7 @@ def _entry(
             _remark(out, remark)
         named = given.table.get("name")
         for m in made:
-            if isinstance(named, str) and not rule.many:
+            if isinstance(named, str) and not rule.many and len(made) == 1:
                 m = m._replace(name=named)
             _add(out, detector, m, RunRange(reading.first, reading.last), line, where)
 
@@ -219,7 +225,7 @@ def _add(out: Imported, detector: str, made: Made, runs: RunRange, line: int, wh
             _remark(out, Remark(line, f"{where}: {problem}"))
         return
     name = f"{detector}/{made.name}"
-    draft = out.reducers.setdefault(name, Draft(detector, made.use, made.argument))
+    draft = out.reducers.setdefault(name, Draft(detector, made.use, made.argument, made.of))
     if draft.use != made.use:
         _remark(out, Remark(line, f"{where}: was {draft.use} for other runs; write it by itself"))
         return

@@ -176,21 +176,41 @@ def photon(given: Given) -> Iterator[Made]:
 
 
 def autocorrelation(given: Given) -> Iterator[Made]:
-    """Autocorrelation of an image."""
+    """Autocorrelation of an image, or of what each of several masks leaves of it."""
+    name, masks = str(given.get("name", "autocorr")), _masks(given)
     found = given.get("save_range", (50, 50))
-    reach = [found] if isinstance(found, int) else list(found) if pair(found) else [50]
-    given.silently("name", "save_lineout")
+    if not isinstance(found, int) and not pair(found):
+        given.lose("save_range", f"two whole numbers were expected, not {found!r}; lag is 50")
+        found = 50
+    given.silently("save_lineout", *(["roi"] if masks else []))
+    where = {} if masks else _where(given, "roi")
     low, high = _levels(given)
-    given.without(
-        roi="the whole detector is correlated; mask the rest in [calibration.DET]",
-        mask=MASK,
-        illumination_correction="never had an effect",
-    )
-    ends = only(
+    given.without(illumination_correction="never had an effect")
+    if where is None:
+        return
+    given.check(f"{name}_image_area, the image that is correlated, is recorded as well")
+    if masks:
+        given.check("a mask has the shape of the image; of a stack make files, and reducers")
+    params = only(
+        lag=found if isinstance(found, int) else [*found],
         low=None if low == -math.inf else low,
         high=None if high == math.inf else high,
     )
-    yield Made("autocorr", "autocorrelation", {"lag": max(reach), **ends})
+    image = Made(f"{name}_image", "roi", {**where, "area": True})
+    yield image
+    for i, mask in enumerate(masks or [None]):
+        title = f"{name}_{i}" if len(masks) > 1 else name
+        yield Made(title, "autocorrelation", {**params, **only(mask=mask)}, of=f"{image.name}_area")
+
+
+def _masks(given: Given) -> list[str]:
+    """Files of masks, of a parameter that names one or several."""
+    found = given.get("mask")
+    several = found if isinstance(found, list | tuple) else [] if found is None else [found]
+    if all(isinstance(one, str) for one in several):
+        return [*several]
+    given.lose("mask", "give a .npy file with the shape of the image as `mask`")
+    return []
 
 
 def curve(given: Given) -> Iterator[Made]:

@@ -28,6 +28,7 @@ from ffb.reducers.sparse import Params as Sparse
 from ffb.reducers.sparse import sparse
 from ffb.reducers.speckle import Params as Speckle
 from ffb.reducers.speckle import speckle
+from ffb.shot import Input
 from tests.benchmarks.bench_droplets import DENSITY, ROOM, TWO, guard, passing
 from tests.benchmarks.bench_kernels import SHAPE
 from tests.benchmarks.harness import Table, compare, machine, over, read
@@ -81,7 +82,7 @@ def correlations(rounds: int) -> list[Table]:
         holes = rng.random((size, size)) < 0.02
         dense = np.where(holes, np.nan, rng.gamma(2, 3, holes.shape)).astype(np.float32)
         few = np.where(holes, np.nan, rng.poisson(0.01, holes.shape)).astype(np.float32)
-        p = Lags(lag)
+        p = autocorrelation.constants(Lags(lag), {"image": Input("value", "<f4", (size, size))})
         got = ours(dense, p).correlation[lag, lag:]
         np.testing.assert_allclose(got, by_scipy(dense, lag)[0, : lag + 1], rtol=1e-9)
         competitors: dict[str, Callable[[], Any]] = {

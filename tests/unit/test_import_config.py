@@ -163,7 +163,12 @@ def one(function: str, **kwargs: object) -> str:
             "photon_counting",
             {"energy": 160.0, "fraction": 0.8, "threshold": 3.0},
         ),
-        (one("getAutocorrParams", save_range=(20, 30)), "autocorr", "autocorrelation", {"lag": 30}),
+        (
+            one("getAutocorrParams", save_range=(20, 30)),
+            "autocorr",
+            "autocorrelation",
+            {"lag": [20, 30]},
+        ),
         (
             one("get_wf_integrate", sig_roi=[100, 200], bkg_roi=[0, 80], negative_signal=True),
             "wfintegrate",
@@ -259,7 +264,25 @@ def one(function: str, **kwargs: object) -> str:
             one("getAutocorrParams", save_range=[70, 50], save_lineout=True, thresADU=[72.0, 1e6]),
             "autocorr",
             "autocorrelation",
-            {"lag": 70, "low": 72.0, "high": 1e6},
+            {"lag": [70, 50], "low": 72.0, "high": 1e6},
+        ),
+        (
+            one("getAutocorrParams", mask="m.npy", roi=[[0, 9], [3, 8]], save_range=9, name="a"),
+            "a",
+            "autocorrelation",
+            {"lag": 9, "mask": "m.npy"},
+        ),
+        (
+            one("getAutocorrParams", mask=["m.npy", "n.npy"]),
+            "autocorr_1",
+            "autocorrelation",
+            {"lag": [50, 50], "mask": "n.npy"},
+        ),
+        (
+            one("get_autocorr", roi=[[10, 90], [20, 60]], save_range=(9, 5)),
+            "autocorr_image",
+            "roi",
+            {"rows": [10, 90], "cols": [20, 60], "area": True},
         ),
     ],
 )
@@ -268,6 +291,21 @@ def test_every_function_becomes_a_reducer(imported, text, name, use, params):
     found = data["reducers"][f"det/{name}"]
     assert (status, lost(err)) == (0, [])
     assert (found["use"], found["params"]) == (use, params)
+
+
+def test_an_image_is_correlated_that_a_region_keeps(imported):
+    """Of a detector, as it is, no autocorrelation is taken."""
+    _, data, _, _ = imported(one("getAutocorrParams", mask="m.npy", name="a"), *EXP)
+    image, of = data["reducers"]["det/a_image"], data["reducers"]["det/a"]
+    assert image == {"use": "roi", "inputs": "det", "params": {"area": True}}
+    assert of["inputs"] == "det/a_image_area"
+    status, data, _, err = imported(
+        "import numpy as np\ndef getAutocorrParams(run):\n"
+        "    return {'det': {'mask': np.load('m.npy'), 'save_range': None}}",
+        *EXP,
+    )
+    assert (status, [key in err for key in ("mask: ", "save_range: ")]) == (1, [True, True])
+    assert data["reducers"]["det/autocorr"]["params"] == {"lag": 50}
 
 
 def test_no_slow_camera_is_none(imported):
