@@ -67,6 +67,14 @@ class Snapshot:
         edges = low + width * np.arange(counts.shape[-1] + 1)
         return (edges if np.isfinite(low) else np.zeros_like(edges)), counts[i]
 
+    def mean(self, name: str) -> tuple[Array, Array]:
+        """Means of array column ``name`` and their standard errors, each (lights, *shape).
+
+        Errors are NaN where there is none: of images, and in snapshots of before they were kept.
+        """
+        mean = self.arrays[f"mean:{name}"]
+        return mean, self.arrays.get(f"error:{name}", np.full_like(mean, np.nan))
+
     def axis(self, column: Column, which: int = 0) -> tuple[Array, str]:
         """Coordinates of one axis of a column, and their label; its index where it has none."""
         dim = column.dims[which] if len(column.dims) > which else "index"

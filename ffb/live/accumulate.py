@@ -1,8 +1,8 @@
 """Mergeable statistics over shots, kept apart by light.
 
 Every accumulator takes rows in any order and keeps counts and sums only, so what it says does not
-depend on how the rows were grouped into commits. NaN is never counted. ``light`` is always an index
-of ``LIGHTS``.
+depend, beyond rounding, on how the rows were grouped into commits. NaN is never counted. ``light``
+is always an index of ``LIGHTS``.
 """
 
 from __future__ import annotations
@@ -228,14 +228,20 @@ class Histograms:
 
 
 class Means:
-    """Mean of an array column by light, element by element, and its latest row."""
+    """Mean of an array column by light, element by element, and its latest row.
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    With ``errors`` also the standard errors of the means. Squares are then kept about the mean, as
+    Chan, Golub and LeVeque (Am. Stat. 37, 242, 1983) join them, so that a small spread on a large
+    mean keeps its digits.
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, errors: bool = False) -> None:
         self.rows: NDArray[np.int64] = np.zeros(N_LIGHTS, np.int64)
         self.last: Floats = np.full(shape, np.nan)
         self._known = False
         self._n: NDArray[np.int64] = np.zeros((N_LIGHTS, *shape), np.int64)
         self._sum: Floats = np.zeros((N_LIGHTS, *shape))
+        self._m2: Floats | None = np.zeros((N_LIGHTS, *shape)) if errors else None
 
     def add(
         self,
@@ -252,8 +258,12 @@ class Means:
             rows = values[present & (light == state)].astype(np.float64)
             if rows.size:
                 good = np.isfinite(rows)
-                self._n[state] += good.sum(0)
-                self._sum[state] += np.where(good, rows, 0.0).sum(0)
+                n, total = good.sum(0), np.where(good, rows, 0.0).sum(0)
+                if self._m2 is not None:
+                    before = self._n[state], self._sum[state]
+                    self._m2[state] += _squares(rows, good, (n, total), before)
+                self._n[state] += n
+                self._sum[state] += total
                 self.rows[state] += len(rows)
         self._known |= bool(present.any()) and not older
         if present.any() and not (older and self._known):
@@ -264,6 +274,34 @@ class Means:
         """Means (lights, *shape); NaN where nothing was counted."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return self._sum / self._n
+
+    @property
+    def error(self) -> Floats | None:
+        """Standard errors of the means (lights, *shape), if they are kept.
+
+        sqrt(m2 / (n - 1) / n), with the sum m2 of squares about the mean; NaN below 2 values, and
+        where squares are beyond all numbers.
+        """
+        if self._m2 is None:
+            return None
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error = np.sqrt(self._m2 / (self._n - 1) / self._n)
+        return np.where((self._n > 1) & np.isfinite(error), error, np.nan)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _squares(
+    rows: Floats, good: NDArray[np.bool_], new: tuple[Ints, Floats], old: tuple[Ints, Floats]
+) -> Floats:
+    """By how much ``rows`` (k, *shape), where ``good``, add to the squares about the common mean.
+
+    ``new`` and ``old`` are count and sum, (*shape), of these rows and of those before them.
+    """
+    mean, before = (total / np.maximum(n, 1) for n, total in (new, old))
+    away, apart = np.where(good, rows - mean, 0.0), mean - before
+    weight = new[0] * old[0] / np.maximum(new[0] + old[0], 1)
+    squares: Floats = np.einsum("k...,k...->...", away, away) + weight * apart * apart
+    return squares
 
 
 class Presence:

@@ -89,7 +89,7 @@ class Live:
         self.strip, self.scan = Moments(n, STRIP_BINS), Moments(n, STEPS)
         self.ratio = Moments(n, STEPS, self.norm) if self.norm is not None else None
         self.histograms = Histograms(n)
-        self.means = {c.name: Means(c.shape) for c in self.arrays}
+        self.means = {c.name: Means(c.shape, errors=len(c.shape) == 1) for c in self.arrays}
         self.present: dict[str, Presence] = {}
         reducers = dict.fromkeys(c.reducer for c in schema.columns)
         self._presences = {r: name for r in reducers if (name := present_of(r)) in names}
@@ -160,7 +160,8 @@ class Live:
         scalar column moments (columns, lights, bins): ``strip.n|mean``, ``scan.n|mean|m2`` and,
         beside a normaliser, ``ratio.n|mean|m2|norm|norm2|cross``; ``histogram.low|width``
         (columns,), ``histogram.counts`` (columns, lights, bins); of every array column
-        ``mean:<name>`` (lights, *shape) and ``last:<name>``.
+        ``mean:<name>`` (lights, *shape) and ``last:<name>``; of those with one axis, which the
+        meta data names in ``errors``, ``error:<name>`` (lights, k), the standard error of the mean.
         """
         arrays: dict[str, NDArray[Any]] = {}
         bins, strip = self.strip.curve()
@@ -186,6 +187,8 @@ class Live:
                 reduced[name] = reduced.get(name, 1) * 2
             arrays[f"mean:{name}"] = mean.astype(np.float32)
             arrays[f"last:{name}"] = last.astype(np.float32)
+            if (error := means.error) is not None:
+                arrays[f"error:{name}"] = error[:N_SHOWN].astype(np.float32)
         return pack(self._meta(motors, reduced, status), arrays)
 
     @staticmethod
@@ -228,6 +231,7 @@ class Live:
             "scalars": [list(c) for c in self.scalars],
             "arrays": [list(c) for c in self.arrays],
             "reduced": dict(reduced),
+            "errors": [c.name for c in self.arrays if len(c.shape) == 1],
             "motors": motors,
             "step": max(self.steps, default=-1),
             "now": self.steps[max(self.steps)] if self.steps else {},

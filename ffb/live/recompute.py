@@ -9,7 +9,7 @@ blocks with Neumaier's compensation. Moments are taken in a second pass, about t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -211,32 +211,61 @@ def histogram(
         yield Part("histogram", c.name, "histogram.counts", i, want)
 
 
-def mean(rows: Rows, arrays: Sequence[Column], reduced: Mapping[str, int]) -> Iterator[Part]:
-    """Means of arrays element by element, their number of rows, and the latest row."""
+def mean(
+    rows: Rows, arrays: Sequence[Column], reduced: Mapping[str, int], errors: Container[str]
+) -> Iterator[Part]:
+    """Means of arrays element by element, their number of rows, and the latest row.
+
+    Of those in ``errors`` also the standard error; older snapshots have none.
+    """
     for c in arrays:
         present = rows.present(c)
         sums = [Compensated(c.shape) for _ in range(N_SHOWN)]
         n, largest = np.zeros((N_SHOWN, *c.shape), np.int64), 0.0
-        last: Floats = np.full(c.shape, np.nan)
-        for begin in range(0, rows.index.size, BLOCK):
-            part = slice(begin, begin + BLOCK)
-            values, there = rows.column(c.name, part).astype(np.float64), present[part]
-            for light in range(N_SHOWN):
-                mine = values[there & (rows.light[part] == light)]
-                good = np.isfinite(mine)
-                n[light] += good.sum(0)
-                sums[light].add(np.where(good, mine, 0.0).sum(0))
-                largest = max(largest, float(np.abs(mine[good]).max(initial=0.0)))
-            if there.any():
-                last = values[np.flatnonzero(there)[-1]]
+        for light, mine in _by_light(rows, c, present):
+            good = np.isfinite(mine)
+            n[light] += good.sum(0)
+            sums[light].add(np.where(good, mine, 0.0).sum(0))
+            largest = max(largest, float(np.abs(mine[good]).max(initial=0.0)))
         with np.errstate(divide="ignore", invalid="ignore"):
-            means = np.stack([s.total for s in sums]) / n
-        means, last = (_shrunk(v, reduced.get(c.name, 1)) for v in (means, last[None]))
+            whole = np.stack([s.total for s in sums]) / n
+        there = np.flatnonzero(present)[-1:]
+        last = rows.column(c.name, slice(there[0], there[0] + 1)) if there.size else None
+        last = np.full((1, *c.shape), np.nan) if last is None else last.astype(np.float64)
+        means, last = (_shrunk(v, reduced.get(c.name, 1)) for v in (whole, last))
         counted = [np.count_nonzero(present & (rows.light == k)) for k in range(N_SHOWN)]
         yield Part("mean", c.name, f"rows:{c.name}", None, np.array(counted))
         allowed = SINGLE * np.abs(means) + OF_RANGE * largest
         yield Part("mean", c.name, f"mean:{c.name}", None, means, allowed)
         yield Part("mean", c.name, f"last:{c.name}", None, last[0], SINGLE * np.abs(last[0]))
+        if c.name in errors:
+            error = _errors(rows, c, present, whole, n)
+            allowed = SINGLE * np.abs(error) + OF_RANGE * largest
+            yield Part("mean", c.name, f"error:{c.name}", None, error, allowed)
+
+
+def _by_light(
+    rows: Rows, column: Column, present: NDArray[np.bool_]
+) -> Iterator[tuple[int, Floats]]:
+    """Rows of an array column that are ``present``, block by block, each with its light."""
+    for begin in range(0, rows.index.size, BLOCK):
+        part = slice(begin, begin + BLOCK)
+        values, there = rows.column(column.name, part).astype(np.float64), present[part]
+        for light in range(N_SHOWN):
+            yield light, values[there & (rows.light[part] == light)]
+
+
+@np.errstate(all="ignore")
+def _errors(
+    rows: Rows, column: Column, present: NDArray[np.bool_], means: Floats, n: NDArray[np.int64]
+) -> Floats:
+    """Standard errors of ``means`` of ``n`` values, in a second pass about them; NaN below 2."""
+    squares = [Compensated(column.shape) for _ in range(N_SHOWN)]
+    for light, mine in _by_light(rows, column, present):
+        away = np.where(np.isfinite(mine), mine - means[light], 0.0)
+        squares[light].add((away * away).sum(0))
+    error = np.sqrt(np.stack([s.total for s in squares]) / (n - 1) / n)
+    return np.where((n > 1) & np.isfinite(error), error, np.nan)
 
 
 class Compensated:

@@ -177,7 +177,7 @@ def _parts(
         "scan": lambda: recompute.scan(rows, scalars, meta["motors"], steps),
         "ratio": lambda: recompute.ratio(rows, scalars, meta["normaliser"]),
         "histogram": lambda: recompute.histogram(rows, scalars, low, width, bins),
-        "mean": lambda: recompute.mean(rows, columns, meta["reduced"]),
+        "mean": lambda: recompute.mean(rows, columns, meta["reduced"], meta.get("errors", ())),
     }
     for name, make in makers.items():
         if view not in VIEWS or view == name:

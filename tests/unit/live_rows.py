@@ -42,7 +42,9 @@ def rows(start, n, seed=1):
     c["spot/present"][:] = c["az/present"][:] = present
     c["spot/sum"][:] = np.where(present, 100.0 + 10 * (i % 2) + rng.normal(size=n), np.nan)
     c["spot/nsat"][:] = np.where(present, i % 3, 0)
-    c["az/intensity"][:] = np.where(present[:, None], np.arange(8) + (i % 2)[:, None], np.nan)
+    noise = np.random.default_rng(seed + start).normal(0, 0.3, (n, 8))
+    curve = np.arange(8) + (i % 2)[:, None] + noise
+    c["az/intensity"][:] = np.where(present[:, None], curve, np.nan)
     c["spot/area"][:] = np.where(present[:, None, None], rng.normal(size=(n, 6, 10)), np.nan)
     c["gas/energy"][:] = np.where(i % 40 == 5, np.nan, 1.0 + 0.2 * rng.random(n))
     batch.read[:] = T0 + i * 10_000_000

@@ -172,3 +172,38 @@ def test_means_leave_out_nan_and_absent_rows():
     np.testing.assert_array_equal(means.mean[1], [5.0, 6.0])
     assert np.isnan(means.mean[0]).all()
     np.testing.assert_array_equal(means.last, [5.0, 6.0])
+
+
+@given(rows(columns=3), st.integers(0, 2**32), st.sampled_from([0.0, 1e9]))
+def test_errors_of_means_equal_brute_force_for_any_grouping(data, chosen, offset):
+    _, light, values, cuts = data
+    values = values + offset
+    present = (chosen >> (np.arange(len(light)) % 32)) % 2 == 1
+    means = Means((3,), errors=True)
+    for a, b in itertools.pairwise(cuts):
+        means.add(light[a:b], present[a:b], values[a:b])
+    for state, column in itertools.product(range(4), range(3)):
+        x = values[present & (light == state), column]
+        x = x[np.isfinite(x)]
+        want = x.std(ddof=1) / np.sqrt(x.size) if x.size > 1 else np.nan
+        close = {"rel": 1e-9, "abs": 1e-14 * (1e3 + offset), "nan_ok": True}
+        assert means.error[state, column] == pytest.approx(want, **close)
+
+
+def test_a_small_spread_on_a_large_mean_keeps_its_digits_shot_by_shot():
+    x = 1e6 + np.random.default_rng(5).normal(0, 1e-3, (500, 2))
+    x[::7, 0] = np.nan
+    means = Means((2,), errors=True)
+    light, there = np.array([2]), np.array([True])
+    for row in x:
+        means.add(light, there, row[None])
+    want = np.nanstd(x, axis=0, ddof=1) / np.sqrt(np.isfinite(x).sum(0))
+    np.testing.assert_allclose(means.error[2], want, rtol=1e-6)
+    assert np.isnan(means.error[:2]).all()
+
+
+def test_squares_beyond_all_numbers_leave_no_error_and_images_keep_none():
+    means = Means((2,), errors=True)
+    means.add(np.ones(3, int), np.ones(3, bool), np.array([[1e200, 1.0], [-1e200, 2], [0, 3]]))
+    np.testing.assert_allclose(means.error[1], [np.nan, np.sqrt(1 / 3)])
+    assert Means((2, 2)).error is None

@@ -64,9 +64,11 @@ def test_statistics_equal_brute_force_over_the_rows(live):
             assert mean[light, step] == pytest.approx(x.mean())
             assert error[light, step] == pytest.approx(x.std(ddof=1) / np.sqrt(x.size))
         keep = c["az/present"] & (c["lightStatus/laser"] == laser) & lit
-        np.testing.assert_allclose(
-            shot.arrays["mean:az/intensity"][light], c["az/intensity"][keep].mean(0), rtol=1e-6
-        )
+        curve, spread = (part[light] for part in shot.mean("az/intensity"))
+        x = c["az/intensity"][keep]
+        np.testing.assert_allclose(curve, x.mean(0), rtol=1e-6)
+        np.testing.assert_allclose(spread, x.std(0, ddof=1) / np.sqrt(len(x)), rtol=1e-6)
+    assert np.isnan(shot.mean("spot/area")[1]).all()  # images have no errors
     edges, counts = shot.histogram("spot/sum")
     want = np.histogram(c["spot/sum"][c["spot/present"] & lit], edges)[0]
     assert counts.sum(0).tolist() == want.tolist()

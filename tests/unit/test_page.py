@@ -14,7 +14,7 @@ from ffb.dashboards.layout import Page
 from ffb.dashboards.model import OFF, ON, LiveModel, Snapshot
 from ffb.dashboards.views.histogram import histogram, reach
 from ffb.dashboards.views.image import APART, LATEST, LINEAR, LOG, MEAN, image, levels, pick
-from ffb.dashboards.views.line import line
+from ffb.dashboards.views.line import line, outline
 from ffb.dashboards.views.scan import scan
 from ffb.dashboards.views.strip import strip
 from ffb.dashboards.views.view import FRESH
@@ -321,3 +321,31 @@ def test_a_page_whose_port_is_taken_says_which_and_what_to_do(tmp_path):
         said = rf"127\.0\.0\.1:{port}: .*in use.*dashboard\.port"
         with pytest.raises(OSError, match=said):
             app.Dashboard(f"ipc://{tmp_path}/views", port=port)
+
+
+def test_curves_and_their_difference_have_bands_of_one_standard_error(shot):
+    view = line(shot.columns["az/intensity"])
+    view.refresh(shot)
+    main, below = view.layout.children
+    mean, error = shot.mean("az/intensity")
+    bands = glyphs(main)[::2]  # a band lies below its curve
+    for light in (OFF, ON):
+        up, down = bands[light]["y"][:8], bands[light]["y"][8:16][::-1]
+        np.testing.assert_allclose((up + down) / 2, mean[light], rtol=1e-6)
+        np.testing.assert_allclose((up - down) / 2, error[light], rtol=1e-4)
+    assert len(bands[0]["y"]) == 0  # no shot of which the laser is unknown
+    band, curve = glyphs(below)
+    np.testing.assert_allclose(curve["spread"] ** 2, error[ON] ** 2 + error[OFF] ** 2, rtol=1e-5)
+    np.testing.assert_allclose(band["y"][:8], curve["apart"] + curve["spread"], rtol=1e-5)
+    assert all("± standard error" in fig.title.text for fig in (main, below))
+    del shot.arrays["error:az/intensity"]  # as in a snapshot of before they were kept
+    view.refresh(shot)
+    assert not any(len(glyphs(fig)[0]["y"]) for fig in (main, below))
+
+
+def test_a_band_has_a_gap_where_there_is_no_error():
+    x, y = np.arange(5.0), np.array([1.0, 2.0, 3.0, np.nan, 5.0], np.float32)
+    found = outline(x, y, np.array([0.5, 0.5, np.nan, 0.5, 0.5], np.float32))
+    nan = np.nan
+    np.testing.assert_array_equal(found["x"], [0, 1, 1, 0, nan, 4, 4, nan])
+    np.testing.assert_array_equal(found["y"], [1.5, 2.5, 1.5, 0.5, nan, 5.5, 4.5, nan])

@@ -171,6 +171,7 @@ def spoil(path, commit, change):
         "ratio.cross",
         "histogram.counts",
         "mean:spot/area",
+        "error:az/intensity",
         "last:az/intensity",
     ],
 )
@@ -199,6 +200,14 @@ def test_a_snapshot_of_something_else_is_told(copied, change, problem):
     verdict = verify(copied, commit=2)
     assert not verdict.good
     assert problem in verdict.problems[0]
+
+
+def test_an_error_left_out_is_found_but_a_snapshot_from_before_they_were_kept_is_read(copied):
+    spoil(beside(copied), 2, lambda m, a: a.pop("error:az/intensity"))
+    spoil(beside(copied), 3, lambda m, a: (m.pop("errors"), a.pop("error:az/intensity")))
+    (wrong,) = [c for c in verify(copied, commit=2).checks if c.wrong]
+    assert (wrong.view, wrong.array, wrong.wrong) == ("mean", "error:az/intensity", 24)
+    assert verify(copied, commit=3).good
 
 
 def test_books_that_were_changed_are_found(copied):
