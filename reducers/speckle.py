@@ -15,6 +15,7 @@ from ffb.reducers.gain_ranges import exact
 from ffb.reducers.greedy import BRIGHTEST, Worth, photons_in, worth_of
 from ffb.reducers.lanes import BLOCK, lowest
 from ffb.reducers.lit import lit
+from ffb.reducers.photon_map import UNIT
 from ffb.reducers.photons import MOST
 from ffb.reducers.shapes import array_from, region_mask
 
@@ -28,9 +29,9 @@ PHOTONS, PAIRS, BAD = range(3)
 class Params(NamedTuple):
     """Which pixels, in which regions, and what a photon is.
 
-    On a photon map a photon is 1; on other frames ``photon`` is its calibrated value, and ``edges``
-    are the least values of 1, 2, ... photons in a pixel, halfway between them if left out; beyond
-    the last edge they go on in steps of ``photon``.
+    On a photon map a photon is 1. On other frames ``photon``, its calibrated value, has to be
+    given, and ``edges`` are the least values of 1, 2, ... photons in a pixel, halfway between them
+    if left out; beyond the last edge they go on in steps of ``photon``.
 
     Pixels are those in everything that is given of ``segment``, ``polygon``, ``ellipse``, ``ring``
     and ``mask``, as ``region`` has them. They are one region, or those that ``labels`` numbers: a
@@ -40,7 +41,7 @@ class Params(NamedTuple):
     ``azimuthal`` has them.
     """
 
-    photon: float = 1.0
+    photon: float | None = None
     edges: tuple[float, ...] | None = None
     segment: int | None = None
     polygon: tuple[float, ...] | None = None
@@ -162,8 +163,7 @@ class speckle:  # noqa: N801
     def prepare(params: Params, area: Area) -> Constants:
         """Find the region of every pixel; ``ValueError`` lists what does not fit."""
         problems: list[str] = []
-        worth = worth_of(params.photon, params.edges, area, problems)
-        problems = [p.replace("energy:", "photon:") for p in problems]
+        worth = _worth(params, area, problems)
         of = np.zeros(area.shape, np.int16)
         try:
             of = _regions(params, area)
@@ -254,6 +254,20 @@ class speckle:  # noqa: N801
             state.contrast,
             state.ratio,
         )
+
+
+def _worth(params: Params, area: Area, problems: list[str]) -> Worth:
+    """Value of a photon, 1 on a photon map; appends to ``problems`` what makes no sense."""
+    photon, found = params.photon, list[str]()
+    if photon is None and area.unit != UNIT:
+        problems.append(
+            f"photon: missing; the pixels of {area.detector} are in {area.unit}: give what one"
+            " photon leaves in them, or make a photon map, where it is 1, by [photons.INPUT]"
+        )
+        area = area._replace(unit=UNIT)
+    worth = worth_of(1.0 if photon is None else photon, params.edges, area, found)
+    problems += [p.replace("energy:", "photon:") for p in found]
+    return worth
 
 
 def _number(params: Params, of: NDArray[np.int16]) -> int:

@@ -48,7 +48,7 @@ def maps(frames: Sequence[Frame], area: Area, rounds: int) -> Table:
         for by, more in ways.items()
     }
     many = [
-        member("s", speckle, Speckle(), area),
+        member("s", speckle, Speckle(1.0), area),
         member("l", sparse, Sparse(1.0, capacity=ROOM), area),
     ]
     runs: dict[str, tuple[Sequence[Member], Calibration]] = {

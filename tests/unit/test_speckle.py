@@ -86,7 +86,7 @@ def frames(photon=1.0):
 def test_labelled_regions_are_those_of_brute_force(folder):
     labels = np.load(folder / "labels.npy")
     got = check(
-        Params(labels=folder / "labels.npy"), detector(SHAPE, MASK), frames(), labels, whole
+        Params(1.0, labels=folder / "labels.npy"), detector(SHAPE, MASK), frames(), labels, whole
     )
     assert got["speckle/contrast"].shape[1] == 4
 
@@ -112,13 +112,13 @@ def test_rings_reach_from_edge_to_edge_and_user_edges_count_photons():
 
 def test_one_region_is_that_of_region_and_an_empty_ring_is_nan():
     area = placed()
-    p = Params(segment=1, ring=(4.0, 20.0, 2.0, 7.0))
+    p = Params(1.0, segment=1, ring=(4.0, 20.0, 2.0, 7.0))
     rows, cols = np.indices(SHAPE[1:])
     radius = np.hypot(rows - 4, cols - 20)
     of = np.zeros(SHAPE, int)
     of[1] = (radius >= 2) & (radius < 7)
     check(p, area, frames(), of, whole)
-    far = Params(rings=(0.0, 1.0, 1e3, 1e4), unit="mm", distance=80.0)
+    far = Params(1.0, rings=(0.0, 1.0, 1e3, 1e4), unit="mm", distance=80.0)
     got = reduce([member("speckle", speckle, far, area)], area, frames()[:1])
     assert got["speckle/npix"][0].tolist()[2] == 0
     assert np.isnan(got["speckle/contrast"][0][2])
@@ -128,7 +128,7 @@ def test_one_region_is_that_of_region_and_an_empty_ring_is_nan():
 def test_both_contrasts_are_that_of_the_negative_binomial(modes, mean):
     shape = (2, 200, 300)
     counts = stats.nbinom.rvs(modes, modes / (modes + mean), size=shape, random_state=RNG)
-    area = detector(shape)
+    area = detector(shape)._replace(unit="photons")  # where a photon is 1
     got = reduce([member("speckle", speckle, Params(), area)], area, [counts.astype(np.float32)])
     error = 3 * np.sqrt(2 / counts.size) / mean + 3 * np.sqrt(1 / counts.sum())
     assert abs(got["speckle/contrast"][0][0] - 1 / modes) < 3 * error
@@ -143,7 +143,7 @@ def test_sums_over_shots_are_unbiased_where_single_shots_have_few_photons():
     modes, mean, shape = 5, 0.1, (3000, 2, 3, 10)
     counts = stats.nbinom.rvs(modes, modes / (modes + mean), size=shape, random_state=RNG)
     area = detector(shape[1:])
-    got = reduce([member("s", speckle, Params(), area)], area, counts.astype(np.float32))
+    got = reduce([member("s", speckle, Params(1.0), area)], area, counts.astype(np.float32))
     n, pairs, npix = (got[f"s/{f}"][:, 0] for f in ("photons", "pairs", "npix"))
     expected = ((n**2 - n - pairs) / (npix - 1)).mean()
     assert abs(pairs.mean() / expected - 1 - 1 / modes) < 0.12
@@ -153,17 +153,18 @@ def test_sums_over_shots_are_unbiased_where_single_shots_have_few_photons():
 def test_what_does_not_fit_is_all_told(folder):
     area = placed()
     cases = [
+        (Params(edges=(2.0, 1.0)), ["photon: missing; the pixels of det are in keV", "edges: "]),
         (Params(0.0, edges=(2.0, 1.0)), ["photon: 0", "edges: [2.0, 1.0]"]),
-        (Params(labels=folder / "floats.npy"), ["labels: "]),
-        (Params(labels=folder / "none.npy"), ["labels: "]),
-        (Params(labels=folder / "other.npy"), ["labels: "]),
-        (Params(labels=folder / "missing.npy"), ["labels: "]),
-        (Params(rings=(2.0, 1.0), unit="miles"), ["rings: ", "unit: ", "distance: "]),
-        (Params(rings=(1.0,), distance=9.0, unit="mm"), ["rings: "]),
-        (Params(rings=(1e6, 2e6), distance=9.0, unit="mm"), ["region: "]),
-        (Params(ring=(1.0, 2.0, 3.0, 4.0)), ["segment: say which"]),
+        (Params(1.0, labels=folder / "floats.npy"), ["labels: "]),
+        (Params(1.0, labels=folder / "none.npy"), ["labels: "]),
+        (Params(1.0, labels=folder / "other.npy"), ["labels: "]),
+        (Params(1.0, labels=folder / "missing.npy"), ["labels: "]),
+        (Params(1.0, rings=(2.0, 1.0), unit="miles"), ["rings: ", "unit: ", "distance: "]),
+        (Params(1.0, rings=(1.0,), distance=9.0, unit="mm"), ["rings: "]),
+        (Params(1.0, rings=(1e6, 2e6), distance=9.0, unit="mm"), ["region: "]),
+        (Params(1.0, ring=(1.0, 2.0, 3.0, 4.0)), ["segment: say which"]),
         (
-            Params(labels=folder / "labels.npy", rings=(0.0, 1.0), distance=9.0, unit="mm"),
+            Params(1.0, labels=folder / "labels.npy", rings=(0.0, 1.0), distance=9.0, unit="mm"),
             ["labels: regions are"],
         ),
     ]
