@@ -136,7 +136,7 @@ def test_the_page_shows_the_share_of_the_shots_that_are_known(made):
     page = Page(shot)
     page.tabs.active = 1
     kinds = [v.layout for v in page.views if isinstance(v.layout.x_range, FactorRange)]
-    assert len(kinds) == 1  # the other one is on the next page
+    assert len(kinds) == 2  # filters come first
 
 
 def test_the_plot_of_a_filter_is_its_file(made):
