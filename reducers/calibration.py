@@ -124,7 +124,8 @@ def make(
     settings; ``given`` is what the run delivers, which the constants must fit.
 
     Raises ``LookupError`` with a sentence where there are no pedestals, the type of detector has
-    no calibration here or a file cannot be read, ``ValueError`` for constants that do not fit.
+    no calibration here, or a line for each file that cannot be read, ``ValueError`` for constants
+    that do not fit.
     """
     words = WORDS if RANGES.get(constants.dettype, 1) == 1 else ("uint16",)
     dtype = np.dtype(given.dtype)
@@ -139,9 +140,13 @@ def make(
     if settings is None:
         made = calibration_of(constants)
         return replace(made, dtype=dtype.str, notes=(*notes, *made.notes))
-    if problems := list(_beside_the_point(constants, settings)):
-        raise ValueError("; ".join(problems))
-    constants, masks = from_files(constants, settings, locate)
+    problems = list(_beside_the_point(constants, settings))
+    try:
+        constants, masks = from_files(constants, settings, locate)
+    except LookupError as error:
+        raise LookupError("\n".join((*problems, str(error)))) from error
+    if problems:
+        raise ValueError("\n".join(problems))
     made = calibration_of(
         constants,
         mask=masks.get("mask"),

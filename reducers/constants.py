@@ -54,8 +54,10 @@ def from_files(
     hold all of them: then they are taken by number, as psana does with those of its store. ``ids``
     name the file with the first twelve digits of the SHA-256 of its bytes, and the runs for which
     the settings have it, if not all; ``since`` tells when it was saved.
+
+    Raises ``LookupError`` with a line for each file that will not do.
     """
-    ids, arrays, since = dict(constants.ids), {}, dict(constants.since)
+    ids, arrays, since, problems = dict(constants.ids), {}, dict(constants.since), []
     paths = {name: getattr(setting, name) for name in (*FILES, "mask")}
     if setting.common_mode:
         paths["unbonded"] = setting.common_mode.unbonded
@@ -64,10 +66,16 @@ def from_files(
         if path:
             file = locate(path)
             saved = _saved(file)
-            array, digest = load(file, name, constants.detector)
-            arrays[name], taken = _read_out(_shaped(array, name, constants), constants)
+            try:
+                array, digest = load(file, name, constants.detector)
+                arrays[name], taken = _read_out(_shaped(array, name, constants), constants)
+            except LookupError as error:
+                problems.append(str(error))
+                continue
             ids[name] = f"{file.name} sha256:{digest[:12]}{taken}{runs}"
             since |= {name: saved} if saved else {}
+    if problems:
+        raise LookupError("\n".join(problems))
     if masking := setting.model_dump(include=MASKING, exclude_defaults=True):
         ids["masking"] = json.dumps(masking)
     masks = {name: arrays.pop(name) for name in MASKS if name in arrays}
@@ -138,7 +146,7 @@ def load(path: Path, name: str, detector: str) -> tuple[NDArray[Any], str]:
         raise LookupError(f"{where}: cannot be read: {error.strerror or error}") from error
     except DAMAGED as error:
         kind = "numpy file (.npy or .npz)" if path.suffix in NUMPY else "text of numbers"
-        raise LookupError(f"{where}: no {kind}: {error}") from error
+        raise LookupError(f"{where}: no {kind}: {' '.join(str(error).split())}") from error
 
 
 def _shaped(array: NDArray[Any], name: str, constants: Constants) -> NDArray[Any]:

@@ -119,8 +119,14 @@ class curved_projection:  # noqa: N801
         problems = polynomial_problems("curvature", params.curvature)
         if params.energy:
             problems += polynomial_problems("energy", params.energy)
+        pairs = []
         if params.axis not in (0, 1):
             problems.append(f"axis: there is no {params.axis}; 0 sums over rows, 1 over columns")
+        else:
+            try:
+                pairs = _ranges(params, area.shape[1 + params.axis])
+            except ValueError as e:
+                problems.append(str(e))
         if not params.low < params.high:
             problems.append(f"high: {params.high} must be above low, {params.low}")
         if params.photons and params.low <= 0.0:
@@ -134,7 +140,6 @@ class curved_projection:  # noqa: N801
             raise ValueError("\n".join(problems))
         top = params.segment * area.shape[1]
         first, last = (w.start, w.stop) if params.axis else (w.first - top, w.last - top)
-        pairs = _ranges(params, area.shape[1 + params.axis])
         if any(a < last and b > first for a, b in pairs):
             raise ValueError("background: overlaps the rectangle; it is what lies beside it")
         low = min([first, *(a for a, _ in pairs)])

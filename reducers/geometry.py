@@ -9,6 +9,7 @@ and corrections are pyFAI's (Kieffer et al., J. Synchrotron Rad. 27, 558, 2020, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import cos, inf, pi, radians, sin
 from typing import NamedTuple
@@ -64,14 +65,11 @@ class Geometry:
         detector, x and y of psana's frame, ``tilts`` [degrees] of the detector about axes 1 and 2
         through that point. Raises ``ValueError`` for values that cannot be meant.
         """
+        problems = list(beam_problems(energy, center, tilts))
         if not 0 < distance < inf:
-            raise ValueError(
-                f"distance: {distance:g}; give the millimetres from sample to detector"
-            )
-        if not all(abs(t) < 90 for t in tilts):
-            raise ValueError(f"tilts: {tilts}; give degrees between -90 and 90")
-        if not all(abs(c) < inf for c in center):
-            raise ValueError(f"center: {center}; give micrometres in psana's frame")
+            problems.append(f"distance: {distance:g}; give the millimetres from sample to detector")
+        if problems:
+            raise ValueError("\n".join(problems))
         rotations = (radians(tilts[0]), radians(tilts[1]), 0.0)
         # The beam meets the detector at p with R p = (0, 0, distance): p is R's last row.
         along = distance * 1e-3 * rotation(rotations)[2]
@@ -103,11 +101,23 @@ class Geometry:
         return 4 * pi / self.wavelength * np.sin(two_theta / 2)
 
 
-def wavelength(energy: float | None) -> float | None:
-    """Wavelength [angstrom] of photons of ``energy`` [keV], ``None`` for ``None``."""
+def beam_problems(
+    energy: float | None, center: tuple[float, ...], tilts: tuple[float, ...]
+) -> Iterator[str]:
+    """What is wrong with these arguments of :meth:`Geometry.of`, one line each."""
     if energy is not None and not 0.05 <= energy <= 200:
         in_ev = f" (or {energy * 1e-3:g}, if those are eV)" if 200 < energy <= 200e3 else ""
-        raise ValueError(f"energy: {energy:g}; give the photon energy in keV, 0.05 to 200{in_ev}")
+        yield f"energy: {energy:g}; give the photon energy in keV, 0.05 to 200{in_ev}"
+    if not all(abs(t) < 90 for t in tilts):
+        yield f"tilts: {tilts}; give degrees between -90 and 90"
+    if not all(abs(c) < inf for c in center):
+        yield f"center: {center}; give micrometres in psana's frame"
+
+
+def wavelength(energy: float | None) -> float | None:
+    """Wavelength [angstrom] of photons of ``energy`` [keV], ``None`` for ``None``."""
+    if problems := list(beam_problems(energy, (), ())):
+        raise ValueError("\n".join(problems))
     return None if energy is None else HC / energy
 
 

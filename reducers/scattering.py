@@ -59,13 +59,14 @@ class Setup(Protocol):
 
 def setup_problems(params: Setup, area: Area) -> Iterator[str]:
     """What is wrong with where the detector stands, one line each, by parameter."""
+    yield from geometry.beam_problems(params.energy, params.center or (), params.tilts or ())
     if area.shape[2] > MOST_COLUMNS:
         yield f"bins: rows of {area.shape[2]} pixels; at most {MOST_COLUMNS} can be counted"
     if params.poni is not None:
         given = ("distance", "center", "tilts")
         if twice := [name for name in given if getattr(params, name) is not None]:
             yield f"poni: the file tells {', '.join(twice)}; leave out either"
-    elif params.distance is None:
+    elif params.distance is None or not np.isfinite(params.distance):
         known = 0.0 if area.xyz is None else -area.xyz[2].mean() / 1e3
         said = f" (its geometry says {known:g})" if known >= NEAREST else ""
         yield f"distance: give the millimetres from sample to detector{said}, or a PONI file: poni"
@@ -74,7 +75,7 @@ def setup_problems(params: Setup, area: Area) -> Iterator[str]:
             f" (or {1e3 * params.distance:g}, if those are metres)" if params.distance > 0 else ""
         )
         yield f"distance: {params.distance:g} mm; give the millimetres to the detector{in_m}"
-    elif FARTHEST < params.distance < np.inf:
+    elif params.distance > FARTHEST:
         in_um = f" (or {1e-3 * params.distance:g}, if those are micrometres)"
         yield f"distance: {params.distance:g} mm; give the millimetres to the detector{in_um}"
     elif area.xyz is None:

@@ -187,11 +187,9 @@ def _energies(p: Params, t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _bin_problems(p: Params) -> list[str]:
-    if p.bins < 0:
-        return [f"bins: {p.bins} is not a number of bins; 0 for none"]
     if not p.bins:
         return ["density: there are no bins"] if p.density else []
-    out = []
+    out = [f"bins: {p.bins} is not a number of bins; 0 for none"] if p.bins < 0 else []
     if not (np.isfinite(p.lo) and np.isfinite(p.hi) and p.lo < p.hi):
         out.append(f"hi: {p.hi} ns must be a number above lo, {p.lo} ns")
     if p.flight and p.polynomial:

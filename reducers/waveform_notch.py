@@ -136,7 +136,7 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
     if p.interleave < 1:
         problems.append(f"interleave: {p.interleave} converters cannot take turns; 1 for no lines")
     wrong = [f for f in p.frequencies if not 0 < f * p.dt <= 0.5]
-    if wrong and not problems:
+    if wrong and p.dt > 0:
         problems.append(
             f"frequencies: {', '.join(map(str, wrong))} GHz; samples {p.dt} ns apart resolve lines"
             f" above 0 and up to {0.5 / p.dt:g} GHz"

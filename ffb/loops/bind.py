@@ -277,9 +277,8 @@ class Binder:
         except ConfigError as e:
             self.problems += [line for line in e.problems if line not in self.problems]
         except (LookupError, ValueError, OSError) as e:
-            problem = f"calibration.{source}: {e}"
-            if problem not in self.problems:
-                self.problems.append(problem)
+            lines = [f"calibration.{source}: {line}" for line in str(e).splitlines()]
+            self.problems += [line for line in lines if line not in self.problems]
         return self.detectors.get(name)
 
 

@@ -100,6 +100,18 @@ def test_a_file_that_will_not_do_says_so(files, setting, error, message):
     assert "jf" in str(raised.value)
 
 
+def test_all_that_is_wrong_with_files_is_told_at_once(files):
+    (files / "text.npy").write_text("pedestals: 1, 2, 3")
+    asked = {"pedestals": "no.npy", "gain": "text.npy", "mask": "not.npy", "unit": "keV"}
+    with pytest.raises(LookupError) as raised:
+        make(files, **asked, common_mode={"over": "rows", "unbonded": "none.npy"})
+    told = str(raised.value).splitlines()
+    assert [line.split()[1] for line in told] == ["pedestals", "gain", "mask", "unbonded"]
+    with pytest.raises(LookupError) as raised:
+        make(files, pedestals="no.npy", unit="photons")
+    assert [line.split()[0] for line in str(raised.value).splitlines()] == ["unit:", "jf:"]
+
+
 def test_a_mask_that_hides_most_pixels_is_noted(files):
     np.save(files / "few.npy", np.arange(1300).reshape(JF) % 10 == 0)
     k = make(files, pedestals="pedestals.npy", mask="few.npy")
