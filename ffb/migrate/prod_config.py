@@ -17,6 +17,7 @@ from ffb.configuration import layers, problems, resolve
 from ffb.configuration.runs import RunRange, overlaps
 from ffb.migrate.given import Given, Made, Remark
 from ffb.migrate.prod_sums import FUNCTIONS, summed
+from ffb.migrate.scattering import by_detector, is_flat
 from ffb.migrate.static import Module, Reading
 from ffb.migrate.static_values import Table, Unread
 from ffb.migrate.translations import RULES, Rule
@@ -152,9 +153,27 @@ def _function(module: Module, function: str, rule: Rule, out: Imported) -> None:
         elif not isinstance(reading.value, Table):
             _remark(out, Remark(line, f"{function} does not give a dict by detector"))
         else:
-            for detector, entry in reading.value.items():
-                at = reading.value.lines.get(detector, line)
+            table = reading.value
+            if rule.flat and is_flat(table):
+                table = _unfolded(module, function, table, out)
+            for detector, entry in table.items():
+                at = table.lines.get(detector, line)
                 _entry(function, rule, str(detector), entry, reading, at, out)
+
+
+def _unfolded(module: Module, function: str, table: Table, out: Imported) -> Table:
+    """Parameters by detector, of a table that does not have detectors."""
+    line = module.functions[function].lineno
+    listed = (module.constants.get(name) for name in ("detectors", "detnames"))
+    named = [*dict.fromkeys(d for names in listed for d in _names(names))]
+    found = by_detector(table, named if len(named) == 1 else [])
+    if found:
+        text = "phiBins, Pplane, qbin, userMask: give what stood where azimuthalBinning was called"
+        _remark(out, Remark(line, f"{function}: {text}", lost=False))
+    else:
+        text = "does not say of which detector; write {'DETECTOR': {...}}"
+        _remark(out, Remark(line, f"{function}: {text}"))
+    return found
 
 
 def _entry(

@@ -1,17 +1,56 @@
 """Azimuthal averages of smalldata_tools and their parameters, as ours.
 
-Exports :func:`azav` and :func:`pyfai`, for :mod:`ffb.migrate.translations`.
+Exports :func:`azav` and :func:`pyfai`, for :mod:`ffb.migrate.translations`, and
+:func:`by_detector`, for parameters as they were written until 2019.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 from ffb.migrate.given import MASK, Given, Made, only
 from ffb.migrate.static_values import Table
+
+#: Parameters that a table without detectors has, for all, or for the one whose name stands before.
+_FLAT = (
+    *("eBeam", "center", "dis_to_sam", "tx", "ty", "qbin", "rbin", "phiBins", "Pplane"),
+    *("userMask", "thresADU", "thresADUhigh", "thresRms", "polCorr", "geomCorr", "square"),
+)
+
+
+def is_flat(table: Table) -> bool:
+    """Whether a table holds parameters themselves, and not tables of them by detector."""
+    return any(not isinstance(v, Table) and _split(k)[1] in _FLAT for k, v in table.items())
+
+
+def by_detector(table: Table, detectors: Sequence[str]) -> Table:
+    """Parameters by detector, of a table that is flat.
+
+    Such as ``{"eBeam": 9.5, "cspad_center": ..., "cspad_dis_to_sam": ...}``. Where no name stands
+    before any they are those of ``detectors``.
+    """
+    names = dict.fromkeys(name for name, _ in map(_split, table) if name)
+    out = Table({name: Table() for name in names or detectors})
+    for key, value in table.items():
+        owner, parameter = _split(key)
+        line = table.lines.get(key, 0)
+        for name in [owner] if owner else out:
+            if not owner and parameter in out[name]:
+                continue  # its own comes first
+            out[name][parameter], out[name].lines[parameter] = value, line
+            out.lines[name] = min(line, out.lines.get(name, line))
+    return out
+
+
+def _split(key: Any) -> tuple[str, str]:
+    """The detector before the name of a parameter, empty if there is none, and the parameter."""
+    for parameter in _FLAT:
+        if isinstance(key, str) and key.endswith(f"_{parameter}"):
+            return key.removesuffix(f"_{parameter}"), parameter
+    return "", str(key)
 
 
 def azav(given: Given) -> Iterator[Made]:

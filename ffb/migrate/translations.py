@@ -272,10 +272,14 @@ def hits(given: Given) -> Iterator[Made]:
 
 
 class Rule(NamedTuple):
-    """What becomes of a function's entry for a detector; one of a list where ``many``."""
+    """What becomes of a function's entry for a detector; one of a list where ``many``.
+
+    ``flat`` are those that may be written without detectors, as :func:`by_detector` reads them.
+    """
 
     make: Callable[[Given], Iterator[Made]] | None
     many: bool = False
+    flat: bool = False
     instead: str = ""
 
 
@@ -284,7 +288,7 @@ _SVD = "make a basis with svd_basis.save, and write `waveform_svd`"
 #: Functions of the run, of LCLS-I and LCLS-II, that give parameters by detector.
 RULES: Mapping[str, Rule] = {
     "getROIs": Rule(roi, many=True),
-    **dict.fromkeys(("getAzIntParams", "get_azav"), Rule(azav)),
+    **dict.fromkeys(("getAzIntParams", "get_azav"), Rule(azav, flat=True)),
     **dict.fromkeys(("getAzIntPyFAIParams", "get_azav_pyfai"), Rule(pyfai)),
     **dict.fromkeys(("getDropletParams", "get_droplet"), Rule(droplet)),
     **dict.fromkeys(("getDroplet2Photons", "get_droplet2photon"), Rule(photons)),

@@ -293,6 +293,55 @@ def test_every_function_becomes_a_reducer(imported, text, name, use, params):
     assert (found["use"], found["params"]) == (use, params)
 
 
+def flat(*lines):
+    """Parameters of scattering as they were written until 2019, without detectors."""
+    body = "".join(f"    {line}\n" for line in lines)
+    return f"def getAzIntParams(run):\n{body}    return ret\n"
+
+
+def test_scattering_without_detectors_is_that_with_them(imported):
+    """By runs, and each detector's own before what is given for all."""
+    _, data, _, err = imported(
+        flat(
+            "if run <= 23:",
+            "    ret = {'eBeam': 6.5}",
+            "else:",
+            "    ret = {'eBeam': 9.5}",
+            "ret['big_one_center'] = [414.5, -78256.75]",
+            "ret['big_one_dis_to_sam'] = 600.",
+            "ret['small_center'] = [1, 2]",
+            "ret['small_eBeam'] = 7",
+            "ret['small_tx'] = 2",
+            "ret['small_Pplane'] = 0",
+            "ret['Pplane'] = 1",
+        ),
+        *EXP,
+    )
+    assert lost(err) == []
+    assert "where azimuthalBinning was called" in err
+    nested = (
+        "def getAzIntParams(run):\n    return {"
+        "'big_one': {'center': [414.5, -78256.75], 'dis_to_sam': 600., 'Pplane': 1,"
+        " 'eBeam': 6.5 if run <= 23 else 9.5},"
+        "'small': {'center': [1, 2], 'eBeam': 7, 'tx': 2, 'Pplane': 0}}"
+    )
+    assert [*data["reducers"]] == ["big_one/azav", "small/azav"]
+    assert data["reducers"] == imported(nested, *EXP)[1]["reducers"]
+
+
+def test_scattering_of_a_detector_without_a_name(imported):
+    text = flat("ret = {'eBeam': 18.0, 'center': [875.5, 927.5], 'dis_to_sam': 80., 'rbins': 3}")
+    status, data, _, err = imported(text, *EXP)
+    assert (status, "reducers" in data) == (1, False)
+    assert "of which detector" in lost(err)[0]
+    _, data, _, err = imported(f"detectors = ['rayonix']\n{text}", *EXP)
+    assert data["reducers"]["rayonix/azav"]["params"]["center"] == [875.5, 927.5]
+    assert lost(err) == [
+        "getAzIntParams of rayonix: rbins: the function knows no such parameter;"
+        " did you mean 'rbin'?"
+    ]
+
+
 def test_an_image_is_correlated_that_a_region_keeps(imported):
     """Of a detector, as it is, no autocorrelation is taken."""
     _, data, _, _ = imported(one("getAutocorrParams", mask="m.npy", name="a"), *EXP)
