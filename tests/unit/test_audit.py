@@ -139,7 +139,7 @@ PLAIN = {
     "a row of nobody": (at("ffb/producer", 80, 9), "producers: row 80: .* producer 9"),
     "a row of another producer": (at("ffb/producer", 90, lambda v: 1 - v[90]), "written: .*p0"),
     "an unknown epoch": (at("ffb/epoch", 100, 7), "epochs: row 100: .* not listed"),
-    "a wrong epoch": (at("ffb/epoch", 2, 1), "epochs: epoch 1: .* does at row 2$"),
+    "a wrong epoch": (at("ffb/epoch", 2, 1), "epochs: epoch 1: .* begins at row 2$"),
     "late forgotten": (at("ffb/late", slice(None), False), "late: commit .*: 0 rows .* 16 in"),
     "late invented": (at("ffb/late", 5, True), "order: row 5: .*flagged late and newer"),
     "kept zero": (at("ffb/kept", 7, 0.0), "kept: row 7: .* of 0"),
