@@ -149,7 +149,7 @@ def test_what_is_offered_and_what_is_refused(tmp_path):
         "none": ("waveform.5", "nearest is 'raw.waveforms.5'"),
         "segment": ("waveforms.1", "nearest is 'raw.waveforms."),
         "packed": ("chan00", "is packed; its traces and peaks are the fields raw.waveforms.0,"),
-        "roomless": ("peaks.5.start", "another number of peaks; give it room = N entries"),
+        "roomless": ("peaks.5.start", "peaks differs from shot to shot; give it room = N entries"),
         "pad": ("padded.0", "configuration of it lacks user.fex"),
         "roomy": ("baselines.0", "it is not a list"),
         "shape": ("baselines.5", "it has the shape [4], not [5]"),
