@@ -168,8 +168,11 @@ def _unfolded(module: Module, function: str, table: Table, out: Imported) -> Tab
     named = [*dict.fromkeys(d for names in listed for d in _names(names))]
     found = by_detector(table, named if len(named) == 1 else [])
     if found:
-        text = "phiBins, Pplane, qbin, userMask: give what stood where azimuthalBinning was called"
-        _remark(out, Remark(line, f"{function}: {text}", lost=False))
+        text = (
+            "give phiBins, Pplane, qbin, userMask as they stood where azimuthalBinning was called"
+        )
+        names = f"{', '.join(found)}: a detector, if this is its name"
+        _remark(out, Remark(line, f"{function}: {names}; {text}", lost=False))
     else:
         text = "does not say of which detector; write {'DETECTOR': {...}}"
         _remark(out, Remark(line, f"{function}: {text}"))

@@ -12,11 +12,15 @@ compare the run with numbers, and those are where intervals end.
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from typing import Any, NamedTuple
 
 from ffb.migrate.static_values import Unread
 from ffb.migrate.static_walk import Walker
+
+#: How a statement at the top of a file begins.
+_BEGINS = r"(?!(?:else|elif|except|finally)\b)[A-Za-z_@]"
 
 #: Intervals of runs for one function.
 INTERVALS = 200
@@ -43,9 +47,7 @@ class Module:
 
     def __init__(self, text: str) -> None:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of escapes that are none; it is not our file
-                self._tree = ast.parse(text)
+            self._tree, left = _parsed(text)
         except (SyntaxError, ValueError) as e:
             line = getattr(e, "lineno", None)
             where = f"line {line}: " if line else ""
@@ -57,7 +59,7 @@ class Module:
         self.constants: dict[str, Any] = {}
         walker = Walker(self.functions, self.constants, self.constants, 1)
         body = [n for n in self._tree.body if not isinstance(n, ast.FunctionDef)]
-        self.unread = tuple(walker.attempt(body))
+        self.unread = (*walker.attempt(body), *left)
         for node in body:
             for target in getattr(node, "targets", ()):
                 if isinstance(target, ast.Name):
@@ -78,3 +80,20 @@ class Module:
             out.append(Reading(first, last, value, tuple(walker.passed)))
             first = None if last is None else last + 1
         return out
+
+
+def _parsed(text: str) -> tuple[ast.Module, list[Unread]]:
+    """The tree of a file; of Python 2, as until 2019, up to the first statement that prints."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that are none; it is not our file
+            return ast.parse(text), []
+    except SyntaxError as e:
+        if not e.lineno or "Missing parentheses in call to" not in e.msg:
+            raise
+        lines = re.split(r"\r\n|\r|\n", text)
+        first = min(e.lineno, len(lines)) - 1
+        while first and not re.match(_BEGINS, lines[first]):
+            first -= 1
+        tree = ast.parse("\n".join(lines[:first]))
+        return tree, [Unread(first + 1, "Python 2: nothing is read from here on")]

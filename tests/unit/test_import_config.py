@@ -342,6 +342,15 @@ def test_scattering_of_a_detector_without_a_name(imported):
     ]
 
 
+def test_a_file_of_python_2_is_read_up_to_where_it_prints(imported):
+    text = flat("ret = {'eBeam': 18.0, 'ccd_dis_to_sam': 80.}")
+    later = "# then\ntry:\n    ds = 1\nexcept:\n    print 'no data for', ds\nttCalib = [1]\n"
+    status, data, _, err = imported(text + later, *EXP)
+    assert data["reducers"]["ccd/azav"]["params"]["distance"] == 80.0
+    assert (status, lost(err)) == (1, ["Python 2: nothing is read from here on"])
+    assert "prod_config_mfx.py:5: left out" in err
+
+
 def test_an_image_is_correlated_that_a_region_keeps(imported):
     """Of a detector, as it is, no autocorrelation is taken."""
     _, data, _, _ = imported(one("getAutocorrParams", mask="m.npy", name="a"), *EXP)
