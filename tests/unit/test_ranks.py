@@ -49,7 +49,8 @@ def test_a_rank_by_its_launcher(environment, rank):
 
 @pytest.mark.parametrize(("number", "of"), [("4", "4"), ("-1", "4"), ("x", "4"), ("0", "")])
 def test_a_rank_that_cannot_be_is_refused(number, of):
-    with pytest.raises(ValueError, match=f"PMI_RANK={number} and PMI_SIZE={of}: not a rank of that many"):
+    told = f"PMI_RANK={number} and PMI_SIZE={of}: not a rank of that many"
+    with pytest.raises(ValueError, match=told):
         rank_of({"PMI_RANK": number, "PMI_SIZE": of})
 
 
