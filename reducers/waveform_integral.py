@@ -45,7 +45,7 @@ class Constants(NamedTuple):
 
 
 class Integral(NamedTuple):
-    """What the pulse amounts to; NaN in the gate or the baseline makes it NaN."""
+    """What the pulse amounts to; NaN or infinity in the gate or baseline makes it NaN."""
 
     area: Annotated[float, Feature("@ ns", "sum over the gate, above the baseline, times dt")]
     baseline: Annotated[float, Feature("@", "level of the baseline gate, 0 without one")]
@@ -53,7 +53,7 @@ class Integral(NamedTuple):
     peak_position: Annotated[float, Feature("ns", "time of the peak from the first sample")]
 
 
-@reducer(version=1)
+@reducer(version=2)
 def waveform_integral(waveform: Waveform, constants: Constants) -> Integral:
     """Area and peak of a waveform inside a gate, above its baseline.
 
@@ -68,7 +68,7 @@ def waveform_integral(waveform: Waveform, constants: Constants) -> Integral:
     else:
         for i in range(before.size):
             baseline += np.float64(before[i])
-        baseline /= max(before.size, 1)
+        baseline = baseline / max(before.size, 1) if np.isfinite(baseline) else nan
     total = 0.0
     for i in range(gate.size):
         total += c.sign * (np.float64(gate[i]) - baseline)
@@ -77,7 +77,7 @@ def waveform_integral(waveform: Waveform, constants: Constants) -> Integral:
     while gate[at] != best and at < gate.size - 1:
         at += 1
     peak = c.sign * (np.float64(best) - baseline)
-    if total != total:
+    if not np.isfinite(total):
         return Integral(nan, baseline, nan, nan)
     return Integral(total * c.dt, baseline, peak, (c.start + at) * c.dt)
 

@@ -38,12 +38,15 @@ def test_waveform_integral_by_median_does_not_see_a_pulse_in_the_baseline():
 
 
 @pytest.mark.parametrize(("at", "nan"), [(30, [0, 2, 3]), (3, [0, 1, 2, 3]), (60, [])])
-def test_waveform_integral_of_nan_is_nan_where_it_matters(at, nan):
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("level", ["mean", "median"])
+def test_waveform_integral_of_no_number_is_nan_where_it_matters(at, nan, bad, level):
     r = waveform_integral.waveform_integral
     inputs = {"waveform": Input("value", "<f8", (64,))}
     wf = np.ones(64)
-    wf[at] = np.nan
-    constants = r.constants(waveform_integral.Params((20, 45), 0.5, (0, 15)), inputs)
+    wf[at] = bad
+    params = waveform_integral.Params((20, 45), 0.5, (0, 15), level=level)
+    constants = r.constants(params, inputs)
     assert np.flatnonzero(np.isnan(r(wf, constants))).tolist() == nan
 
 
