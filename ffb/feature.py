@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 
 class Rank(NamedTuple):
-    """Number of axes of an input's frame."""
+    """Number of axes of an input's frame, and what it is where that does not tell."""
 
     ndim: int
+    what: str = ""
 
 
 #: A frame without axes: a number per shot.

@@ -190,7 +190,10 @@ def located(value: Any, locate: Callable[[str], Path]) -> Any:
 
 
 class _Declared:
-    """What both shapes of reducer have in common: name, version, source, declared types."""
+    """What both shapes of reducer have in common: name, version, source, declared types.
+
+    ``meant`` says of inputs what they are where their rank does not.
+    """
 
     inputs: Mapping[str, int]
     params: Any
@@ -202,6 +205,7 @@ class _Declared:
         self.module: str = anchor.__module__
         self.doc = inspect.getdoc(anchor) or inspect.getdoc(inspect.getmodule(anchor)) or ""
         self._file = inspect.getfile(anchor)
+        self.meant: dict[str, str] = {}
 
     @cached_property
     def source(self) -> str:
@@ -250,6 +254,7 @@ class Reducer(_Declared, Generic[P, R]):
                 raise TypeError(f"{self.name}: input {arg} must come before the parameters")
             if ranks:
                 self.inputs[arg] = ranks[0].ndim
+                self.meant[arg] = ranks[0].what
             else:
                 settings.append(hint)
         if not self.inputs or len(settings) > 2:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ffb.feature import Rank
 from ffb.loops.compile import kernel
 from ffb.shot import Input
+
+#: Times [ns] of one end or of the MCP in a shot; unused places are NaN.
+Times: TypeAlias = Annotated[NDArray[Any], Rank(1, "a time list")]
 
 
 @kernel

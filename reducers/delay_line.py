@@ -8,9 +8,9 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb import Feature, Vector, Waveform, reducer
+from ffb import Feature, Vector, reducer
 from ffb.loops.compile import kernel
-from ffb.reducers.anode import alone, anode_problems
+from ffb.reducers.anode import Times, alone, anode_problems
 from ffb.shot import Input
 
 
@@ -124,7 +124,7 @@ def take(taken: NDArray[np.bool_], first: int, second: int) -> None:
 
 @reducer(version=1)
 def delay_line(
-    mcp: Waveform, x1: Waveform, x2: Waveform, y1: Waveform, y2: Waveform, constants: Constants
+    mcp: Times, x1: Times, x2: Times, y1: Times, y2: Times, constants: Constants
 ) -> Hits:
     """Hits of a delay-line anode with two layers (quad), from lists of times [ns].
 

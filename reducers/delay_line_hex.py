@@ -8,8 +8,8 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb import Feature, Vector, Waveform, reducer
-from ffb.reducers.anode import anode_problems
+from ffb import Feature, Vector, reducer
+from ffb.reducers.anode import Times, anode_problems
 from ffb.reducers.anode_pairs import (
     Pairs,
     U,
@@ -108,13 +108,13 @@ class Hits(NamedTuple):
 
 @reducer(version=1)
 def delay_line_hex(
-    mcp: Waveform,
-    u1: Waveform,
-    u2: Waveform,
-    v1: Waveform,
-    v2: Waveform,
-    w1: Waveform,
-    w2: Waveform,
+    mcp: Times,
+    u1: Times,
+    u2: Times,
+    v1: Times,
+    v2: Times,
+    w1: Times,
+    w2: Times,
     constants: Constants,
 ) -> Hits:
     """Hits of a delay-line anode with three layers (hex), from lists of times [ns].

@@ -13,6 +13,7 @@ import numpy as np
 from ffb.configuration import layers, problems, resolve
 from ffb.reading import contents
 from ffb.reading.contents import SUMS
+from ffb.reduce import Reducer, TileReducer
 from ffb.service import examples
 from ffb.service.terminal import console, table
 from ffb.sums.frames import FrameSums, told
@@ -52,7 +53,7 @@ def _type(dtype: str) -> str:
 def reducers() -> int:
     """List the installed reducers with the first sentence of what they say of themselves."""
     found = [resolve.reducer(name, Path()) for name in resolve.installed()]
-    rows = [(r.name, _takes(r.inputs.values()), _summary(r.doc)) for r in found]
+    rows = [(r.name, _takes(_inputs(r).values()), _summary(r.doc)) for r in found]
     console().print(table(("reducer", "takes", "what it does"), rows))
     return 0
 
@@ -63,8 +64,7 @@ def reducer(name: str) -> int:
     out = console()
     out.print(f"{found.name}, version {found.version}", style="bold")
     out.print(f"{_flowing(found.doc)}\n")
-    inputs = [(k, FRAMES[rank]) for k, rank in found.inputs.items()]
-    out.print(table(("input", "what it takes"), inputs))
+    out.print(table(("input", "what it takes"), _inputs(found).items()))
     if found.params is not None:
         hints, defaults = get_type_hints(found.params), found.params._field_defaults
         rows = [
@@ -98,9 +98,14 @@ def _few(names: Iterable[str]) -> str:
     return ", ".join(known) if len(known) <= FEW else f"{', '.join(known[:2])}, ... {len(known)}"
 
 
-def _takes(ranks: Iterable[int]) -> str:
+def _inputs(found: Reducer[..., Any] | TileReducer) -> dict[str, str]:
+    """What each input of a reducer is."""
+    return {k: found.meant.get(k) or FRAMES[rank] for k, rank in found.inputs.items()}
+
+
+def _takes(inputs: Iterable[str]) -> str:
     """What a reducer takes, such as ``"5 waveforms"``."""
-    counts = Counter(FRAMES[rank].partition(" ")[2] for rank in ranks)
+    counts = Counter(given.partition(" ")[2] for given in inputs)
     return ", ".join(k if n == 1 else f"{n} {k}s" for k, n in counts.items())
 
 

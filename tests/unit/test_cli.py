@@ -297,6 +297,11 @@ def test_a_unit_that_is_the_inputs_says_so(run):
     assert re.search(r"^sum +float64 +- +the input's +sum of the valid pixels", out, re.MULTILINE)
 
 
+def test_an_input_that_is_a_list_of_times_is_called_that(run):
+    assert re.search(r"^mcp +a time list *$", run("reducers", "delay_line")[1], re.MULTILINE)
+    assert re.search(r"^delay_line +5 time lists ", run("reducers")[1], re.MULTILINE)
+
+
 def test_an_unknown_reducer_is_told_with_the_nearest(run):
     assert run("reducers", "rio") == (1, "", "ffb: no reducer 'rio'; did you mean 'roi'?\n")
 
