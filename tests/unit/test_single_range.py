@@ -106,10 +106,14 @@ def test_constants_of_more_ranges_are_refused():
         cal.calibration_of(camera("zyla", pedestals=three))
 
 
-def test_settings_that_would_change_nothing_are_refused():
+def test_settings_that_would_change_nothing_are_refused(tmp_path):
     given = Input("area", "<u2", SHAPE)
-    with pytest.raises(ValueError, match="offset: psana's calibration of an opal has none"):
-        cal.make(camera(), CalibrationConfig(offset="a.npy"), Path, given)
+    said = "offset: psana's calibration of an opal has none"
+    np.save(tmp_path / "a.npy", np.zeros(SHAPE, np.float32))
+    with pytest.raises(ValueError, match=said):
+        cal.make(camera(), CalibrationConfig(offset="a.npy"), tmp_path.joinpath, given)
+    with pytest.raises(LookupError, match=rf"{said}.*\n.*offset from .*: cannot be read"):
+        cal.make(camera(), CalibrationConfig(offset="b.npy"), tmp_path.joinpath, given)
 
 
 @pytest.mark.parametrize("dtype", ["<i4", "<f4", ">u2"])
