@@ -26,7 +26,7 @@ def spec_of(run):
 def config_of(tmp_path, **calibration):
     return parse(
         {
-            "source": {"kind": "synthetic"},
+            "source": {"kind": "synthetic", "exp": "mfxx49820"},
             "inputs": {"jf": {"detector": "jungfrau", "field": "raw"}},
             "calibration": calibration,
             "reducers": {
