@@ -25,10 +25,10 @@ MADE := tests/contract/test_reducers.py tests/unit/test_examples.py tests/unit/t
 	tests/unit/test_plan_failures.py tests/unit/test_plan_origin.py tests/unit/test_plan_problems.py \
 	tests/unit/test_combine_arrays.py tests/unit/test_light.py
 
-# Files of tests side by side; those with processes and sockets of their own want the machine alone.
+# Files of tests side by side; those with processes and sockets of their own go one by one.
 PARALLEL := -n 2 --dist loadfile --basetemp=$$(mktemp -d)
 
-.PHONY: demo test lint benchmark chromium clean
+.PHONY: demo test test-processes test-kernels lint benchmark chromium clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ffb demo $(ARGS)
@@ -38,10 +38,17 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest $(PARALLEL) tests/unit tests/contract
-	$(BIN)/python -m pytest tests/process tests/psana tests/browser
-	NUMBA_BOUNDSCHECK=1 FFB_CACHE=$(VENV)/boundscheck $(BIN)/python -m pytest $(PARALLEL) $(NUMERIC)
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(PARALLEL) $(NUMERIC) $(MADE)
+	$(MAKE) -j 2 --output-sync=target test-processes test-kernels
 endif
+
+# Processes wait for one another more than they compute: kernels are tested in what they leave free.
+test-processes:
+	$(BIN)/python -m pytest tests/process tests/psana tests/browser
+
+test-kernels:
+	NUMBA_BOUNDSCHECK=1 FFB_CACHE=$(VENV)/boundscheck \
+		nice -n 19 $(BIN)/python -m pytest $(PARALLEL) $(NUMERIC)
+	NUMBA_DISABLE_JIT=1 nice -n 19 $(BIN)/python -m pytest $(PARALLEL) $(NUMERIC) $(MADE)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check ffb reducers writers dashboards tests
