@@ -97,3 +97,16 @@ def get_droplet(run):
 def get_azav(run):
     return open({path!r}, "w").__class__({path!r})
 """
+
+#: Words of a command line that name the experiment.
+EXP = ("--exp", "mfxx49820")
+
+
+def one(function: str, **kwargs: object) -> str:
+    """A configuration with one function, of one detector."""
+    return f"import numpy as np\ndef {function}(run):\n    return {{'det': {kwargs!r}}}"
+
+
+def lost(err: str) -> list[str]:
+    """What an import says that it left out."""
+    return [line.partition("left out: ")[2] for line in err.splitlines() if "left out" in line]

@@ -1,10 +1,8 @@
 """`ffb import-config`: production configurations of smalldata_tools as files of ours."""
 
 import contextlib
-import math
 import tomllib
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,29 +11,7 @@ from ffb import cli
 from ffb.config import load
 from ffb.migrate.import_config import toml
 from ffb.migrate.prod_config import LONGEST, translate
-from ffb.reducers.geometry import Geometry, on_detector
-from tests.unit.prod_configs import CHAINS, HOSTILE, LITERAL, STEPWISE
-from tests.unit.scattered import azav_angles
-
-
-@pytest.fixture
-def imported(tmp_path, capsys):
-    """Import a text; gives status, the file as data, its text, and stderr."""
-
-    def _imported(text, *words, name="prod_config_mfx.py"):
-        (tmp_path / name).write_text(text)
-        status = cli.main(["import-config", str(tmp_path / name), *words])
-        out, err = capsys.readouterr()
-        return status, tomllib.loads(out), out, err
-
-    return _imported
-
-
-def lost(err: str) -> list[str]:
-    return [line.partition("left out: ")[2] for line in err.splitlines() if "left out" in line]
-
-
-EXP = ("--exp", "mfxx49820")
+from tests.unit.prod_configs import CHAINS, EXP, HOSTILE, LITERAL, STEPWISE, lost, one
 
 
 def test_a_region_by_runs(imported, tmp_path):
@@ -60,64 +36,12 @@ def test_a_region_by_runs(imported, tmp_path):
     assert load(path).reducers["epix100/ROI_1"].params_for(45) == where
 
 
-def test_azimuthal_averages_and_cakes(imported):
-    status, data, _, err = imported(LITERAL, *EXP)
-    azav, cake = (data["reducers"][f"jungfrau4M/{n}"] for n in ("azav", "cake"))
-    assert [p["runs"] for p in azav["params"]] == ["1-19", "20-30"]
-    assert [p["distance"] for p in azav["params"]] == [80.0, 80.5]
-    params = azav["params"][0]
-    assert (params["energy"], params["polarization"], params["bins"]) == (9.5, 1.0, 100)
-    assert params["limits"] == pytest.approx([0.5, 1.5])
-    assert {p["average"] for p in azav["params"]} == {"corrected"}
-    assert cake["params"][0]["width"] == 5e-3
-    assert cake["params"][0]["phi_bins"] == 8
-    assert cake["params"][0]["phi_limits"] == [-22.5, 337.5]
-    assert cake["params"][0]["polarization"] == -1.0
-    assert status == 1
-    assert "phi is in degrees" in err
-
-
-@pytest.mark.parametrize(
-    ("given", "made"),
-    [
-        ({"qbin": 0.01}, {"width": 0.01}),
-        ({"qbin": [0.1, 0.2, 0.5]}, {"edges": [0.1, 0.2, 0.5]}),
-        ({"rbin": 0.5}, {"width": 0.5, "unit": "mm"}),
-        ({"phiBins": [0.0, math.pi / 2, math.pi]}, {"phi_edges": [0.0, 90.0, 180.0]}),
-    ],
-    ids=str,
-)
-def test_bins_of_azimuthal_averages(imported, given, made):
-    status, data, _, err = imported(one("get_azav", center=[1, 2], **given), *EXP)
-    (reducer,) = data["reducers"].values()
-    assert (status, lost(err)) == (0, [])
-    assert {k: reducer["params"].get(k) for k in made} == made
-
-
-@pytest.mark.parametrize(("tx", "ty"), [(3.0, 0.0), (0.0, -7.0), (-6.0, 4.0)])
-def test_tilts_of_azimuthal_averages(imported, tx, ty):
-    center = [1500.0, -700.0]
-    text = one("get_azav", center=center, dis_to_sam=80.0, tx=tx, ty=ty)
-    params = imported(text, *EXP)[1]["reducers"]["det/azav"]["params"]
-    xy = np.random.default_rng(2).uniform(-40e3, 40e3, (2, 1, 9, 11))
-    xyz = np.concatenate([xy, np.full((1, 1, 9, 11), -1e5)])
-    two_theta, _, factor = azav_angles(xyz, center, 80.0, tx, ty)
-    where = Geometry.of(params["distance"], 9.5, params["center"], params["tilts"])
-    pixels = where.pixels(on_detector(xyz))
-    np.testing.assert_allclose(pixels.two_theta, two_theta, rtol=1e-9)
-    np.testing.assert_allclose(pixels.solid_angle, factor, rtol=1e-12)
-
-
 def test_droplets_by_runs(imported):
     data = imported(CHAINS, *EXP)[1]
     rows = data["reducers"]["epix_1/droplet"]["params"]
     assert [r["runs"] for r in rows if r.get("threshold_low")] == ["3-4", "9", "12-14"]
     assert [r["runs"] for r in rows if r.get("min_sum")] == ["20-24"]
     assert rows[-1]["runs"] == "41-"
-
-
-def one(function: str, **kwargs: object) -> str:
-    return f"import numpy as np\ndef {function}(run):\n    return {{'det': {kwargs!r}}}"
 
 
 @pytest.mark.parametrize(
@@ -293,64 +217,6 @@ def test_every_function_becomes_a_reducer(imported, text, name, use, params):
     assert (found["use"], found["params"]) == (use, params)
 
 
-def flat(*lines):
-    """Parameters of scattering as they were written until 2019, without detectors."""
-    body = "".join(f"    {line}\n" for line in lines)
-    return f"def getAzIntParams(run):\n{body}    return ret\n"
-
-
-def test_scattering_without_detectors_is_that_with_them(imported):
-    """By runs, and each detector's own before what is given for all."""
-    _, data, _, err = imported(
-        flat(
-            "if run <= 23:",
-            "    ret = {'eBeam': 6.5}",
-            "else:",
-            "    ret = {'eBeam': 9.5}",
-            "ret['big_one_center'] = [414.5, -78256.75]",
-            "ret['big_one_dis_to_sam'] = 600.",
-            "ret['small_center'] = [1, 2]",
-            "ret['small_eBeam'] = 7",
-            "ret['small_tx'] = 2",
-            "ret['small_Pplane'] = 0",
-            "ret['Pplane'] = 1",
-        ),
-        *EXP,
-    )
-    assert lost(err) == []
-    assert "where azimuthalBinning was called" in err
-    nested = (
-        "def getAzIntParams(run):\n    return {"
-        "'big_one': {'center': [414.5, -78256.75], 'dis_to_sam': 600., 'Pplane': 1,"
-        " 'eBeam': 6.5 if run <= 23 else 9.5},"
-        "'small': {'center': [1, 2], 'eBeam': 7, 'tx': 2, 'Pplane': 0}}"
-    )
-    assert [*data["reducers"]] == ["big_one/azav", "small/azav"]
-    assert data["reducers"] == imported(nested, *EXP)[1]["reducers"]
-
-
-def test_scattering_of_a_detector_without_a_name(imported):
-    text = flat("ret = {'eBeam': 18.0, 'center': [875.5, 927.5], 'dis_to_sam': 80., 'rbins': 3}")
-    status, data, _, err = imported(text, *EXP)
-    assert (status, "reducers" in data) == (1, False)
-    assert "of which detector" in lost(err)[0]
-    _, data, _, err = imported(f"detectors = ['rayonix']\n{text}", *EXP)
-    assert data["reducers"]["rayonix/azav"]["params"]["center"] == [875.5, 927.5]
-    assert lost(err) == [
-        "getAzIntParams of rayonix: rbins: the function knows no such parameter;"
-        " did you mean 'rbin'?"
-    ]
-
-
-def test_a_file_of_python_2_is_read_up_to_where_it_prints(imported):
-    text = flat("ret = {'eBeam': 18.0, 'ccd_dis_to_sam': 80.}")
-    later = "# then\ntry:\n    ds = 1\nexcept:\n    print 'no data for', ds\nttCalib = [1]\n"
-    status, data, _, err = imported(text + later, *EXP)
-    assert data["reducers"]["ccd/azav"]["params"]["distance"] == 80.0
-    assert (status, lost(err)) == (1, ["Python 2: nothing is read from here on"])
-    assert "prod_config_mfx.py:5: left out" in err
-
-
 def test_an_image_is_correlated_that_a_region_keeps(imported):
     """Of a detector, as it is, no autocorrelation is taken."""
     _, data, _, _ = imported(one("getAutocorrParams", mask="m.npy", name="a"), *EXP)
@@ -436,41 +302,6 @@ def test_several_of_one_function_have_names_of_their_own(imported):
     assert [*data["reducers"]] == ["d/a", "d/azav"]
     assert status == 1
     assert "getAzIntParams of d[2]: d/azav is there already; give it a `name` of its own" in err
-
-
-def test_integrating_detectors(imported):
-    text = "def get_intg(run):\n    return ('andor_vls', ['andor_dir'])"
-    status, data, _, _ = imported(text, *EXP)
-    assert (status, data["integrating"]) == (0, {"andor_vls": {}, "andor_dir": {}})
-    status, _, _, err = imported("def get_intg(run):\n    return find(run)", *EXP)
-    assert status == 1
-    assert "get_intg: find(...) would have to be run" in err
-
-
-SUMS = """
-detectors = ["cam", "epix"]
-def getROIs(run):
-    return {"cam": [{"ROI": [0, 4]}], "epix": [{"ROI": [0, 4]}]}
-def get_sum_algos(run):
-    return {"all": ["calib_img"], "epix": ["calib_thresADU5_max", "calib_dropped_square", "x"]}
-"""
-
-
-def test_sums(imported):
-    status, data, _, err = imported(SUMS, *EXP)
-    assert data["sums"] == {
-        "cam": {"what": ["calib"]},
-        "epix": {
-            "what": ["calib", "calib_thresADU5_max", "calib_square"],
-            "light": ["xray"],
-        },
-    }
-    assert [text for text in lost(err) if "'x'" in text] == lost(err)
-    assert "sums of dropped shots are those of x-rays off" in err
-    alone = "def getDetSums(run):\n    return {'cam': 'calib'} if run < 9 else {}"
-    status, data, _, err = imported(alone, *EXP)
-    assert (status, data["inputs"]["cam"]["field"]) == (1, "raw")
-    assert "getDetSums: runs from 9 on have others" in err
 
 
 def test_slow_values_and_time_tool(imported):
