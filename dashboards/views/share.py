@@ -42,7 +42,7 @@ def share(column: Column, height: int = 200) -> View:
             "share": p,
             "upper": p + error,
             "lower": p - error,
-            "said": [f"{100 * q:.1f} % of {n[k]:,}" for k, q in zip(seen, p, strict=True)],
+            "said": [f"{100 * q:.1f} %\nof {n[k]:,}" for k, q in zip(seen, p, strict=True)],
             "colour": [COLOURS[k] for k in seen],
         }
         caption(fig, column.name, int(n.sum()), snapshot)

@@ -130,7 +130,7 @@ def test_the_page_shows_the_share_of_the_shots_that_are_known(made):
         want = (energy[known] > 1).mean()
         row = data["light"].index(NAMES[light])
         assert data["share"][row] == pytest.approx(want)
-        assert data["said"][row] == f"{100 * want:.1f} % of {known.sum()}"
+        assert data["said"][row] == f"{100 * want:.1f} %\nof {known.sum()}"
         error = np.sqrt(want * (1 - want) / known.sum())
         assert data["upper"][row] == pytest.approx(want + error)
     page = Page(shot)
