@@ -42,8 +42,8 @@ class Params(NamedTuple):
 class Constants(NamedTuple):
     """The same, checked.
 
-    ``shape`` (samples,) float64 is the template times ``sign``, ``peak`` its largest sample; a
-    sample is saturated if it, times ``sign``, reaches ``saturation``.
+    ``shape`` (samples + 2,) float64 is the template times ``sign`` between two zeros, ``peak`` its
+    largest sample; a sample is saturated if it, times ``sign``, reaches ``saturation``.
     """
 
     shape: NDArray[np.float64]
@@ -239,16 +239,17 @@ def _descend(
     return squares, False
 
 
-@reducer(version=1)
+@reducer(version=2)
 def waveform_template(waveform: Waveform, constants: Constants) -> Fit:
     """Pulses of a known shape, fitted to a waveform by least squares.
 
     The model is a level plus, for each pulse, amplitude times template, shifted by any fraction of
-    a sample on straight lines. Pulses start one after the other where one takes most off the
-    squares that are left, then all parameters move at once (Levenberg 1944, Marquardt 1963). On
-    straight lines the squares have several minima; each pulse is tried half a sample to either
-    side, and on the sample it came to rest at. ``chi2`` is divided by the samples that count less
-    the parameters. ``converged`` is false after 100 steps.
+    a sample on straight lines. They lead to 0 one sample before the template and one after it: the
+    squares would jump where one cut off short of 0 comes to stand on the samples. Pulses start one
+    after the other where one takes most off the squares that are left, then all parameters move at
+    once (Levenberg 1944, Marquardt 1963). On straight lines the squares have several minima; each
+    pulse is tried half a sample to either side, and on the sample it came to rest at. ``chi2`` is
+    divided by the samples that count less the parameters. ``converged`` is false after 100 steps.
     A gate with NaN, or with fewer good samples than parameters, gives NaN.
     """
     c = constants
@@ -332,6 +333,7 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
             shape = load(p.template)
         except ValueError as e:
             problems.append(f"template: {e}")
+    shape = np.pad(shape, 1)
     start, stop = p.gate or (0, size)
     if p.pulses < 1 or 2 * p.pulses + 1 >= stop - start:
         problems.append(f"pulses: {p.pulses} must be 1 or more, and fewer than half the samples")
