@@ -11,7 +11,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import settings
 
 from ffb.testing.guard import no_network
 from ffb.testing.shmem_server import clean, sweep
@@ -19,6 +21,21 @@ from ffb.testing.truth import RunSpec
 
 os.environ["PS_PARALLEL"] = "none"
 os.environ.pop("COLUMNS", None)  # which xdist gives its workers, and by which tables are broken
+
+# Every run tests the same; `--hypothesis-profile default` looks further.
+settings.register_profile("repeatable", derandomize=True, database=None)
+settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Start the random numbers of all test modules anew, whatever this worker has run before."""
+    for name, module in sys.modules.items():
+        if name.startswith("tests."):
+            for value in vars(module).values():
+                if isinstance(value, np.random.Generator):
+                    bits = value.bit_generator
+                    bits.state = type(bits)(bits.seed_seq).state
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -120,7 +120,7 @@ def test_a_rank_that_never_came_is_not_waited_for_and_loses_its_share(world):
     assert w.service.aggregator.closed[0].problems == []
 
 
-def test_a_farewell_lasts_until_producers_know_and_have_gone(world, monkeypatch):
+def test_a_farewell_lasts_until_producers_know_and_have_taken_leave(world, monkeypatch):
     w, begun = world(600.0), threading.Event()
     for name in ("p0", "p1", "p2"):
         w.begin(name)
@@ -146,4 +146,4 @@ def test_a_farewell_lasts_until_producers_know_and_have_gone(world, monkeypatch)
     assert begun.is_set()
     thread.join()
     assert leaving == [True, True, True]
-    assert not any(map(w.service.hub.here, ("p0", "p1", "p2")))
+    assert not w.service.hub.attended
