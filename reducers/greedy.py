@@ -29,13 +29,13 @@ BRIGHTEST = 1_000_000
 
 
 class Worth(NamedTuple):
-    """What one photon is worth, ``energy``, and where each number of photons begins.
+    """What one photon is worth, ``photon``, and where each number of photons begins.
 
     ``edges`` (n,) float64 ascend: at least ``edges[k]`` make k + 1 photons; beyond the last they go
-    on in steps of ``energy``. Without any they lie halfway: the nearest whole number, halves up.
+    on in steps of ``photon``. Without any they lie halfway: the nearest whole number, halves up.
     """
 
-    energy: float
+    photon: float
     edges: NDArray[np.float64]
 
 
@@ -60,28 +60,28 @@ class Places(NamedTuple):
     segment: NDArray[np.int16]
 
 
-def energy_problems(energy: float, area: Area) -> Iterator[str]:
+def photon_problems(photon: float, area: Area) -> Iterator[str]:
     """A line if this cannot be what a photon leaves in a pixel of the detector."""
-    if not 0 < energy < np.inf:
-        yield f"energy: {energy} is not the value of a photon; give one above 0"
-    elif area.unit in KEV and not XRAYS[0] <= energy * KEV[area.unit] <= XRAYS[1]:
+    if not 0 < photon < np.inf:
+        yield f"photon: {photon} is not the value of a photon; give one above 0"
+    elif area.unit in KEV and not XRAYS[0] <= photon * KEV[area.unit] <= XRAYS[1]:
         yield (
-            f"energy: {energy:g} {area.unit} is no photon of an X-ray laser; the pixels of"
+            f"photon: {photon:g} {area.unit} is no photon of an X-ray laser; the pixels of"
             f" {area.detector} are calibrated in {area.unit}, they are no longer ADU"
         )
 
 
 def worth_of(
-    energy: float, edges: tuple[float, ...] | None, area: Area, problems: list[str]
+    photon: float, edges: tuple[float, ...] | None, area: Area, problems: list[str]
 ) -> Worth:
     """Value of a photon, in calibrated units; appends to ``problems`` what makes no sense."""
-    problems.extend(energy_problems(energy, area))
+    problems.extend(photon_problems(photon, area))
     given = np.array(edges or (), np.float64)
     if edges is not None and not edges:
         problems.append("edges: none given; leave it out for edges halfway between photons")
     elif not (np.isfinite(given).all() and (np.diff(given, prepend=0.0) > 0).all()):
         problems.append(f"edges: {given.tolist()} must ascend from above 0")
-    return Worth(energy, given)
+    return Worth(photon, given)
 
 
 def make_guess(rows: int, columns: int) -> Guess:
@@ -103,12 +103,12 @@ def photons_in(value: float, worth: Worth) -> Any:
     """Whole number of photons of a finite value, not below 0."""
     edges = worth.edges
     if edges.size == 0:
-        return max(np.int64(np.floor(value / worth.energy + 0.5)), 0)
+        return max(np.int64(np.floor(value / worth.photon + 0.5)), 0)
     n = np.int64(0)
     while n < edges.size and value >= edges[n]:
         n += 1
     if n == edges.size:
-        n += np.int64(np.floor((value - edges[n - 1]) / worth.energy))
+        n += np.int64(np.floor((value - edges[n - 1]) / worth.photon))
     return n
 
 
@@ -138,14 +138,14 @@ def _brightest_beside(guess: Guess, i: int) -> Any:
 
 
 @exact
-def divide(guess: Guess, places: Places, energy: float, d: int, n: int) -> None:
+def divide(guess: Guess, places: Places, photon: float, d: int, n: int) -> None:
     """Place the ``n`` photons of droplet ``d``: whole ones, then by the brightest remainder."""
     c, rest, whole = guess.candidates, guess.rest, guess.whole
     first: Any = np.int64(guess.droplets.first[d])
     placed: Any = np.int64(0)
     i = first
     while i >= 0:
-        x = np.float64(c.value[i]) / energy
+        x = np.float64(c.value[i]) / photon
         held = min(np.int64(np.floor(x)), n - placed)  # edges may leave fewer than there are
         whole[i], rest[i] = held, x - held
         placed += held

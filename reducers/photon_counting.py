@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.reducers.gain_ranges import exact
-from ffb.reducers.greedy import BRIGHTEST, energy_problems
+from ffb.reducers.greedy import BRIGHTEST, photon_problems
 from ffb.reducers.lanes import BLOCK, lowest
 from ffb.reducers.lit import lit
 from ffb.reducers.photons import MOST
@@ -22,16 +22,16 @@ PHOTONS, PIXELS, BAD = range(3)
 
 
 class Params(NamedTuple):
-    """The value ``energy`` of one photon, in calibrated units, and when two pixels share one.
+    """What ``photon``, the value of one, is in calibrated units, and when two pixels share one.
 
     Two pixels whose remainders, in photons, sum up to ``fraction`` or more count as one photon, if
     the larger is 0.5 or more. smalldata_tools' ``ADU_per_photon``, ``thr_fraction`` and
-    ``thresADU`` are ``energy``, ``fraction`` and ``threshold``.
+    ``thresADU`` are ``photon``, ``fraction`` and ``threshold``.
     Pixels below ``threshold`` or above ``pixel_max``, in calibrated units, are none. ``listed``
     keeps the pixels that hold photons, at most ``capacity``.
     """
 
-    energy: float
+    photon: float
     fraction: float = 0.9
     threshold: float = 0.0
     pixel_max: float = np.inf
@@ -42,7 +42,7 @@ class Params(NamedTuple):
 class Constants(NamedTuple):
     """The parameters; ``least`` is what a pixel needs to be looked at, ``valid`` good pixels."""
 
-    energy: float
+    photon: float
     fraction: float
     low: float
     high: float
@@ -100,7 +100,7 @@ class Found(NamedTuple):
 @exact
 def _in_photons(value: Any, k: Constants) -> Any:
     """Value of a pixel in photons; 0 where it is out of bounds or NaN."""
-    return np.float64(value) / k.energy if value >= k.low and value <= k.high else 0.0
+    return np.float64(value) / k.photon if value >= k.low and value <= k.high else 0.0
 
 
 @exact
@@ -216,7 +216,7 @@ def _enter(state: State, tile: int, values: NDArray[np.float32]) -> None:
 class photon_counting:  # noqa: N801
     """Photons by pixel, for photons whose charge spreads over one pixel or two.
 
-    In units of ``energy`` a pixel holds as many photons as it has whole ones. What remains is
+    In units of ``photon`` a pixel holds as many photons as it has whole ones. What remains is
     between 0 and 1: a pixel whose remainder is 0.5 or more and the largest among its four
     neighbours is paired with the largest of them that is left, and holds one photon more if the two
     sum up to ``fraction``. A remainder goes to one pair only, pairs are made row by row, and of
@@ -231,7 +231,7 @@ class photon_counting:  # noqa: N801
     @staticmethod
     def prepare(params: Params, area: Area) -> Constants:
         """Check the parameters; ``ValueError`` lists what makes no sense."""
-        energy, problems = params.energy, [*energy_problems(params.energy, area)]
+        photon, problems = params.photon, [*photon_problems(params.photon, area)]
         if not 0 < params.fraction <= 1:
             problems.append(f"fraction: {params.fraction} must be above 0 and at most 1")
         if not 0 <= params.threshold < np.inf:
@@ -244,12 +244,12 @@ class photon_counting:  # noqa: N801
             raise ValueError("\n".join(problems))
         _, rows, columns = area.shape
         # The larger of two has half a photon; a little less, to be safe from rounding.
-        least = max(params.threshold, LARGER * energy) * (1 - 1e-6)
-        high = min(params.pixel_max, BRIGHTEST * energy)
+        least = max(params.threshold, LARGER * photon) * (1 - 1e-6)
+        high = min(params.pixel_max, BRIGHTEST * photon)
         least = min(least, high)  # pixels above are looked at, to tell that they are not valid
         capacity, valid = params.capacity if params.listed else 0, int(area.mask.sum())
         sizes = (valid, rows, columns, capacity)
-        return Constants(energy, params.fraction, params.threshold, high, least, *sizes)
+        return Constants(photon, params.fraction, params.threshold, high, least, *sizes)
 
     @staticmethod
     def axes(_: Params, __: Constants) -> dict[str, Axis]:

@@ -102,20 +102,20 @@ def photon_map(calibration: Calibration, settings: PhotonConfig, area: Area) -> 
     """
     s, (_, rows, columns) = settings, area.shape
     problems: list[str] = []
-    worth = worth_of(s.energy, s.edges, area, problems)
-    high = min(np.inf if s.pixel_max is None else s.pixel_max, BRIGHTEST * s.energy)
+    worth = worth_of(s.photon, s.edges, area, problems)
+    high = min(np.inf if s.pixel_max is None else s.pixel_max, BRIGHTEST * s.photon)
     own: Any
     match s.by:
         case "pixels":
-            first = worth.edges[0] if worth.edges.size else 0.5 * s.energy
+            first = worth.edges[0] if worth.edges.size else 0.5 * s.photon
             levels = levels_of(first, None, high, problems)
             own = Pixels(worth, np.float32(levels.low), np.float32(levels.high))
         case "pairs":
-            params = pairs.Params(s.energy, s.fraction, s.threshold or 0.0, high, columns)
+            params = pairs.Params(s.photon, s.fraction, s.threshold or 0.0, high, columns)
             own = Pairs(*_made(pairs.photon_counting, params, area))
         case _:
             noise = area if s.in_noise else None
-            seed = 0.5 * s.energy if s.threshold is None else s.threshold
+            seed = 0.5 * s.photon if s.threshold is None else s.threshold
             levels = levels_of(seed, s.threshold_low, high, problems, noise)
             room_of(1, s.max_npix, problems)
             room = make_guess(rows, columns), make_places(0)
@@ -255,7 +255,7 @@ def _by_droplets(out: Any, first: int, own: Drops, bad: Any) -> None:
                 out[c.row[i] * columns + c.col[i]] = 1
             elif n > 1:
                 places.n[0] = 0
-                divide(guess, places, own.worth.energy, d, n)
+                divide(guess, places, own.worth.photon, d, n)
                 i = np.int64(drops.first[d])
                 while i >= 0:
                     out[c.row[i] * columns + c.col[i]] = guess.whole[i]

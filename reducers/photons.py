@@ -31,12 +31,12 @@ DROPLETS, GIANT, BAD = range(3)
 
 
 class Params(NamedTuple):
-    """The value ``energy`` of one photon, and what makes a droplet; all in calibrated units.
+    """What one photon leaves in the pixels, and what makes a droplet; all in calibrated units.
 
-    ``energy`` is smalldata_tools' ``aduspphot``, in keV where the detector is calibrated to keV.
+    ``photon`` is the value of one: smalldata_tools' ``aduspphot``, in keV where pixels are in keV.
 
     A droplet with a sum of at least ``edges[k]`` holds k + 1 photons; beyond the last edge they go
-    on in steps of ``energy``. Without ``edges`` they lie halfway. smalldata_tools' ``photpts`` are
+    on in steps of ``photon``. Without ``edges`` they lie halfway. smalldata_tools' ``photpts`` are
     these with one for no photons in front; there a droplet beyond the last holds no more than that.
     For ``threshold``, ``threshold_low``, ``min_sum``, ``pixel_max`` and ``in_noise`` see
     ``droplets``. Giant droplets, of more than ``max_npix`` pixels, are counted in ``giant`` and are
@@ -44,7 +44,7 @@ class Params(NamedTuple):
     themselves, at most ``capacity``.
     """
 
-    energy: float
+    photon: float
     threshold: float
     threshold_low: float | None = None
     min_sum: float = 0.0
@@ -125,7 +125,7 @@ def _record(constants: Constants, state: State) -> None:
                 place(guess, state.places, 1, drops.by_row[d] / total, drops.by_col[d] / total)
                 held[1] += 1
             elif n > 1:
-                divide(guess, state.places, constants.worth.energy, d, n)
+                divide(guess, state.places, constants.worth.photon, d, n)
                 i = np.int64(drops.first[d])
                 while i >= 0:
                     held[min(guess.whole[i], MOST + 1)] += 1
@@ -137,7 +137,7 @@ def _record(constants: Constants, state: State) -> None:
 class photons:  # noqa: N801
     """Photons from droplets by the greedy guess, and how many pixels hold how many.
 
-    A droplet of sum S holds the whole number n of photons that is nearest to S / ``energy``,
+    A droplet of sum S holds the whole number n of photons that is nearest to S / ``photon``,
     halves up, or as ``edges`` say. One photon is at the centroid of its droplet. Of more, every
     whole photon of a pixel is placed on that pixel; then, until n are placed, the brightest
     remainder f gets one, moved towards the brightest of its four neighbours in the droplet by
@@ -157,10 +157,10 @@ class photons:  # noqa: N801
 
     @staticmethod
     def prepare(params: Params, area: Area) -> Constants:
-        """Check energy, thresholds and bounds; ``ValueError`` lists what makes no sense."""
+        """Check the photon, thresholds and bounds; ``ValueError`` lists what makes no sense."""
         problems: list[str] = []
-        worth = worth_of(params.energy, params.edges, area, problems)
-        brightest = min(params.pixel_max, BRIGHTEST * (params.energy if not problems else np.inf))
+        worth = worth_of(params.photon, params.edges, area, problems)
+        brightest = min(params.pixel_max, BRIGHTEST * (params.photon if not problems else np.inf))
         p, noise = params, area if params.in_noise else None
         levels = levels_of(p.threshold, p.threshold_low, brightest, problems, noise)
         room_of(params.capacity, params.max_npix, problems)

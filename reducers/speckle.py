@@ -171,7 +171,7 @@ class speckle:  # noqa: N801
             problems += str(e).splitlines()
         if problems:
             raise ValueError("\n".join(problems))
-        first = worth.edges[0] if worth.edges.size else 0.5 * worth.energy
+        first = worth.edges[0] if worth.edges.size else 0.5 * worth.photon
         least = np.float32(first)
         if np.float64(least) < first:
             least = np.nextafter(least, np.float32(np.inf))
@@ -182,7 +182,7 @@ class speckle:  # noqa: N801
         return Constants(
             worth,
             least,
-            np.float32(min(BRIGHTEST * worth.energy, float(np.finfo(np.float32).max))),
+            np.float32(min(BRIGHTEST * worth.photon, float(np.finfo(np.float32).max))),
             of.ravel(),
             np.stack([start, stop], axis=1).astype(np.int64),
             np.bincount(of.ravel(), minlength=_number(params, of) + 1)[1:].astype(np.int64),
@@ -258,16 +258,14 @@ class speckle:  # noqa: N801
 
 def _worth(params: Params, area: Area, problems: list[str]) -> Worth:
     """Value of a photon, 1 on a photon map; appends to ``problems`` what makes no sense."""
-    photon, found = params.photon, list[str]()
+    photon = params.photon
     if photon is None and area.unit != UNIT:
         problems.append(
             f"photon: missing; the pixels of {area.detector} are in {area.unit}: give what one"
             " photon leaves in them, or make a photon map, where it is 1, by [photons.INPUT]"
         )
         area = area._replace(unit=UNIT)
-    worth = worth_of(1.0 if photon is None else photon, params.edges, area, found)
-    problems += [p.replace("energy:", "photon:") for p in found]
-    return worth
+    return worth_of(1.0 if photon is None else photon, params.edges, area, problems)
 
 
 def _number(params: Params, of: NDArray[np.int16]) -> int:

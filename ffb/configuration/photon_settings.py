@@ -33,14 +33,14 @@ class PhotonConfig(ForRuns):
     more than a million photons, and those of droplets of more than `max_npix` pixels.
     """
 
-    energy: Positive
+    photon: Positive
     """Calibrated value of one photon."""
     by: Literal["pixels", "pairs", "droplets"] = "droplets"
     """"pixels": each for itself. "pairs": charge shared by two, as the reducer `photon_counting`
     counts them. "droplets": as `photons` divides them; each is in the pixel closest to it."""
     edges: List[Positive] | None = None
     """Least values of 1, 2, ... photons, of a pixel or a droplet; beyond the last they go on in
-    steps of `energy`. Without them they lie halfway between photons."""
+    steps of `photon`. Without them they lie halfway between photons."""
     pixel_max: Positive | None = None
     """Pixels above it are not valid."""
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.9

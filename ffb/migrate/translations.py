@@ -147,7 +147,7 @@ def photons(given: Given) -> Iterator[Made]:
         )
         for k, t in zip(("droplet", "d2p"), tables, strict=True)
     ]
-    seeds, energy = _seeds(below[0]), below[1].number("aduspphot")
+    seeds, value = _seeds(below[0]), below[1].number("aduspphot")
     points, edges = below[1].get("photpts"), None
     if isinstance(points, list | tuple) and all(type(p) in {int, float} for p in points[1:]):
         edges = [float(p) for p in points[1:]] or None
@@ -157,8 +157,8 @@ def photons(given: Given) -> Iterator[Made]:
     below[1].silently("cputime", "one_photon_info", "name")
     for one in below:
         one.end()
-    if energy is not None:
-        made = {"energy": energy, **seeds, **more, **only(edges=edges)}
+    if value is not None:
+        made = {"photon": value, **seeds, **more, **only(edges=edges)}
         yield Made("droplet2phot", "photons", made)
     else:
         below[1].lose("aduspphot", "is needed; the reducer is left out")
@@ -169,9 +169,9 @@ def photon(given: Given) -> Iterator[Made]:
     threshold = given.number("thresADU")
     given.without(mask=MASK, nphotMax="k goes from 0 to 10", nphotRet="use `capacity`")
     given.silently("name")
-    energy, fraction = given.number("ADU_per_photon", 154.0), given.number("thr_fraction", 0.9)
+    value, fraction = given.number("ADU_per_photon", 154.0), given.number("thr_fraction", 0.9)
     yield Made(
-        "photon", "photon_counting", only(energy=energy, fraction=fraction, threshold=threshold)
+        "photon", "photon_counting", only(photon=value, fraction=fraction, threshold=threshold)
     )
 
 

@@ -44,7 +44,7 @@ def maps(frames: Sequence[Frame], area: Area, rounds: int) -> Table:
     levels = {"threshold": TWO.threshold, "threshold_low": TWO.threshold_low}
     ways: dict[str, dict[str, Any]] = {"pixels": {}, "pairs": {}, "droplets": levels}
     as_map: dict[str, Calibration] = {
-        by: photon_map(frame, PhotonConfig(energy=ENERGY, by=by, **more), area)
+        by: photon_map(frame, PhotonConfig(photon=ENERGY, by=by, **more), area)
         for by, more in ways.items()
     }
     many = [

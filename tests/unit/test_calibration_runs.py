@@ -88,7 +88,7 @@ def test_a_run_before_the_first_or_after_the_last_is_refused_by_name(tmp_path, f
     with pytest.raises(ConfigError) as e, np.errstate(all="ignore"):
         Plan.make(config, next(source_of(config).runs()))
     assert said in e.value.problems
-    photons = {"area": [{"runs": "-7", "energy": 8.0}]}
+    photons = {"area": [{"runs": "-7", "photon": 8.0}]}
     (tmp_path / "here.toml").write_text(config_of(tmp_path, tables, photons).text)
     with pytest.raises(ConfigError) as e:
         check.main(str(tmp_path / "here.toml"), (), 9, (), attach=False)
@@ -146,11 +146,11 @@ def test_each_run_of_a_service_has_its_own_constants_and_masks(files):
 
 
 def test_a_photon_may_have_another_energy_in_another_run(files):
-    photons = {"area": [{"runs": 1, "by": "pixels", "energy": 8.0},
-                        {"runs": "2-", "by": "pixels", "energy": 9.5}]}  # fmt: skip
+    photons = {"area": [{"runs": 1, "by": "pixels", "photon": 8.0},
+                        {"runs": "2-", "by": "pixels", "photon": 9.5}]}  # fmt: skip
     config = config_of(files, "none", photons, runs=2)
     ids = []
     for run in source_of(config).runs():
         bound = Binder(Defaults.of(config, run), run).bind()
         ids.append(bound.detectors["area"].ids["photons.area"])
-    assert ids == ['{"energy":8.0,"by":"pixels"}', '{"energy":9.5,"by":"pixels"}']
+    assert ids == ['{"photon":8.0,"by":"pixels"}', '{"photon":9.5,"by":"pixels"}']

@@ -56,7 +56,7 @@ def test_droplets_by_runs(imported):
             ),
             "droplet2phot",
             "photons",
-            {"energy": 162.0, "threshold": 30.0, "capacity": 300},
+            {"photon": 162.0, "threshold": 30.0, "capacity": 300},
         ),
         (
             one(
@@ -66,7 +66,7 @@ def test_droplets_by_runs(imported):
             ),
             "droplet2phot",
             "photons",
-            {"energy": 162.0, "threshold": 30.0, "edges": [81.0, 250.0, 420.0]},
+            {"photon": 162.0, "threshold": 30.0, "edges": [81.0, 250.0, 420.0]},
         ),
         (
             one("getDropletParams", thresholdLow=2),
@@ -80,12 +80,12 @@ def test_droplets_by_runs(imported):
             "threshold",
             {"low": 3.0, "segment": 0, "rows": [0, 4], "cols": [2, 9]},
         ),
-        (one("getPhotonParams"), "photon", "photon_counting", {"energy": 154.0, "fraction": 0.9}),
+        (one("getPhotonParams"), "photon", "photon_counting", {"photon": 154.0, "fraction": 0.9}),
         (
             one("getPhotonParams", ADU_per_photon=160, thresADU=3, thr_fraction=0.8),
             "photon",
             "photon_counting",
-            {"energy": 160.0, "fraction": 0.8, "threshold": 3.0},
+            {"photon": 160.0, "fraction": 0.8, "threshold": 3.0},
         ),
         (
             one("getAutocorrParams", save_range=(20, 30)),

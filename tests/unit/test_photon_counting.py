@@ -21,9 +21,9 @@ def counted(values, p):
     good = (
         np.isfinite(values)
         & (values >= p.threshold)
-        & (values <= min(p.pixel_max, BRIGHTEST * p.energy))
+        & (values <= min(p.pixel_max, BRIGHTEST * p.photon))
     )
-    x = np.where(good, values, 0.0) / p.energy
+    x = np.where(good, values, 0.0) / p.photon
     counts = np.floor(x).astype(int)
     rest, left = x - np.floor(x), x - np.floor(x)
     for r in range(rows):
@@ -49,7 +49,7 @@ def agree(got, k, image, mask, p):
     have = {f: got[f"photon_counting/{f}"][k] for f in photon_counting.outputs}
     assert (have["n"], have["npix"]) == (counts.sum(), (counts > 0).sum())
     assert have["overflow"] == ((counts > 0).sum() > p.capacity)
-    over = image > min(p.pixel_max, BRIGHTEST * p.energy)
+    over = image > min(p.pixel_max, BRIGHTEST * p.photon)
     valid = np.float64((mask & ~np.isnan(image) & ~over).sum())
     held = np.bincount(counts[counts > 0], minlength=11)
     held[0] = valid - (counts > 0).sum()
@@ -157,10 +157,10 @@ def test_the_larger_of_two_holds_half_a_photon():
 
 def test_bad_parameters_are_all_told():
     bad = Params(np.nan, 1.5, -1.0, -2.0, 0)
-    with pytest.raises(ValueError, match="energy: nan") as said:
+    with pytest.raises(ValueError, match="photon: nan") as said:
         photon_counting.prepare(bad, detector((1, 4, 4)))
     told = [line.partition(":")[0] for line in str(said.value).splitlines()]
-    assert told == ["energy", "fraction", "threshold", "pixel_max", "capacity"]
+    assert told == ["photon", "fraction", "threshold", "pixel_max", "capacity"]
 
 
 def test_without_a_list_there_are_the_counts_alone():

@@ -15,7 +15,7 @@ from tests.unit.test_photons import Params
 
 SHAPE = (2, 12, 40)
 INPUTS = {n: Input("area", "<f4", SHAPE) for n in ("frame", "counts")}
-DROPLETS = {"energy": ENERGY, "threshold": 4.0, "threshold_low": 1.0}
+DROPLETS = {"photon": ENERGY, "threshold": 4.0, "threshold_low": 1.0}
 
 
 def table(**photons):
@@ -83,20 +83,20 @@ def test_two_inputs_of_one_detector_have_its_arrays_once_and_the_map_is_recorded
     ("photons", "said"),
     [
         ({"count": DROPLETS}, "photons.count: no input 'count'; did you mean 'counts'?"),
-        ({"counts": {}}, "photons.counts.energy"),
-        ({"counts": {"energy": 0.0}}, "photons.counts.energy"),
+        ({"counts": {}}, "photons.counts.photon"),
+        ({"counts": {"photon": 0.0}}, "photons.counts.photon"),
         (
-            {"counts": {"energy": 9.0, "by": "pixels", "threshold": 3.0}},
+            {"counts": {"photon": 9.0, "by": "pixels", "threshold": 3.0}},
             'photons.counts: by = "pixels" knows no threshold; leave out',
         ),
-        ({"counts": {"energy": 9.0, "edges": [5.0, 4.0]}}, "photons.counts.edges: [5.0, 4.0] must"),
-        ({"counts": {"energy": 9.0, "edges": []}}, "photons.counts.edges: none given"),
+        ({"counts": {"photon": 9.0, "edges": [5.0, 4.0]}}, "photons.counts.edges: [5.0, 4.0] must"),
+        ({"counts": {"photon": 9.0, "edges": []}}, "photons.counts.edges: none given"),
         (
-            {"counts": {"energy": 9.0, "threshold": 3.0, "threshold_low": 4.0}},
+            {"counts": {"photon": 9.0, "threshold": 3.0, "threshold_low": 4.0}},
             "photons.counts.threshold_low: 4.0",
         ),
         ({"counts": {**DROPLETS, "in_noise": True}}, "photons.counts.in_noise: the constants of"),
-        ({"counts": {"energy": 9.0, "pixel_max": 2.0}}, "photons.counts.pixel_max: 2.0"),
+        ({"counts": {"photon": 9.0, "pixel_max": 2.0}}, "photons.counts.pixel_max: 2.0"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(photons, said):

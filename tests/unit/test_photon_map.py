@@ -23,7 +23,7 @@ RNG = np.random.default_rng(61)
 def mapped(images, mask, **settings):
     """Maps of ``images``, and how many pixels of each are good and not valid."""
     area = detector(images[0].shape, mask)
-    given = PhotonConfig(energy=ENERGY, **settings)
+    given = PhotonConfig(photon=ENERGY, **settings)
     made = photon_map(Uncalibrated(mask, "<f4"), given, area)
     segments, rows, columns = area.shape
     maps, lost = [], []
@@ -101,7 +101,7 @@ def by_droplets(values, p):
         elif total >= p.min_sum:
             n = number_of(total, p)
             com = np.array([(q[0] * v, q[1] * v) for q, v in droplet.items()]).sum(0) / total
-            for photon in [(*com, None)] if n == 1 else greedy(droplet, n, p.energy):
+            for photon in [(*com, None)] if n == 1 else greedy(droplet, n, p.photon):
                 out[closest(droplet, *photon)] += 1
     return out
 

@@ -21,7 +21,7 @@ SHAPES = [(2, 1, 1), (2, 1, 37), (2, 31, 1), (2, 9, 23), (2, 20, 70)]
 def droplets_of(values, p):
     """Droplets of a segment as maps of place to value, in the order of their first pixels."""
     low = p.threshold if p.threshold_low is None else p.threshold_low
-    most = min(p.pixel_max, BRIGHTEST * p.energy)
+    most = min(p.pixel_max, BRIGHTEST * p.photon)
     values = np.where(np.isfinite(values) & (values <= most), values, 0.0)
     seeds = values >= p.threshold
     labels, n = ndimage.label(seeds | (ndimage.binary_dilation(seeds) & (values >= low)))
@@ -61,9 +61,9 @@ def closest(droplet, row, col, origin):
 
 def number_of(total, p):
     """Photons of a droplet, by its sum."""
-    edges = p.edges or (0.5 * p.energy,)
+    edges = p.edges or (0.5 * p.photon,)
     n = sum(total >= e for e in edges)
-    return n + math.floor((total - edges[-1]) / p.energy) if n == len(edges) else n
+    return n + math.floor((total - edges[-1]) / p.photon) if n == len(edges) else n
 
 
 def reference(image, mask, p):
@@ -84,12 +84,12 @@ def reference(image, mask, p):
                 com = np.array([(q[0] * v, q[1] * v) for q, v in droplet.items()]).sum(0) / total
                 places = [(*com, None)]
             else:
-                places = greedy(droplet, n, p.energy)
+                places = greedy(droplet, n, p.photon)
             for place in places:
                 listed.append((*place[:2], s))
                 at = (s, *closest(droplet, *place))
                 held[at] = held.get(at, 0) + 1
-    valid = mask & ~np.isnan(image) & ~(image > min(p.pixel_max, BRIGHTEST * p.energy))
+    valid = mask & ~np.isnan(image) & ~(image > min(p.pixel_max, BRIGHTEST * p.photon))
     return listed, list(held.values()), n_droplets, giant, int(valid.sum()) - lost
 
 
@@ -220,27 +220,27 @@ def test_edges_say_how_many_photons_a_droplet_holds_and_go_on_beyond_the_last(ed
 
 def test_bad_parameters_are_all_told():
     bad = Params(0.0, -1.0, 3.0, np.nan, -2.0, 0, 0)
-    with pytest.raises(ValueError, match="energy: 0") as said:
+    with pytest.raises(ValueError, match="photon: 0") as said:
         photons.prepare(bad, detector((1, 4, 4)))
     told = [line.partition(":")[0] for line in str(said.value).splitlines()]
-    names = ["energy", "threshold", "threshold_low", "pixel_max", "capacity", "max_npix", "min_sum"]
+    names = ["photon", "threshold", "threshold_low", "pixel_max", "capacity", "max_npix", "min_sum"]
     assert told == names
 
 
-@pytest.mark.parametrize(("energy", "unit"), [(9500.0, "keV"), (162.0, "keV"), (9.5, "eV")])
-def test_the_energy_of_a_photon_is_in_the_unit_of_the_pixels(energy, unit):
+@pytest.mark.parametrize(("photon", "unit"), [(9500.0, "keV"), (162.0, "keV"), (9.5, "eV")])
+def test_the_value_of_a_photon_is_in_the_unit_of_the_pixels(photon, unit):
     area = detector((1, 4, 4))._replace(unit=unit)
-    told = rf"energy: {energy:g} {unit} is no photon .*det are calibrated in {unit}, they are no"
+    told = rf"photon: {photon:g} {unit} is no photon .*det are calibrated in {unit}, they are no"
     for made, params in (
-        (photons, Params(energy, 3.0)),
-        (photon_counting, photon_counting.Params(energy)),
-        (speckle, speckle.Params(energy)),
+        (photons, Params(photon, 3.0)),
+        (photon_counting, photon_counting.Params(photon)),
+        (speckle, speckle.Params(photon)),
     ):
         reducer_ = getattr(made, "photon_counting", None) or getattr(made, "speckle", made)
-        with pytest.raises(ValueError, match=told.replace("energy", "(energy|photon)", 1)):
+        with pytest.raises(ValueError, match=told):
             reducer_.prepare(params, area)
     for unit in ("ADU", "photons"):
-        assert photons.prepare(Params(energy, 3.0), area._replace(unit=unit)).worth.energy == energy
+        assert photons.prepare(Params(photon, 3.0), area._replace(unit=unit)).worth.photon == photon
 
 
 def test_without_a_list_there_are_the_counts_alone():
