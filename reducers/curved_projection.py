@@ -23,7 +23,7 @@ class Params(NamedTuple):
     RIXS and XES want it for a camera whose noise is cut; with ``photons`` those within are
     counted, too, each as one. ``background`` are rows (columns) beside the rectangle, [begin, end]
     or several such pairs, half-open: the mean of what is on the same line there is taken off every
-    pixel. ``energy`` [eV, eV/pixel, ...], constant first, is the energy of a bin by its distance
+    pixel. ``polynomial`` [eV, eV/pixel, ...], constant first, makes an energy of a bin's distance
     from the line's place, in pixels.
     """
 
@@ -36,7 +36,7 @@ class Params(NamedTuple):
     high: float = np.inf
     photons: bool = False
     background: tuple[int, ...] = ()
-    energy: tuple[float, ...] = ()
+    polynomial: tuple[float, ...] = ()
 
 
 class Constants(NamedTuple):
@@ -117,8 +117,8 @@ class curved_projection:  # noqa: N801
     def prepare(params: Params, area: Area) -> Constants:
         """Lay out the bins; ``ValueError`` where the rectangle or a polynomial cannot be."""
         problems = polynomial_problems("curvature", params.curvature)
-        if params.energy:
-            problems += polynomial_problems("energy", params.energy)
+        if params.polynomial:
+            problems += polynomial_problems("polynomial", params.polynomial)
         pairs = []
         if params.axis not in (0, 1):
             problems.append(f"axis: there is no {params.axis}; 0 sums over rows, 1 over columns")
@@ -159,8 +159,8 @@ class curved_projection:  # noqa: N801
         shift = np.where(role > 0, -place - origin, 0.0)
         begin = np.floor(shift).astype(np.int64)
         size = across + int(begin.max()) + 1
-        if params.energy:
-            energies(params.energy, origin + np.arange(size))
+        if params.polynomial:
+            energies(params.polynomial, origin + np.arange(size))
         w = w._replace(start=low, stop=high) if params.axis else w._replace(
             first=top + low, last=top + high
         )  # fmt: skip
@@ -173,9 +173,9 @@ class curved_projection:  # noqa: N801
     def axes(params: Params, constants: Constants) -> dict[str, Axis]:
         """Energies of the bins, or how far they are from the line's place."""
         pixel = constants.origin + np.arange(constants.size)
-        if not params.energy:
+        if not params.polynomial:
             return {"energy": Axis(pixel, "pixel")}
-        return {"energy": Axis(energies(params.energy, pixel), "eV")}
+        return {"energy": Axis(energies(params.polynomial, pixel), "eV")}
 
     @staticmethod
     def allocate(constants: Constants) -> State:
@@ -239,5 +239,5 @@ class curved_projection:  # noqa: N801
 def example() -> tuple[Params, Area]:
     """Parameters, and a detector to try them on."""
     mask = np.ones((2, 9, 23), np.bool_)
-    params = Params(0, (0.3, 0.2, 0.05), segment=1, rows=(2, 9), low=0.0, energy=(850.0, 0.1))
+    params = Params(0, (0.3, 0.2, 0.05), segment=1, rows=(2, 9), low=0.0, polynomial=(850.0, 0.1))
     return params, Area("example", mask.shape, mask, None, "keV")

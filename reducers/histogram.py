@@ -14,14 +14,13 @@ from ffb.reducers.window import count_nan, somewhere
 
 
 class Params(NamedTuple):
-    """The values that are counted: ``bins`` equal bins from ``lo`` to ``hi``, in calibrated units.
+    """The values that are counted: ``bins`` equal bins over ``limits``, in calibrated units.
 
     Without ``segment`` the whole detector is counted; with it, that segment, or the rectangle of
     it that ``rows`` and ``cols``, half-open, choose.
     """
 
-    lo: float
-    hi: float
+    limits: tuple[float, float]
     bins: int
     segment: int | None = None
     rows: tuple[int, int] | None = None
@@ -167,7 +166,7 @@ def _ends(edges: NDArray[np.float64]) -> NDArray[np.float32]:
 class histogram:  # noqa: N801
     """Histogram of the valid pixels of a detector or of a rectangle of it.
 
-    Bins are those of ``np.histogram(values, bins, (lo, hi))`` for float64 values: closed on the
+    Bins are those of ``np.histogram(values, bins, limits)`` for float64 values: closed on the
     left, the last one on both sides. This is smalldata_tools' spectrum of a region, whose
     ``bins = [lo, hi, n]`` are these; bins of unequal width there are not.
     """
@@ -175,28 +174,28 @@ class histogram:  # noqa: N801
     @staticmethod
     def prepare(params: Params, area: Area) -> Constants:
         """Lay out the bins; ``ValueError`` for a bad range, or a place off the detector."""
-        problems = []
+        problems, (lo, hi) = [], params.limits
         if params.bins < 1:
             problems.append(f"bins: {params.bins} is too few; at least 1")
         if params.bins > MOST_BINS:
             problems.append(f"bins: {params.bins} is too many; at most {MOST_BINS}")
-        if not (np.isfinite(params.lo) and np.isfinite(params.hi) and params.lo < params.hi):
-            problems.append(f"hi: {params.hi} must be a number above lo, {params.lo}")
-        elif params.bins > 0 and _line(*params[:3], np.float64)[3] > MOST_CLOSE:
-            problems.append(f"bins: {params.bins} from {params.lo} to {params.hi} are too narrow")
+        if not -np.inf < lo < hi < np.inf:
+            problems.append(f"limits: [{lo}, {hi}] must be two numbers, the lower first")
+        elif params.bins > 0 and _line(lo, hi, params.bins, np.float64)[3] > MOST_CLOSE:
+            problems.append(f"bins: {params.bins} from {lo} to {hi} are too narrow")
         try:
             place = somewhere(area, params.segment, params.rows, params.cols)
         except ValueError as e:
             problems.append(str(e))
         if problems:
             raise ValueError("\n".join(problems))
-        edges = np.linspace(params.lo, params.hi, params.bins + 1)
-        line = _line(*params[:3], np.float32)
+        edges = np.linspace(lo, hi, params.bins + 1)
+        line = _line(lo, hi, params.bins, np.float32)
         if 2 * line[3] > MOST_CLOSE:
-            line = _line(*params[:3], np.float64)
+            line = _line(lo, hi, params.bins, np.float64)
         mask = area.mask.reshape(-1, area.shape[2])[place.first : place.last]
         masked = int((~mask[:, place.start : place.stop]).sum())
-        zero = int(np.searchsorted(edges, 0.0, "right")) if params.hi != 0 else params.bins
+        zero = int(np.searchsorted(edges, 0.0, "right")) if hi != 0 else params.bins
         return Constants(place, edges, _ends(edges), line, masked, zero)
 
     @staticmethod
@@ -244,4 +243,4 @@ class histogram:  # noqa: N801
 def example() -> tuple[Params, Area]:
     """Parameters, and a detector to try them on."""
     mask = np.ones((2, 9, 23), np.bool_)
-    return Params(lo=-10.0, hi=90.0, bins=37), Area("example", mask.shape, mask, None, "keV")
+    return Params((-10.0, 90.0), bins=37), Area("example", mask.shape, mask, None, "keV")

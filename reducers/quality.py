@@ -43,7 +43,7 @@ def energies(coefficients: tuple[float, ...], pixels: NDArray[Any]) -> NDArray[n
     found: NDArray[np.float64] = np.polynomial.polynomial.polyval(pixels, coefficients)
     if np.ptp(found) == 0 or np.abs(found).max() > HIGHEST:
         raise ValueError(
-            f"energy: {list(coefficients)} are energies of {found.min():g} to {found.max():g} eV;"
-            " give the constant [eV] first, then eV/pixel"
+            f"polynomial: {list(coefficients)} are energies of {found.min():g} to {found.max():g}"
+            " eV; give the constant [eV] first, then eV/pixel"
         )
     return found

@@ -22,9 +22,9 @@ LEAST = 4
 class Params(NamedTuple):
     """Where the spectrum lies and what its pixels mean.
 
-    ``energy`` [eV, eV/pixel, ...], constant first, is the energy of a pixel by its number in the
+    ``polynomial`` [eV, eV/pixel, ...], constant first, makes an energy of a pixel's number in the
     profile; without it, the energies that come with a profile (``curved_projection`` gives them,
-    by its own ``energy``), or else the numbers of the pixels. ``region`` and ``baseline`` are
+    by its own ``polynomial``), or else the numbers of the pixels. ``region`` and ``baseline`` are
     half-open ranges of pixels: what is looked at (all of it without), and what the mean of is taken
     off first (nothing without). ``without`` are pixels that are left out everywhere, as dead
     columns. Pixels below ``threshold``, above the baseline, count for no moment. The line is fitted
@@ -33,7 +33,7 @@ class Params(NamedTuple):
     noise alone a fit takes long, and finds something.
     """
 
-    energy: tuple[float, ...] = ()
+    polynomial: tuple[float, ...] = ()
     region: tuple[int, int] | None = None
     baseline: tuple[int, int] | None = None
     threshold: float = -np.inf
@@ -202,7 +202,7 @@ def spectrum(profile: Waveform, constants: Constants) -> Lines:
 def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
     """Check ranges against the profile; ``ValueError`` lists what does not fit."""
     (size,) = inputs["profile"].shape
-    problems = polynomial_problems("energy", params.energy) if params.energy else []
+    problems = polynomial_problems("polynomial", params.polynomial) if params.polynomial else []
     start, stop = params.region or (0, size)
     before, after = params.baseline or (0, 0)
     for name, (a, b), least in (("region", (start, stop), 5), ("baseline", (before, after), 1)):
@@ -225,8 +225,8 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
         raise ValueError("\n".join(problems))
     kept = ~np.isin(np.arange(start, stop), params.without)
     profile = inputs["profile"]
-    if params.energy:
-        energy = energies(params.energy, np.arange(start, stop))
+    if params.polynomial:
+        energy = energies(params.polynomial, np.arange(start, stop))
     elif profile.coords_unit != "eV":
         energy = np.arange(start, stop, dtype=np.float64)
     else:

@@ -25,7 +25,7 @@ class Params(NamedTuple):
     rejected. ``gate`` is where to look, everywhere if left out; ``sign`` is -1 for pulses that go
     down. Up to ``capacity`` hits are kept.
 
-    Times are counted in ``bins`` equal bins from ``lo`` to ``hi`` [ns], none if 0. For a magnetic
+    Times are counted in ``bins`` equal bins over ``limits`` [ns], none if 0. For a magnetic
     bottle give ``t0`` [ns], when the light came, and ``flight`` [m], its length, or ``polynomial``,
     coefficients c: bins are then labelled with E = ``retardation`` + sum of c[k] / (t - t0)^k
     [eV], where the length stands for c[2] = m/2 ``flight``^2 of an electron, which is retarded by
@@ -41,8 +41,7 @@ class Params(NamedTuple):
     sign: int = 1
     capacity: int = 32
     bins: int = 0
-    lo: float = 0.0
-    hi: float = 0.0
+    limits: tuple[float, float] = (0.0, 0.0)
     t0: float = 0.0
     flight: float = 0.0
     polynomial: tuple[float, ...] = ()
@@ -190,14 +189,15 @@ def _bin_problems(p: Params) -> list[str]:
     if not p.bins:
         return ["density: there are no bins"] if p.density else []
     out = [f"bins: {p.bins} is not a number of bins; 0 for none"] if p.bins < 0 else []
-    if not (np.isfinite(p.lo) and np.isfinite(p.hi) and p.lo < p.hi):
-        out.append(f"hi: {p.hi} ns must be a number above lo, {p.lo} ns")
+    lo, hi = p.limits
+    if not -np.inf < lo < hi < np.inf:
+        out.append(f"limits: [{lo}, {hi}] of the bins must be two times [ns], the earlier first")
     if p.flight and p.polynomial:
         out.append("polynomial: give the coefficients or the length of flight, not both")
     if not 0 <= p.flight < np.inf:
         out.append(f"flight: {p.flight} m is not a length of flight")
-    if (p.flight or p.polynomial) and not p.t0 <= p.lo:
-        out.append(f"t0: {p.t0} ns is in the bins, which begin at {p.lo} ns; there is no energy")
+    if (p.flight or p.polynomial) and not p.t0 <= lo:
+        out.append(f"t0: {p.t0} ns is in the bins, which begin at {lo} ns; there is no energy")
     if p.density and not out:
         widths = np.diff(_edge_energies(p))
         if not (p.flight or p.polynomial):
@@ -214,7 +214,7 @@ def _bin_problems(p: Params) -> list[str]:
 def _edge_energies(p: Params) -> NDArray[np.float64]:
     """Energies [eV] of the edges of bins; infinite at t0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _energies(p, np.linspace(p.lo, p.hi, p.bins + 1))
+        return _energies(p, np.linspace(*p.limits, p.bins + 1))
 
 
 @waveform_hits.prepare
@@ -235,7 +235,7 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
     if problems:
         raise ValueError("\n".join(problems))
     before, after = p.baseline or (0, 0)
-    edges = np.linspace(p.lo, p.hi, p.bins + 1)
+    edges = np.linspace(*p.limits, p.bins + 1)
     per_energy = 1.0 / np.abs(np.diff(_edge_energies(p))) if p.density else np.zeros(0)
     return Constants(
         p.dt,
@@ -247,8 +247,7 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
         *(p.gate or (0, size)),
         float(p.sign),
         p.capacity,
-        p.lo,
-        p.hi,
+        *p.limits,
         (edges[1:] + edges[:-1]) / 2,
         per_energy,
     )
@@ -268,7 +267,7 @@ def axes(params: Params, constants: Constants) -> dict[str, Axis]:
 def example() -> tuple[Params, dict[str, Input]]:
     """Parameters, and an input to try them on."""
     params = Params(
-        0.5, 1.0, relative=True, baseline=(0, 20), capacity=8, bins=20, lo=0.0, hi=64.0,
+        0.5, 1.0, relative=True, baseline=(0, 20), capacity=8, bins=20, limits=(0.0, 64.0),
         t0=-5.0, flight=0.4, retardation=2.0, density=True,
     )  # fmt: skip
     return params, {"waveform": Input("value", "<u2", (128,), "V")}

@@ -65,7 +65,7 @@ CASES: dict[str, Case] = {
     "droplets": Case(
         {"threshold": 3.0, "threshold_low": 1.5, "min_sum": 4.0, "capacity": 20_000}, 8
     ),
-    "histogram": Case({"lo": -5.0, "hi": 20.0, "bins": 250}, 20),
+    "histogram": Case({"limits": (-5.0, 20.0), "bins": 250}, 20),
     "jet": Case({"threshold": 3.0, "rows": None, "cols": None}, 6),
     "peaks": Case({"distance": 100.0, "adc": 2.0, "snr": 6.0, "min_npix": 1, "capacity": 5000}, 80),
     "photon_counting": Case({"photon": 9.5, "threshold": 3.0, "capacity": 20_000}, 13),

@@ -115,7 +115,7 @@ def integrals(rounds: int) -> Table:
 def others(rounds: int) -> list[Table]:
     """Threshold, notch and template fit against the references of their tests."""
     traces = np.stack([trace(SIZE, 4, k) for k in range(8)])
-    h = waveform_hits.Params(DT, 20.0, baseline=(0, 40), bins=200, lo=0.0, hi=SIZE * DT)
+    h = waveform_hits.Params(DT, 20.0, baseline=(0, 40), bins=200, limits=(0.0, SIZE * DT))
     hits, _ = stage(waveform_hits.waveform_hits, h, traces)
     n = waveform_notch.Params(DT, 64)
     notch, _ = stage(waveform_notch.waveform_notch, n, traces)

@@ -94,7 +94,7 @@ def test_cameras_of_every_dtype_and_odd_shape_equal_brute_force(dtype, shape):
     members = [
         member("spot", roi.roi, roi.Params(segment=shape[0] - 1, saturation=level), area),
         member("p", projection.projection, projection.Params(0, segment=0), area),
-        member("h", histogram.histogram, histogram.Params(-100.0, 300.0, 7), area),
+        member("h", histogram.histogram, histogram.Params((-100.0, 300.0), 7), area),
     ]
     got = reduce(members, area, images, dtype)
     for k, image in enumerate(images):
@@ -215,7 +215,7 @@ def test_histogram_equals_numpy(shape, kind, bins):
     area = detector(shape, mask)
     for place in (None, (shape[0] - 1, (0, shape[1]), (shape[2] // 2, shape[2]))):
         given = place or (None, None, None)
-        params = histogram.Params(lo, hi, nbins, *given)
+        params = histogram.Params((lo, hi), nbins, *given)
         got = reduce([member("h", histogram.histogram, params, area)], area, images)
         for k, image in enumerate(images):
             box = cut(image, mask, place) if place else np.where(mask, image.astype(float), np.nan)
@@ -229,7 +229,7 @@ def test_histogram_equals_numpy(shape, kind, bins):
 def test_histogram_counts_nan_in_no_bin_whichever_copy_counted_it():
     image = np.full((1, 2, 11), np.nan, np.float32)
     image[0, 1, :3] = 0.5
-    made = member("h", histogram.histogram, histogram.Params(0.0, 1.0, 2), detector((1, 2, 11)))
+    made = member("h", histogram.histogram, histogram.Params((0.0, 1.0), 2), detector((1, 2, 11)))
     got = reduce([made], detector((1, 2, 11)), [image])
     assert (got["h/counts"][0].tolist(), got["h/underflow"][0]) == ([0, 3], 0)
 
@@ -275,7 +275,7 @@ def test_histogram_of_many_bins_has_fewer_copies_and_misses_nothing(bins):
     area = detector((1, 3, 41))
     image = np.random.default_rng(4).uniform(-1, 31, area.shape).astype(np.float32)
     image[0, 1] = np.rint(image[0, 1])
-    made = member("h", histogram.histogram, histogram.Params(0.0, 30.0, bins), area)
+    made = member("h", histogram.histogram, histogram.Params((0.0, 30.0), bins), area)
     assert histogram.histogram.allocate(made.constants).counts.shape[0] < histogram.COPIES
     got = reduce([made], area, [image])
     expected, _ = np.histogram(image.astype(float), bins, (0.0, 30.0))
@@ -284,13 +284,13 @@ def test_histogram_of_many_bins_has_fewer_copies_and_misses_nothing(bins):
 
 def test_bins_that_numbers_cannot_tell_apart_are_refused():
     with pytest.raises(ValueError, match=r"bins: 100 from 1e\+16 to 1.00000000000001e\+16 are too"):
-        histogram.histogram.prepare(histogram.Params(1e16, 1e16 + 100, 100), detector((1, 2, 2)))
+        histogram.histogram.prepare(histogram.Params((1e16, 1e16 + 100), 100), detector((1, 2, 2)))
 
 
 def test_histogram_counts_infinite_pixels_outside():
     area = detector((1, 1, 4))
     image = np.array([[[np.inf, -np.inf, 0.5, np.nan]]], np.float32)
-    made = member("h", histogram.histogram, histogram.Params(0.0, 1.0, 2), area)
+    made = member("h", histogram.histogram, histogram.Params((0.0, 1.0), 2), area)
     got = reduce([made], area, [image])
     assert got["h/counts"][0].tolist() == [0, 1]
     assert (got["h/underflow"][0], got["h/overflow"][0]) == (1, 1)
@@ -312,13 +312,13 @@ def test_histogram_counts_infinite_pixels_outside():
         ),
         (
             histogram.histogram,
-            histogram.Params(1.0, 1.0, 0, rows=(0, 2)),
-            ["bins: 0 is too few", "hi: 1.0 must be a number above lo", "segment: rows and cols"],
+            histogram.Params((1.0, 1.0), 0, rows=(0, 2)),
+            ["bins: 0 is too few", "limits: [1.0, 1.0] must be two", "segment: rows and cols"],
         ),
         (
             histogram.histogram,
-            histogram.Params(0.0, np.inf, 3, 0, (0, 99)),
-            ["hi: inf", "rows: [0, 99]"],
+            histogram.Params((0.0, np.inf), 3, 0, (0, 99)),
+            ["limits: [0.0, inf]", "rows: [0, 99]"],
         ),
         (
             threshold.threshold,
@@ -330,7 +330,7 @@ def test_histogram_counts_infinite_pixels_outside():
             roi.Params(rows=(3, 30), saturation=np.nan),
             ["saturation: nan is no level", "rows: [3, 30]"],
         ),
-        (histogram.histogram, histogram.Params(0.0, 1.0, 10**8), ["bins: 100000000 is too"]),
+        (histogram.histogram, histogram.Params((0.0, 1.0), 10**8), ["bins: 100000000 is too"]),
     ],
 )  # fmt: skip
 def test_parameters_off_the_detector_are_told_all_at_once(reducer_, params, problems):
@@ -349,7 +349,7 @@ def test_fused_equals_separate_bit_for_bit():
         member("spot", roi.roi, roi.Params((2, 7), (3, 18), 1, area=True), area),
         member("dark", roi.roi, roi.Params((0, 2), (0, 23)), area),
         member("p", projection.projection, projection.Params(1), area),
-        member("h", histogram.histogram, histogram.Params(0.0, 50.0, 20), area),
+        member("h", histogram.histogram, histogram.Params((0.0, 50.0), 20), area),
     ]
     together = reduce(members, area, images)
     for m in members:

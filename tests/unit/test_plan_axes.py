@@ -51,7 +51,7 @@ def test_axes_have_coordinates_in_file_and_snapshot(tmp_path):
     place = np.stack(np.broadcast_arrays(rows, cols + np.arange(2)[:, None, None] * 1e4, 0.0))
     p = plan(
         {
-            "h": {"use": "histogram", "inputs": "jf", "params": {"lo": 0, "hi": 8, "bins": 4}},
+            "h": {"use": "histogram", "inputs": "jf", "params": {"limits": [0, 8], "bins": 4}},
             "az": {"use": "azimuthal", "inputs": "jf",
                    "params": {"distance": 100, "energy": 9.5, "bins": 5, "unit": "1/nm",
                               "limits": [0, 10]}},

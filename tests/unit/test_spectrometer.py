@@ -119,7 +119,7 @@ def test_a_curved_line_becomes_a_sharp_one_at_its_energy():
     line = np.exp(-0.5 * ((cols - np.polynomial.polynomial.polyval(rows, curve)) / 1.1) ** 2)
     image = np.zeros(SHAPE, np.float32)
     image[0] = line
-    params = curved.Params(0, curve, energy=(850.0, 0.5))
+    params = curved.Params(0, curve, polynomial=(850.0, 0.5))
     area = detector(SHAPE)
     profile = reduce([member("p", curved.curved_projection, params, area)], area, [image])
     assert profile["p/sum"].shape[1] > SHAPE[2]  # A26: nothing is moved around the ends
@@ -139,9 +139,9 @@ def test_what_no_projection_can_be_is_told():
         "curvature: []": curved.Params(0, ()),
         "axis: there is no 2": curved.Params(2),
         "high: 1.0 must be above low": curved.Params(0, low=3.0, high=1.0),
-        "energy: [nan]": curved.Params(0, energy=(np.nan,)),
-        "energy: [850.0] are energies of 850 to 850 eV": curved.Params(0, energy=(850.0,)),
-        "energy: [0.5, 7000.0, 850.0]": curved.Params(0, energy=(0.5, 7e3, 850.0)),
+        "polynomial: [nan]": curved.Params(0, polynomial=(np.nan,)),
+        "polynomial: [850.0] are energies of 850 to 850 eV": curved.Params(0, polynomial=(850.0,)),
+        "polynomial: [0.5, 7000.0, 850.0]": curved.Params(0, polynomial=(0.5, 7e3, 850.0)),
         "rows: [3, 90] is off": curved.Params(0, rows=(3, 90)),
         "curvature: the line moves by 1100 pixels": curved.Params(0, (0.0, 100.0)),
         "photons: pixels without a photon": curved.Params(0, photons=True),
@@ -172,7 +172,7 @@ def test_moments_and_fit_are_those_of_numpy_and_scipy():
         gauss(x, *p) + RNG.normal(0, 0.5, 120)
         for p in [(50, 60, 4, 3), (20, 30.3, 9, -2), (200, 90, 1.5, 10), (30, 70.7, 15, 0)]
     ]
-    energy = np.polynomial.polynomial.polyval(x, params.energy)[10:110]
+    energy = np.polynomial.polynomial.polyval(x, params.polynomial)[10:110]
     for profile, got in zip(profiles, run(params, profiles), strict=True):
         y = profile[10:110] - profile[:10].mean()
         kept = np.where(y >= 1.0, y, 0.0)
@@ -281,9 +281,9 @@ def test_without_a_line_there_is_no_peak():
 
 def test_ranges_off_the_profile_are_told():
     params = spectra.Params((np.inf,), (100, 130), (5, 5), np.nan, (-1, 120), 0.0, np.nan)
-    with pytest.raises(ValueError, match="energy") as e:
+    with pytest.raises(ValueError, match="polynomial") as e:
         spectra.spectrum.constants(params, PROFILE)
-    starts = ["energy: [inf]", "region: [100, 130]", "baseline: [5, 5]", "without: [-1, 120]"]
+    starts = ["polynomial: [inf]", "region: [100, 130]", "baseline: [5, 5]", "without: [-1, 120]"]
     starts += ["threshold: nan", "height: nan", "reach: 0.0"]
     lines = str(e.value).splitlines()
     assert all(line.startswith(s) for line, s in zip(lines, starts, strict=True)), lines
@@ -385,7 +385,7 @@ def test_a_spectrum_knows_the_energies_of_its_profile():
     rows, cols = np.indices((9, 23))
     image = np.zeros(INPUTS["jf"].shape, np.uint16)
     image[0] = np.round(1000 * np.exp(-0.5 * ((cols - 9 - 0.5 * (rows - 4)) / 1.5) ** 2))
-    curve = {"axis": 0, "curvature": [7.0, 0.5], "energy": [850, 0.5]}
+    curve = {"axis": 0, "curvature": [7.0, 0.5], "polynomial": [850, 0.5]}
     reducers = {
         "line": {"use": "spectrum", "inputs": "xes/sum"},
         "xes": {"use": "curved_projection", "inputs": "jf", "params": curve},

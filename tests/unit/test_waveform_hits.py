@@ -50,8 +50,8 @@ def traces(dtype, number):
 SETTINGS = [
     Params(0.5, 2030.0),
     Params(0.5, 4.0, relative=True, baseline=(0, 50), maximum=600.0, sign=-1, gate=(40, 390)),
-    Params(2.0, 1.0, relative=True, baseline=(0, 60), bins=50, lo=100.0, hi=700.0, capacity=2),
-    Params(2.0, 0.0, baseline=(0, 60), bins=7, lo=0.0, hi=800.0, gate=(399, 400)),
+    Params(2.0, 1.0, relative=True, baseline=(0, 60), bins=50, limits=(100.0, 700.0), capacity=2),
+    Params(2.0, 0.0, baseline=(0, 60), bins=7, limits=(0.0, 800.0), gate=(399, 400)),
 ]
 
 
@@ -71,7 +71,7 @@ def test_hits_equal_those_of_whole_arrays(p, dtype):
         np.testing.assert_allclose(table[:kept], expected[:kept], rtol=1e-9, atol=1e-9)
         assert np.isnan(table[kept:]).all()
         if p.bins:
-            counts, _ = np.histogram(expected[:, 0], p.bins, (p.lo, p.hi))
+            counts, _ = np.histogram(expected[:, 0], p.bins, p.limits)
             assert got.tof.tolist() == counts.tolist()
         found += got.n
     assert found > 30 or p.gate == (399, 400)
@@ -91,7 +91,7 @@ def test_nan_in_the_baseline_leaves_no_hits_and_says_so():
 
 def test_an_axis_has_the_energies_of_electrons_that_fly():
     inputs = {"waveform": Input("value", "<f8", (64,))}
-    p = Params(1.0, 3.0, bins=10, lo=100.0, hi=300.0, t0=40.0, flight=1.5, retardation=10.0)
+    p = Params(1.0, 3.0, bins=10, limits=(100.0, 300.0), t0=40.0, flight=1.5, retardation=10.0)
     axis = waveform_hits.coordinates(p, waveform_hits.constants(p, inputs))["bin"]
     seconds = (np.arange(110, 300, 20) - 40) * 1e-9
     expected = 10 + si.m_e / 2 * (1.5 / seconds) ** 2 / si.e
@@ -114,7 +114,7 @@ def test_a_flat_spectrum_of_energies_is_flat():
     energies = 5 + 25 * (np.arange(shots * each) + 0.5) / (shots * each)
     speed = np.sqrt(2 * si.e * (energies - retardation) / si.m_e)
     times = (t0 + 1.5 / speed * 1e9).reshape(each, shots)
-    p = Params(dt, 1.0, bins=12, lo=475.0, hi=1825.0, t0=t0, flight=1.5, retardation=retardation)
+    p = Params(dt, 1.0, bins=12, limits=(475.0, 1825.0), t0=t0, flight=1.5, retardation=retardation)
     p = p._replace(density=True, capacity=1)
     c = waveform_hits.constants(p, inputs)
     total, counts = np.zeros(12), 0
@@ -138,12 +138,12 @@ def test_a_flat_spectrum_of_energies_is_flat():
     [
         ({"bins": 0}, "there are no bins"),
         ({"flight": 0.0}, "give the length of flight"),
-        ({"lo": 10.0}, "infinite energy"),
+        ({"limits": (10.0, 60.0)}, "infinite energy"),
         ({"flight": 0.0, "polynomial": (0.0, -1e3, 2e4)}, "one energy at several times"),
     ],
 )
 def test_a_density_that_cannot_be_is_told(change, problem):
-    p = Params(1.0, 3.0, bins=8, lo=20.0, hi=60.0, t0=10.0, flight=1.0, density=True)
+    p = Params(1.0, 3.0, bins=8, limits=(20.0, 60.0), t0=10.0, flight=1.0, density=True)
     with pytest.raises(ValueError, match=f"^density: .*{problem}"):
         waveform_hits.constants(
             p._replace(**change), {"waveform": Input("value", "<f8", (64,), "V")}
@@ -152,11 +152,11 @@ def test_a_density_that_cannot_be_is_told(change, problem):
 
 def test_bad_parameters_are_told_all_at_once():
     inputs = {"waveform": Input("value", "<u2", (64,))}
-    p = Params(0.0, np.nan, True, 0.0, (5, 5), (0, 65), 2, 0, 5, 10.0, 10.0, 20.0, 1.0, (1.0,))
+    p = Params(0.0, np.nan, True, 0.0, (5, 5), (0, 65), 2, 0, 5, (10.0, 10.0), 20.0, 1.0, (1.0,))
     with pytest.raises(ValueError, match="bins") as e:
         waveform_hits.constants(p, inputs)
     assert [line.split(":")[0] for line in str(e.value).splitlines()] == [
-        "gate", "baseline", "sign", "dt", "threshold", "capacity", "hi", "polynomial", "t0",
+        "gate", "baseline", "sign", "dt", "threshold", "capacity", "limits", "polynomial", "t0",
     ]  # fmt: skip
     with pytest.raises(ValueError, match="relative: needs a baseline gate"):
         waveform_hits.constants(Params(1.0, 3.0, relative=True), inputs)
