@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ffb import Area, Axis, Feature, Image, Vector, reducer
 from ffb.loops.compile import kernel
 from ffb.reducers import fourier
+from ffb.reducers.quality import levels
 from ffb.reducers.shapes import array_from
 from ffb.shot import Input
 
@@ -36,15 +37,14 @@ class Params(NamedTuple):
     """``lag`` is the largest distance in pixels: [rows, columns], or one number for both.
 
     ``photon`` is what one photon leaves in a pixel, 1 in a photon map: with it distance 0 is
-    without shot noise, which correlates each photon with itself. Pixels below ``low`` or above
-    ``high`` count as 0, as with ``thresADU`` of smalldata_tools. ``mask`` is a .npy file with the
-    shape of the image, not 0 for good pixels: the others are not valid.
+    without shot noise, which correlates each photon with itself. Pixels outside ``thresholds``,
+    [least, largest], count as 0, as with ``thresADU`` of smalldata_tools. ``mask`` is a .npy file
+    with the shape of the image, not 0 for good pixels: the others are not valid.
     """
 
     lag: int | tuple[int, int] = 8
     photon: float = 0.0
-    low: float = -np.inf
-    high: float = np.inf
+    thresholds: tuple[float, float] | None = None
     mask: Path | None = None
 
     @property
@@ -252,8 +252,7 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
         problems.append(
             f"photon: {params.photon} is not the value of a photon; 0 leaves shot noise in"
         )
-    if not params.low < params.high:
-        problems.append(f"high: {params.high} is not above low, {params.low}: nothing is left")
+    low, high = levels(params.thresholds, problems)
     good = np.ones(shape, np.bool_)
     try:
         good &= _good(params.mask, shape) if params.mask is not None else True
@@ -261,7 +260,7 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
         problems.append(str(e))
     if problems:
         raise ValueError("\n".join(problems))
-    return Constants(*params.reach, params.photon, params.low, params.high, good)
+    return Constants(*params.reach, params.photon, low, high, good)
 
 
 def _lag_problems(params: Params, shape: tuple[int, ...]) -> Iterator[str]:

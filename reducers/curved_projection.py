@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.reduce import Window
-from ffb.reducers.quality import energies, polynomial_problems
+from ffb.reducers.quality import energies, levels, polynomial_problems
 from ffb.reducers.window import window
 
 
@@ -19,8 +19,8 @@ class Params(NamedTuple):
     ``curvature`` [pixel, pixel/pixel, ...], constant first, gives the place of the line at row r of
     the rectangle (at column c with ``axis = 1``): what lies on it comes into one bin. A tilted line
     has two coefficients. ``axis`` is the one that is summed over, as in ``projection``: 0 leaves a
-    bin per column. Pixels outside of ``low`` to ``high``, in calibrated units, are left out, as
-    RIXS and XES want it for a camera whose noise is cut; with ``photons`` those within are
+    bin per column. Pixels outside ``thresholds``, [least, largest] in calibrated units, are left
+    out, as RIXS and XES want it for a camera whose noise is cut; with ``photons`` those within are
     counted, too, each as one. ``background`` are rows (columns) beside the rectangle, [begin, end]
     or several such pairs, half-open: the mean of what is on the same line there is taken off every
     pixel. ``polynomial`` [eV, eV/pixel, ...], constant first, makes an energy of a bin's distance
@@ -32,8 +32,7 @@ class Params(NamedTuple):
     segment: int = 0
     rows: tuple[int, int] | None = None
     cols: tuple[int, int] | None = None
-    low: float = -np.inf
-    high: float = np.inf
+    thresholds: tuple[float, float] | None = None
     photons: bool = False
     background: tuple[int, ...] = ()
     polynomial: tuple[float, ...] = ()
@@ -61,7 +60,7 @@ class Constants(NamedTuple):
     subtract: bool
 
 
-#: What is summed: values within the limits, good pixels, pixels within the limits.
+#: What is summed: values within the thresholds, good pixels, pixels within.
 KEPT, WEIGHT, COUNT = range(3)
 
 
@@ -81,7 +80,9 @@ class Profile(NamedTuple):
     ]
     photons: Annotated[
         Vector,
-        Feature("1", "pixels within the limits on the line", ("energy",), "<f8", when="photons"),
+        Feature(
+            "1", "pixels within the thresholds on the line", ("energy",), "<f8", when="photons"
+        ),
     ]
     background: Annotated[
         Vector,
@@ -109,7 +110,7 @@ class curved_projection:  # noqa: N801
     Every pixel is moved by the line's place and shared between the two bins it then overlaps, so
     that the sum of all bins is that of all pixels; nothing is moved around the ends, where there
     are as many bins more as the line is curved. smalldata_tools moves by whole pixels and around
-    the end. A background is the mean over its good pixels in a bin, those outside of the limits as
+    the end. A background is the mean over its good pixels in a bin, those outside the thresholds as
     0, times the ``npix`` of the bin; where it has none, ``sum`` is NaN.
     """
 
@@ -127,10 +128,9 @@ class curved_projection:  # noqa: N801
                 pairs = _ranges(params, area.shape[1 + params.axis])
             except ValueError as e:
                 problems.append(str(e))
-        if not params.low < params.high:
-            problems.append(f"high: {params.high} must be above low, {params.low}")
-        if params.photons and params.low <= 0.0:
-            problems.append("photons: pixels without a photon count, too; low must be above 0")
+        least, largest = levels(params.thresholds, problems)
+        if params.photons and least <= 0.0:
+            problems.append("photons: pixels without one count, too; thresholds must begin above 0")
         w = Window(0, 1, 0, 1)
         try:
             w = window(area, params.segment, params.rows, params.cols)
@@ -165,8 +165,8 @@ class curved_projection:  # noqa: N801
             first=top + low, last=top + high
         )  # fmt: skip
         return Constants(
-            w, params.axis, role, begin, shift - begin, size, float(origin), params.low,
-            params.high, 3 if params.photons else 2, bool(pairs),
+            w, params.axis, role, begin, shift - begin, size, float(origin), least,
+            largest, 3 if params.photons else 2, bool(pairs),
         )  # fmt: skip
 
     @staticmethod
@@ -239,5 +239,12 @@ class curved_projection:  # noqa: N801
 def example() -> tuple[Params, Area]:
     """Parameters, and a detector to try them on."""
     mask = np.ones((2, 9, 23), np.bool_)
-    params = Params(0, (0.3, 0.2, 0.05), segment=1, rows=(2, 9), low=0.0, polynomial=(850.0, 0.1))
+    params = Params(
+        0,
+        (0.3, 0.2, 0.05),
+        segment=1,
+        rows=(2, 9),
+        thresholds=(0.0, np.inf),
+        polynomial=(850.0, 0.1),
+    )
     return params, Area("example", mask.shape, mask, None, "keV")

@@ -11,6 +11,7 @@ from ffb import Area, Feature, Tile, Vector, tile_reducer
 from ffb.loops.compile import kernel
 from ffb.reduce import Window
 from ffb.reducers.connected import noise_of
+from ffb.reducers.quality import levels
 from ffb.reducers.window import count_nan, window
 
 
@@ -114,17 +115,15 @@ class projection:  # noqa: N801
     @staticmethod
     def prepare(params: Params, area: Area) -> Constants:
         """Place the rectangle; ``ValueError`` where it is off the detector."""
-        problems = []
+        problems: list[str] = []
         if params.axis not in (0, 1):
             problems.append(f"axis: there is no {params.axis}; 0 sums over rows, 1 over columns")
         try:
             w = window(area, params.segment, params.rows, params.cols)
         except ValueError as e:
             problems.append(str(e))
-        low, high = params.thresholds or (-np.inf, np.inf)
+        low, high = levels(params.thresholds, problems)
         noise = np.zeros((0, 0), np.float32)
-        if not low < high:
-            problems.append(f"thresholds: [{low:g}, {high:g}]; give two values, the lower first")
         if params.in_noise and params.thresholds is None:
             problems.append("in_noise: of what? It is the unit of thresholds; give those too")
         elif params.in_noise:

@@ -1,4 +1,4 @@
-"""Limits within which a fit is believed, and polynomials, as parameters state them."""
+"""Limits of a fit that is believed, thresholds of pixels, polynomials, as parameters state them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ def limits(name: str, given: tuple[float, float] | None) -> tuple[float, float]:
     low, high = given
     if not low <= high:  # NaN too
         raise ValueError(f"{name}: nothing lies between {low} and {high}; the least comes first")
+    return low, high
+
+
+def levels(thresholds: tuple[float, float] | None, problems: list[str]) -> tuple[float, float]:
+    """Least and largest value of a pixel that counts; infinite without ``thresholds``.
+
+    Both are inside. Appends to ``problems`` what is no pair of them.
+    """
+    low, high = thresholds or (-np.inf, np.inf)
+    if not low <= high:  # NaN too
+        problems.append(f"thresholds: [{low:g}, {high:g}]; give two values, the lower first")
     return low, high
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ffb import Area
 from ffb.reducers import geometry, poni
 from ffb.reducers.bins import AVERAGES, MOST_BINS, Corrected
+from ffb.reducers.quality import levels
 from ffb.reducers.runs import MOST_COLUMNS
 
 #: Least distance of a detector [mm]; what is less was meant in metres. More than the greatest was
@@ -167,9 +168,9 @@ def correction_problems(params: Corrected) -> Iterator[str]:
         yield f"polarization: {params.polarization}; give a factor between -1 and 1"
     if params.average not in AVERAGES:
         yield f"average: {params.average!r}; known are {' and '.join(AVERAGES)}"
-    low, high = params.thresholds or (0.0, 1.0)
-    if not low < high:
-        yield f"thresholds: [{low:g}, {high:g}]; give two values, the lower first"
+    problems: list[str] = []
+    levels(params.thresholds, problems)
+    yield from problems
     if params.errors not in (None, "poisson", "azimuthal"):
         yield f"errors: {params.errors!r}; known are poisson and azimuthal"
     if params.errors == "poisson" and params.photon is None:

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from ffb import Area, Feature, Tile, Vector, tile_reducer
 from ffb.reducers.lanes import BLOCK, lowest
 from ffb.reducers.lit import lit
+from ffb.reducers.quality import levels
 
 
 class Params(NamedTuple):
-    """Which pixels are kept: those of at least ``low`` and at most ``high``, in calibrated units.
+    """Which pixels are kept: those within ``thresholds``, [least, largest] in calibrated units.
 
-    In a photon map ``low = 1`` keeps all that hold photons. At most ``capacity`` are listed.
+    In a photon map [1, inf] keeps all that hold photons. At most ``capacity`` are listed.
     """
 
-    low: float
-    high: float = np.inf
+    thresholds: tuple[float, float]
     capacity: int = 1000
 
 
@@ -66,19 +66,20 @@ class sparse:  # noqa: N801
     @staticmethod
     def prepare(params: Params, area: Area) -> Constants:
         """Check the levels; ``ValueError`` lists what makes no sense."""
-        problems = []
-        if not 0 < params.low < np.inf:
-            problems.append(f"low: {params.low} must be above 0, which is what masked pixels are")
-        if not params.high >= params.low:
-            problems.append(f"high: {params.high} is below low, {params.low}: nothing is left")
+        problems: list[str] = []
+        least, largest = levels(params.thresholds, problems)
+        if not problems and not 0 < least < np.inf:
+            problems.append(
+                f"thresholds: {least:g} must be above 0, which is what masked pixels are"
+            )
         if not 1 <= params.capacity <= 1 << 24:
             problems.append(f"capacity: {params.capacity} must be from 1 to {1 << 24} places")
         if problems:
             raise ValueError("\n".join(problems))
         with np.errstate(over="ignore"):
-            low, high = np.float32(params.low), np.float32(params.high)
-        low = np.nextafter(low, np.float32(np.inf)) if float(low) < params.low else low
-        high = np.nextafter(high, np.float32(0)) if float(high) > params.high else high
+            low, high = np.float32(least), np.float32(largest)
+        low = np.nextafter(low, np.float32(np.inf)) if float(low) < least else low
+        high = np.nextafter(high, np.float32(0)) if float(high) > largest else high
         return Constants(low, high, area.shape[1], params.capacity)
 
     @staticmethod
@@ -131,4 +132,4 @@ class sparse:  # noqa: N801
 def example() -> tuple[Params, Area]:
     """Parameters, and a detector to try them on."""
     mask = np.ones((2, 9, 23), np.bool_)
-    return Params(90.0, 160.0, 60), Area("example", mask.shape, mask, None, "keV")
+    return Params((90.0, 160.0), 60), Area("example", mask.shape, mask, None, "keV")

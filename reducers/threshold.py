@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ffb import Area, Feature, Tile, tile_reducer
 from ffb.reduce import Window
+from ffb.reducers.quality import levels
 from ffb.reducers.window import somewhere
 
 #: Pixels whose sum is float32 before it is added in float64: 256 whole numbers of 16 bits stay
@@ -17,14 +18,13 @@ BLOCK = 256
 
 
 class Params(NamedTuple):
-    """Pixels of at least ``low`` and at most ``high``, in calibrated units, are taken.
+    """Pixels within ``thresholds``, [least, largest] in calibrated units, are taken.
 
-    Without ``segment`` those of the whole detector; with it, of that segment, or of the rectangle
-    of it that ``rows`` and ``cols``, half-open, choose.
+    [5, inf] are all of at least 5. Without ``segment`` those of the whole detector; with it, of
+    that segment, or of the rectangle of it that ``rows`` and ``cols``, half-open, choose.
     """
 
-    low: float
-    high: float = np.inf
+    thresholds: tuple[float, float]
     segment: int | None = None
     rows: tuple[int, int] | None = None
     cols: tuple[int, int] | None = None
@@ -65,16 +65,15 @@ class threshold:  # noqa: N801
     @staticmethod
     def prepare(params: Params, area: Area) -> Constants:
         """Place the rectangle; ``ValueError`` lists what does not fit the detector."""
-        problems = []
-        if not params.low <= params.high:
-            problems.append(f"low: {params.low} must be a number up to high, {params.high}")
+        problems: list[str] = []
+        least, largest = levels(params.thresholds, problems)
         try:
             w = somewhere(area, params.segment, params.rows, params.cols)
         except ValueError as e:
             problems.append(str(e))
         if problems:
             raise ValueError("\n".join(problems))
-        low, high = np.float32(params.low), np.float32(params.high)
+        low, high = np.float32(least), np.float32(largest)
         mask = area.mask.reshape(-1, area.shape[2])[w.first : w.last, w.start : w.stop]
         return Constants(w, low, high, int((~mask).sum()) if low <= 0 <= high else 0)
 
@@ -115,4 +114,4 @@ class threshold:  # noqa: N801
 def example() -> tuple[Params, Area]:
     """Parameters, and a detector to try them on."""
     mask = np.ones((2, 9, 23), np.bool_)
-    return Params(-10.0, 90.0), Area("example", mask.shape, mask, None, "keV")
+    return Params((-10.0, 90.0)), Area("example", mask.shape, mask, None, "keV")

@@ -63,9 +63,8 @@ def _above(given: Given, name: str, where: Mapping[str, Any]) -> Iterator[Made]:
     if low == -math.inf:
         return
     given.check(f"{name}_sum is of all pixels, {name}_above_sum of those that pass thresADU")
-    params = {"low": low} if high == math.inf else {"low": low, "high": high}
     segment = {} if where.get("segment") is not None or not where else {"segment": 0}
-    yield Made(f"{name}_above", "threshold", {**params, **segment, **where})
+    yield Made(f"{name}_above", "threshold", {"thresholds": [low, high], **segment, **where})
 
 
 def _levels(given: Given) -> tuple[float, float]:
@@ -75,6 +74,11 @@ def _levels(given: Given) -> tuple[float, float]:
     if not isinstance(ends, list | tuple) or not 1 <= len(ends) <= 2:
         return -math.inf, math.inf
     return float(ends[0]), float(ends[1]) if len(ends) == 2 else math.inf
+
+
+def _cut(low: float, high: float) -> dict[str, Any]:
+    """Levels as thresholds, nothing without any."""
+    return {"thresholds": [low, high]} if low > -math.inf or high < math.inf else {}
 
 
 def projection(
@@ -95,10 +99,9 @@ def projection(
     if given.get("singlePhoton"):
         low = 1e-30 if low is None else low
         given.check("of single photons, pixels within the thresholds, `number` is the projection")
-    ends = [max(levels[0], -math.inf if low is None else low), levels[1]]
-    cut = {"thresholds": ends} if ends != [-math.inf, math.inf] else {}
+    ends = max(levels[0], -math.inf if low is None else low), levels[1]
     if axis in (0, 1):
-        yield Made(f"pj_ax_{axis}", "projection", {"axis": axis, **region, **cut})
+        yield Made(f"pj_ax_{axis}", "projection", {"axis": axis, **region, **_cut(*ends)})
     else:
         given.lose("axis", f"{axis!r}: a projection leaves rows (1) or columns (0)")
 
@@ -184,7 +187,7 @@ def autocorrelation(given: Given) -> Iterator[Made]:
         found = 50
     given.silently("save_lineout", *(["roi"] if masks else []))
     where = {} if masks else _where(given, "roi")
-    low, high = _levels(given)
+    levels = _levels(given)
     given.without(illumination_correction="never had an effect")
     if where is None:
         return
@@ -193,8 +196,7 @@ def autocorrelation(given: Given) -> Iterator[Made]:
         given.check("a mask has the shape of the image; of a stack make files, and reducers")
     params = only(
         lag=found if isinstance(found, int) else [*found],
-        low=None if low == -math.inf else low,
-        high=None if high == math.inf else high,
+        **_cut(*levels),
     )
     image = Made(f"{name}_image", "roi", {**where, "area": True})
     yield image
@@ -219,7 +221,7 @@ def curve(given: Given) -> Iterator[Made]:
     table, image = given.get("projection"), _levels(given)
     given.silently("method", "name")
     given.without(
-        droplet="only thresholds are applied before the projection; give them as low and high"
+        droplet="only thresholds are applied before the projection; give them as `thresholds`"
     )
     if not isinstance(found, list | tuple) or not all(type(c) in {int, float} for c in found):
         given.lose("polynomial_coefficients", "give numbers, as `curvature`, the constant first")
@@ -234,10 +236,9 @@ def curve(given: Given) -> Iterator[Made]:
         if one.params["axis"] != axis:
             below.lose("axis", "lines that were straightened along the other axis; leave it out")
             continue
-        low, high = one.params.get("thresholds", (-math.inf, math.inf))
-        ends = only(low=None if low == -math.inf else low, high=None if high == math.inf else high)
         given.check("bins are distances from the line; pixels are shared between two, not rounded")
-        params = {"axis": axis, "curvature": [float(c) for c in reversed(found)], **ends}
+        params = {"axis": axis, "curvature": [float(c) for c in reversed(found)]}
+        params |= {k: v for k, v in one.params.items() if k == "thresholds"}
         yield Made(f"curve_corr_{one.name}", "curved_projection", params)
 
 

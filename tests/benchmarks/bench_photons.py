@@ -49,7 +49,7 @@ def maps(frames: Sequence[Frame], area: Area, rounds: int) -> Table:
     }
     many = [
         member("s", speckle, Speckle(1.0), area),
-        member("l", sparse, Sparse(1.0, capacity=ROOM), area),
+        member("l", sparse, Sparse((1.0, np.inf), capacity=ROOM), area),
     ]
     runs: dict[str, tuple[Sequence[Member], Calibration]] = {
         "droplets listed": ([member("d", droplets, TWO, area)], frame),

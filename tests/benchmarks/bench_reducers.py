@@ -79,11 +79,11 @@ CASES: dict[str, Case] = {
     "ring_fit": Case({"threshold": 3.0, "segment": None, "geometry": True, "ring": None}, 12),
     "roi": Case({**WHOLE, "area": False}, 7),
     "spectrum": Case({"region": None}, 110, {"profile": Input("value", "<f8", (1024,), "ADU")}),
-    "sparse": Case({"low": 3.0, "high": np.inf, "capacity": 20_000}, 8),
+    "sparse": Case({"thresholds": (3.0, np.inf), "capacity": 20_000}, 8),
     "speckle": Case(
         {"photon": 9.5, "rings": tuple(np.linspace(0, 60, 21)), "unit": "mm", "distance": 100.0}, 13
     ),
-    "threshold": Case({"low": 3.0, "high": np.inf}, 4),
+    "threshold": Case({"thresholds": (3.0, np.inf)}, 4),
     "time_tool": Case(
         {}, 3, dict.fromkeys(("position", "amplitude", "fwhm"), Input("value", "<f8", (), "1"))
     ),

@@ -171,7 +171,7 @@ def areas(rounds: int) -> list[Table]:
         flat = [(f[0].ravel(),) for f in frames]
         return over(flat, lambda segments: made(segments, 0, batch.buffer, active))
 
-    p = curved_projection.Params(0, curve, low=3.0)
+    p = curved_projection.Params(0, curve, thresholds=(3.0, np.inf))
     return [
         compare(
             {"numpy roll": over(frames, rolled),

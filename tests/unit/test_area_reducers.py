@@ -178,7 +178,7 @@ def test_projection_of_pixels_within_thresholds_equals_brute_force():
 def test_thresholds_of_a_projection_that_make_no_sense():
     area = detector((1, 4, 5))
     for change, words in [
-        ({"thresholds": (5.0, 5.0)}, r"thresholds: \[5, 5\]; give two values"),
+        ({"thresholds": (5.0, 4.0)}, r"thresholds: \[5, 4\]; give two values"),
         ({"in_noise": True}, "in_noise: of what"),
         ({"in_noise": True, "thresholds": (3.0, 9.0)}, "hold no noise of its pixels"),
     ]:
@@ -242,7 +242,7 @@ def test_threshold_takes_what_lies_between_its_levels(kind, low, high):
     images.append(np.resize(np.float32([low, high, np.nextafter(np.float32(low), -1e9)]), shape))
     area = detector(shape, mask)
     for place in (None, (1, (2, 9), (3, 23))):
-        params = threshold.Params(low, high, *(place or ()))
+        params = threshold.Params((low, high), *(place or ()))
         got = reduce([member("t", threshold.threshold, params, area)], area, images)
         for k, image in enumerate(images):
             box = cut(image, mask, place) if place else np.where(mask, image.astype(float), np.nan)
@@ -261,7 +261,7 @@ def test_threshold_sums_in_float32_what_float32_holds(columns):
     words = RNG.choice(np.array([1, 65535]), shape, p=[0.1, 0.9])
     images = [i.astype(np.float32) for i in (words, far, RNG.normal(0, 1e4, shape))]
     area = detector(shape, mask)
-    params = threshold.Params(-1e9)
+    params = threshold.Params((-1e9, np.inf))
     got = reduce([member("t", threshold.threshold, params, area)], area, images)
     assert got["t/sum"][0] == words[mask].sum()
     for k, image in enumerate(images):
@@ -322,8 +322,8 @@ def test_histogram_counts_infinite_pixels_outside():
         ),
         (
             threshold.threshold,
-            threshold.Params(2.0, 1.0, cols=(0, 2)),
-            ["low: 2.0 must be a number up to high, 1.0", "segment: rows and cols"],
+            threshold.Params((2.0, 1.0), cols=(0, 2)),
+            ["thresholds: [2, 1]; give two values", "segment: rows and cols"],
         ),
         (
             roi.roi,

@@ -185,7 +185,7 @@ def test_pixels_outside_the_levels_count_as_0():
     image = RNG.normal(1, 3, (9, 12)).astype(np.float32)
     image[2, 3] = np.nan
     within = np.where((image < 0.5) | (image > 4), np.float32(0), image)
-    got = reduced(image, Params(3, low=0.5, high=4.0))
+    got = reduced(image, Params(3, thresholds=(0.5, 4.0)))
     for one, other in zip(got, check(within, Params(3)), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -233,5 +233,5 @@ def test_an_image_without_pixels_has_no_autocorrelation():
     assert "photon: -1.0 is not the value" in str(e.value)
     with pytest.raises(ValueError, match="lag: 6 columns; the image allows 0 to 5"):
         autocorrelation.constants(Params((4, 6)), inputs)
-    with pytest.raises(ValueError, match=r"high: 2.0 is not above low, 2.0"):
-        autocorrelation.constants(Params(2, 0.0, 2.0, 2.0), inputs)
+    with pytest.raises(ValueError, match=r"thresholds: \[2, 1\]; give two values"):
+        autocorrelation.constants(Params(2, 0.0, (2.0, 1.0)), inputs)

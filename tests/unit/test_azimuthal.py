@@ -248,7 +248,7 @@ def test_sums_of_pixels_on_a_high_pedestal_are_as_exact_as_one_short_run(area):
 
 def test_everything_that_cannot_be_meant_is_listed_at_once(area):
     params = Params(
-        bins=0, limits=(2.0, 1.0), unit="furlong", polarization=2.0, thresholds=(1.0, 1.0),
+        bins=0, limits=(2.0, 1.0), unit="furlong", polarization=2.0, thresholds=(1.0, 0.5),
         errors="poisson",
     )  # fmt: skip
     with pytest.raises(ValueError, match="bins: 0") as error:

@@ -321,7 +321,11 @@ def test_frames_taken_together_are_added_by_what_is_known_of_each(masks):
 def form(masks, where="energetic", low=1.0, more=1.0):
     given = tables({"f": {"where": where}})
     given["filters"]["energetic"]["expr"] = f"gas > {more}"
-    given["reducers"]["spot"] = {"use": "threshold", "inputs": "f", "params": {"low": low}}
+    given["reducers"]["spot"] = {
+        "use": "threshold",
+        "inputs": "f",
+        "params": {"thresholds": [low, float("inf")]},
+    }
     read = config.parse(given)
     read._path = masks[0] / "exp.toml"
     run = ListedRun(INPUTS, (), {}, ("delay",))

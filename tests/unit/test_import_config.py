@@ -78,7 +78,7 @@ def test_droplets_by_runs(imported):
             "def getROIs(run):\n    return {'det': [{'ROI': [[0, 4], [2, 9]], 'thresADU': 3}]}",
             "ROI_0_above",
             "threshold",
-            {"low": 3.0, "segment": 0, "rows": [0, 4], "cols": [2, 9]},
+            {"thresholds": [3.0, float("inf")], "segment": 0, "rows": [0, 4], "cols": [2, 9]},
         ),
         (one("getPhotonParams"), "photon", "photon_counting", {"photon": 154.0, "fraction": 0.9}),
         (
@@ -170,7 +170,7 @@ def test_droplets_by_runs(imported):
             ),
             "curve_corr_pj_ax_0",
             "curved_projection",
-            {"axis": 0, "curvature": [1.0, -0.01, 2e-6], "low": 70.0},
+            {"axis": 0, "curvature": [1.0, -0.01, 2e-6], "thresholds": [70.0, float("inf")]},
         ),
         (
             "def getROIs(run):\n    return {'det': {'ROIs': [[[0, 3], [1, 5]], [[2, 3], [1, 5]]]}}",
@@ -188,7 +188,7 @@ def test_droplets_by_runs(imported):
             one("getAutocorrParams", save_range=[70, 50], save_lineout=True, thresADU=[72.0, 1e6]),
             "autocorr",
             "autocorrelation",
-            {"lag": [70, 50], "low": 72.0, "high": 1e6},
+            {"lag": [70, 50], "thresholds": [72.0, 1e6]},
         ),
         (
             one("getAutocorrParams", mask="m.npy", roi=[[0, 9], [3, 8]], save_range=9, name="a"),

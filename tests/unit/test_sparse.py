@@ -11,9 +11,9 @@ from tests.unit.photon_frames import any_frame
 SHAPE = (2, 5, 130)
 MASK = np.random.default_rng(97).random(SHAPE) > 0.1
 CASES = {
-    "some": Params(4.0, 25.0),
-    "few": Params(1.0, capacity=9),
-    "between": Params(float(np.float32(14.9)) + 1e-9, 14.95, capacity=50),
+    "some": Params((4.0, 25.0)),
+    "few": Params((1.0, np.inf), capacity=9),
+    "between": Params((float(np.float32(14.9)) + 1e-9, 14.95), capacity=50),
 }
 
 
@@ -29,7 +29,8 @@ def found():
 def test_listed_are_the_pixels_between_the_levels(found, frame):
     got = found(frame)
     for name, p in CASES.items():
-        kept = MASK & (frame.astype(float) >= p.low) & (frame.astype(float) <= p.high)
+        low, high = p.thresholds
+        kept = MASK & (frame.astype(float) >= low) & (frame.astype(float) <= high)
         n = kept.sum()
         assert got[f"{name}/n"][0] == n
         assert got[f"{name}/overflow"][0] == (n > p.capacity)
@@ -42,7 +43,7 @@ def test_listed_are_the_pixels_between_the_levels(found, frame):
 
 
 def test_bad_parameters_are_all_told():
-    with pytest.raises(ValueError, match="low: 0") as e:
-        sparse.prepare(Params(0.0, -1.0, 0), detector(SHAPE))
+    with pytest.raises(ValueError, match="thresholds: 0 must be above 0") as e:
+        sparse.prepare(Params((0.0, np.inf), 0), detector(SHAPE))
     told = [line.partition(":")[0] for line in str(e.value).splitlines()]
-    assert told == ["low", "high", "capacity"]
+    assert told == ["thresholds", "capacity"]

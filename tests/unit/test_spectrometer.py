@@ -36,6 +36,7 @@ def spans(params):
 def shared(image, mask, params, constants):
     """Sums, weights and photons of spectrum and background, each bin by bin, pixel by pixel."""
     box, across, beside = spans(params)
+    least, largest = params.thresholds or (-np.inf, np.inf)
     out = np.zeros((2, 3, constants.size))
     for role, pairs in enumerate(([box], beside)):
         for p in [p for pair in pairs for p in range(*pair)]:
@@ -51,7 +52,7 @@ def shared(image, mask, params, constants):
                 )
                 place -= constants.origin
                 low = int(np.floor(place))
-                inside = params.low <= v <= params.high
+                inside = least <= v <= largest
                 for b, share in ((low, low + 1 - place), (low + 1, place - low)):
                     if share > 0:
                         out[role, :, b] += share * np.array([v * inside, 1, inside])
@@ -61,11 +62,15 @@ def shared(image, mask, params, constants):
 @pytest.mark.parametrize(
     "params",
     [
-        curved.Params(0, (0.4, -0.6, 0.11), segment=1, rows=(1, 12), cols=(3, 30), low=5.0),
-        curved.Params(1, (2.0, 0.3), high=60.0),
+        curved.Params(
+            0, (0.4, -0.6, 0.11), segment=1, rows=(1, 12), cols=(3, 30), thresholds=(5.0, np.inf)
+        ),
+        curved.Params(1, (2.0, 0.3), thresholds=(-np.inf, 60.0)),
         curved.Params(0),
-        curved.Params(0, (0.4, -0.3), 1, (4, 8), (3, 30), 5.0, 50.0, True, (0, 3, 9, 12)),
-        curved.Params(1, (0.0, 0.2), 0, (1, 12), (9, 20), 8.0, photons=True, background=(21, 30)),
+        curved.Params(0, (0.4, -0.3), 1, (4, 8), (3, 30), (5.0, 50.0), True, (0, 3, 9, 12)),
+        curved.Params(
+            1, (0.0, 0.2), 0, (1, 12), (9, 20), (8.0, np.inf), photons=True, background=(21, 30)
+        ),
         curved.Params(1, rows=(5, 6), cols=(0, 1), background=(30, 31)),
     ],
 )
@@ -91,7 +96,8 @@ def test_a_curved_projection_is_that_of_its_pixels(params):
     box, across, _ = spans(params)
     where = (slice(*box), slice(*across))[:: 1 if params.axis == 0 else -1]
     inside = np.where(mask, images[0], 0.0)[params.segment][where]
-    kept = inside[(inside >= params.low) & (inside <= params.high)].sum(dtype=float)
+    least, largest = params.thresholds or (-np.inf, np.inf)
+    kept = inside[(inside >= least) & (inside <= largest)].sum(dtype=float)
     np.testing.assert_allclose(got["p/sum"][0].sum(), kept, rtol=1e-9)
 
 
@@ -138,13 +144,13 @@ def test_what_no_projection_can_be_is_told():
     wrong = {
         "curvature: []": curved.Params(0, ()),
         "axis: there is no 2": curved.Params(2),
-        "high: 1.0 must be above low": curved.Params(0, low=3.0, high=1.0),
+        "thresholds: [3, 1]; give two": curved.Params(0, thresholds=(3.0, 1.0)),
         "polynomial: [nan]": curved.Params(0, polynomial=(np.nan,)),
         "polynomial: [850.0] are energies of 850 to 850 eV": curved.Params(0, polynomial=(850.0,)),
         "polynomial: [0.5, 7000.0, 850.0]": curved.Params(0, polynomial=(0.5, 7e3, 850.0)),
         "rows: [3, 90] is off": curved.Params(0, rows=(3, 90)),
         "curvature: the line moves by 1100 pixels": curved.Params(0, (0.0, 100.0)),
-        "photons: pixels without a photon": curved.Params(0, photons=True),
+        "photons: pixels without one": curved.Params(0, photons=True),
         "background: [1] are not ranges": curved.Params(0, rows=(4, 8), background=(1,)),
         "background: [3, 90] are no": curved.Params(0, rows=(4, 8), background=(3, 90)),
         "background: overlaps": curved.Params(0, rows=(4, 8), background=(3, 5)),

@@ -57,7 +57,7 @@ class touchy:  # noqa: N801
 
 REDUCERS = {
     "spot": SPOT,
-    "bright": {"use": "threshold", "inputs": "jf", "params": {"low": 150.0}},
+    "bright": {"use": "threshold", "inputs": "jf", "params": {"thresholds": [150.0, float("inf")]}},
     "touchy": {"use": f"{__name__}:touchy", "inputs": "jf", "params": {"most": 250.0}},
     "twice": {"use": f"{__name__}:doubled", "inputs": "bright/sum"},
 }

@@ -79,7 +79,7 @@ def test_lent_rows_reduce_as_copied_ones(shape):
     clean = np.where(mask, image, np.float32(0))
     members = [
         member("spot", roi.roi, roi.Params(area=True), area),
-        member("bright", threshold.threshold, threshold.Params(-1.0, 2.0), area),
+        member("bright", threshold.threshold, threshold.Params((-1.0, 2.0)), area),
     ]
     got = reduce(members, area, [image, clean])
     for name, column in got.items():
