@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ffb import Area, Axis, Feature, Image, Vector, reducer
 from ffb.loops.compile import kernel
 from ffb.reducers import fourier
+from ffb.reducers.checks import noted
 from ffb.reducers.quality import levels
 from ffb.reducers.shapes import array_from
 from ffb.shot import Input
@@ -254,10 +255,8 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
         )
     low, high = levels(params.thresholds, problems)
     good = np.ones(shape, np.bool_)
-    try:
+    with noted(problems):
         good &= _good(params.mask, shape) if params.mask is not None else True
-    except ValueError as e:
-        problems.append(str(e))
     if problems:
         raise ValueError("\n".join(problems))
     return Constants(*params.reach, params.photon, low, high, good)

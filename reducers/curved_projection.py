@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.reduce import Window
+from ffb.reducers.checks import noted
 from ffb.reducers.quality import energies, levels, polynomial_problems
 from ffb.reducers.window import window
 
@@ -124,18 +125,13 @@ class curved_projection:  # noqa: N801
         if params.axis not in (0, 1):
             problems.append(f"axis: there is no {params.axis}; 0 sums over rows, 1 over columns")
         else:
-            try:
+            with noted(problems):
                 pairs = _ranges(params, area.shape[1 + params.axis])
-            except ValueError as e:
-                problems.append(str(e))
         least, largest = levels(params.thresholds, problems)
         if params.photons and least <= 0.0:
             problems.append("photons: pixels without one count, too; thresholds must begin above 0")
-        w = Window(0, 1, 0, 1)
-        try:
+        with noted(problems):
             w = window(area, params.segment, params.rows, params.cols)
-        except ValueError as e:
-            problems.append(str(e))
         if problems:
             raise ValueError("\n".join(problems))
         top = params.segment * area.shape[1]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.loops.compile import kernel
 from ffb.reduce import Window
+from ffb.reducers.checks import noted
 from ffb.reducers.window import count_nan, somewhere
 
 
@@ -183,10 +184,8 @@ class histogram:  # noqa: N801
             problems.append(f"limits: [{lo}, {hi}] must be two numbers, the lower first")
         elif params.bins > 0 and _line(lo, hi, params.bins, np.float64)[3] > MOST_CLOSE:
             problems.append(f"bins: {params.bins} from {lo} to {hi} are too narrow")
-        try:
+        with noted(problems):
             place = somewhere(area, params.segment, params.rows, params.cols)
-        except ValueError as e:
-            problems.append(str(e))
         if problems:
             raise ValueError("\n".join(problems))
         edges = np.linspace(lo, hi, params.bins + 1)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ffb import Area, Feature, Tile, tile_reducer
 from ffb.reduce import Window
+from ffb.reducers.checks import noted
 from ffb.reducers.window import window
 
 #: Why there is no axis, as ``reason`` has it; 0 where there is one.
@@ -104,14 +105,12 @@ class jet:  # noqa: N801
         """Place the rectangle; ``ValueError`` where it is off the detector."""
         problems = []
         if not np.isfinite(params.threshold):
-            problems.append(f"threshold: {params.threshold} is not a level")
+            problems.append(f"threshold: {params.threshold} must be a number")
         if params.min_npix < 2:
             problems.append(f"min_npix: {params.min_npix} pixels make no line; at least 2")
         w = Window(0, 1, 0, 1)
-        try:
+        with noted(problems):
             w = window(area, params.segment, params.rows, params.cols)
-        except ValueError as e:
-            problems.append(str(e))
         if not 0 < params.lean < 90:
             problems.append(f"lean: {params.lean} degrees; above 0 and below 90")
         if params.axis not in (0, 1):

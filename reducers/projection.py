@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ffb import Area, Feature, Tile, Vector, tile_reducer
 from ffb.loops.compile import kernel
 from ffb.reduce import Window
+from ffb.reducers.checks import noted
 from ffb.reducers.connected import noise_of
 from ffb.reducers.quality import levels
 from ffb.reducers.window import count_nan, window
@@ -118,10 +119,8 @@ class projection:  # noqa: N801
         problems: list[str] = []
         if params.axis not in (0, 1):
             problems.append(f"axis: there is no {params.axis}; 0 sums over rows, 1 over columns")
-        try:
+        with noted(problems):
             w = window(area, params.segment, params.rows, params.cols)
-        except ValueError as e:
-            problems.append(str(e))
         low, high = levels(params.thresholds, problems)
         noise = np.zeros((0, 0), np.float32)
         if params.in_noise and params.thresholds is None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.reduce import Window
+from ffb.reducers.checks import noted
 from ffb.reducers.window import window
 
 
@@ -67,10 +68,8 @@ class rebin:  # noqa: N801
             problems.append(
                 f"block: {list(params.block)} is not a block; at least 1 row and column"
             )
-        try:
+        with noted(problems):
             w = window(area, params.segment, params.rows, params.cols)
-        except ValueError as e:
-            problems.append(str(e))
         if problems:
             raise ValueError("\n".join(problems))
         top = w.first - params.segment * area.shape[1]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area, Feature, Tile, tile_reducer
+from ffb.reducers.checks import noted
 from ffb.reducers.shapes import region_mask
 from ffb.reducers.window import count_nan, somewhere
 
@@ -236,13 +237,11 @@ class region:  # noqa: N801
 
 def _inside(params: Params, area: Area) -> NDArray[np.bool_]:
     """The region (tiles, columns); ``ValueError`` lists what does not fit the detector."""
-    problems = []
+    problems: list[str] = []
     inside: NDArray[np.bool_] = np.zeros((area.shape[0] * area.shape[1], area.shape[2]), np.bool_)
-    try:
+    with noted(problems):
         chosen = (params.segment, params.polygon, params.ellipse, params.ring, params.mask)
         inside |= region_mask(area, *chosen).reshape(inside.shape)
-    except ValueError as e:
-        problems.append(str(e))
     if params.rows or params.cols:
         only = 0 if params.segment is None and area.shape[0] == 1 else params.segment
         try:
@@ -252,8 +251,9 @@ def _inside(params: Params, area: Area) -> NDArray[np.bool_]:
             inside &= within
         except ValueError as e:
             problems += [p for p in str(e).splitlines() if p not in "\n".join(problems)]
-    if np.isnan(params.threshold) or np.isnan(params.saturation):
-        problems.append("threshold: nan is not a level")
+    for name in ("threshold", "saturation"):
+        if np.isnan(getattr(params, name)):
+            problems.append(f"{name}: nan must be a number")
     if params.in_geometry and area.xyz is None:
         problems.append(
             f"geometry: {area.detector} has none; name a file as"

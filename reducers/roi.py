@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ffb import Area, Feature, Tile, Vector, tile_reducer
 from ffb.reduce import Window
+from ffb.reducers.checks import noted
 from ffb.reducers.window import count_nan, window
 
 
@@ -95,11 +96,11 @@ class roi:  # noqa: N801
         """Place the rectangle; ``ValueError`` lists what does not fit."""
         problems = []
         if np.isnan(params.saturation):
-            problems.append("saturation: nan is no level")
-        try:
+            problems.append(
+                "saturation: nan must be a number; without it no pixel counts as saturated"
+            )
+        with noted(problems):
             w = window(area, params.segment, params.rows, params.cols)
-        except ValueError as e:
-            problems.append(str(e))
         if problems:
             raise ValueError("\n".join(problems))
         height = area.shape[1]

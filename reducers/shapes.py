@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Area
+from ffb.reducers.checks import noted
 from ffb.reducers.numpy_file import read
 
 
@@ -121,10 +122,8 @@ def region_mask(
     if segment is not None and not 0 <= segment < segments:
         problems.append(f"segment: there is no {segment}; {area.detector} has {segments}")
     inside = np.array(area.mask)
-    try:
+    with noted(problems):
         inside &= array_from(area, mask, "mask") != 0 if mask is not None else True
-    except ValueError as e:
-        problems.append(str(e))
     if problems:
         raise ValueError("\n".join(problems))
     for outline in outlines:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ffb import Area, Axis, Feature, Tile, Vector, tile_reducer
 from ffb.reducers import scattering
+from ffb.reducers.checks import noted
 from ffb.reducers.gain_ranges import exact
 from ffb.reducers.greedy import BRIGHTEST, Worth, photons_in, worth_of
 from ffb.reducers.lanes import BLOCK, lowest
@@ -285,10 +286,8 @@ def _regions(params: Params, area: Area) -> NDArray[np.int16]:
     if p.labels is not None and p.rings is not None:
         problems.append("labels: regions are numbered by a file or are rings; leave out either")
     elif p.labels is not None:
-        try:
+        with noted(problems):
             of = _labelled(area, p.labels)
-        except ValueError as e:
-            problems.append(str(e))
     if problems:
         raise ValueError("\n".join(problems))
     if p.rings is not None:

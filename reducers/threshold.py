@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ffb import Area, Feature, Tile, tile_reducer
 from ffb.reduce import Window
+from ffb.reducers.checks import noted
 from ffb.reducers.quality import levels
 from ffb.reducers.window import somewhere
 
@@ -67,10 +68,8 @@ class threshold:  # noqa: N801
         """Place the rectangle; ``ValueError`` lists what does not fit the detector."""
         problems: list[str] = []
         least, largest = levels(params.thresholds, problems)
-        try:
+        with noted(problems):
             w = somewhere(area, params.segment, params.rows, params.cols)
-        except ValueError as e:
-            problems.append(str(e))
         if problems:
             raise ValueError("\n".join(problems))
         low, high = np.float32(least), np.float32(largest)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Feature, Value, reducer
+from ffb.reducers.checks import noted
 from ffb.reducers.quality import limits, polynomial_problems
 from ffb.shot import Input
 
@@ -78,10 +79,8 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
     problems = polynomial_problems("polynomial", params.polynomial)
     table = np.empty((3, 2))
     for k, name in enumerate(("position", "amplitude", "fwhm")):
-        try:
+        with noted(problems):
             table[k] = limits(name, getattr(params, name))
-        except ValueError as e:
-            problems.append(str(e))
     if problems:
         raise ValueError("\n".join(problems))
     return Constants(np.array(params.polynomial, np.float64), table)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ffb import Feature, Value, Waveform, reducer
+from ffb.reducers.checks import noted
 from ffb.reducers.edge import correlate, correlate_step, summit, width_at_half
 from ffb.reducers.highest import highest
 from ffb.reducers.numpy_file import read
@@ -251,10 +252,8 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
     average = np.zeros(max(stop - start, 0))
     if not 0 <= start < stop <= size:
         problems.append(f"region: [{start}, {stop}] is not part of the trace, samples 0..{size}")
-    try:
+    with noted(problems):
         weights = _weights(params)
-    except ValueError as e:
-        problems.append(str(e))
     half = max(1, weights.size // 10)
     if 0 <= start < stop <= size and weights.size + 2 * half > stop - start:
         problems.append(
@@ -265,17 +264,13 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
         known = ", ".join(map(repr, REFERENCES))
         problems.append(f"reference: there is no {params.reference!r}; known: {known}")
     if params.start is not None:
-        try:
+        with noted(problems):
             average = _begin(params.start, start, stop, size)
-        except ValueError as e:
-            problems.append(str(e))
     if not 0 < params.convergence <= 1:
         problems.append(f"convergence: {params.convergence} is not above 0 and at most 1")
     for k, name in enumerate(("amplitude", "fwhm")):
-        try:
+        with noted(problems):
             table[k] = limits(name, getattr(params, name))
-        except ValueError as e:
-            problems.append(str(e))
     if problems:
         raise ValueError("\n".join(problems))
     return Constants(

@@ -328,7 +328,7 @@ def test_histogram_counts_infinite_pixels_outside():
         (
             roi.roi,
             roi.Params(rows=(3, 30), saturation=np.nan),
-            ["saturation: nan is no level", "rows: [3, 30]"],
+            ["saturation: nan must be a number", "rows: [3, 30]"],
         ),
         (histogram.histogram, histogram.Params((0.0, 1.0), 10**8), ["bins: 100000000 is too"]),
     ],
