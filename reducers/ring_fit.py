@@ -205,7 +205,7 @@ class ring_fit:  # noqa: N801
 def _problems(params: Params, area: Area) -> Iterator[str]:
     """What is wrong with the parameters, one line each."""
     if not np.isfinite(params.threshold):
-        yield f"threshold: {params.threshold} is not a level"
+        yield f"threshold: {params.threshold} must be a number"
     if params.min_npix < 3:
         yield f"min_npix: {params.min_npix} pixels make no circle; at least 3"
     if params.geometry and area.xyz is None:

@@ -215,7 +215,7 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
     if off := [k for k in params.without if not 0 <= k < size]:
         problems.append(f"without: {off} are no pixels of the profile, which has 0..{size - 1}")
     levels = {"threshold": params.threshold, "height": params.height}
-    problems += [f"{name}: nan is not a level" for name, v in levels.items() if np.isnan(v)]
+    problems += [f"{name}: nan must be a number" for name, v in levels.items() if np.isnan(v)]
     if not params.reach > 0:
         problems.append(f"reach: {params.reach} widths are no surroundings of a line")
     left = np.setdiff1d(np.arange(before, after), params.without)
