@@ -52,7 +52,7 @@ class Params(NamedTuple):
 class Constants(NamedTuple):
     """The same, checked; an empty baseline gate stands for none.
 
-    ``centres`` (bins,) [ns] of bins, and ``per_energy`` (bins,) [1/eV], 1 over their width in
+    ``edges`` (bins + 1,) [ns] of bins, and ``per_energy`` (bins,) [1/eV], 1 over their width in
     energy, nothing without ``density``.
     """
 
@@ -66,9 +66,7 @@ class Constants(NamedTuple):
     stop: int
     sign: float
     capacity: int
-    lo: float
-    hi: float
-    centres: NDArray[np.float64]
+    edges: NDArray[np.float64]
     per_energy: NDArray[np.float64]
 
 
@@ -103,17 +101,17 @@ class Hits(NamedTuple):
     ]
 
 
-@reducer(version=1)
+@reducer(version=2)
 def waveform_hits(waveform: Waveform, constants: Constants) -> Hits:
     """Hits of a waveform above a threshold, and their spectrum of times of flight.
 
     Edges are where the straight line between two samples crosses the threshold. What is above it
-    at the first sample of the gate did not rise there and is no hit; a hit that lasts until the
-    end of the gate ends with its last sample. A NaN sample is not above the threshold; NaN in the
-    baseline makes that NaN and leaves no hits. ``tof`` counts hits beyond the capacity too, bins
-    are closed on the left; its mean over shots is the spectrum, in hits a shot and bin. In contrast
-    to smalldata_tools' hit finder, which marks every sample above its threshold (and what is not,
-    where that is below 0), a pulse counts once, and is rejected as a whole by ``maximum``.
+    at the first sample of the gate did not rise there and is no hit; a hit that lasts until the end
+    of the gate ends with its last sample. A NaN or infinite sample is not above the threshold; one
+    in the baseline makes that NaN and leaves no hits. ``tof`` counts hits beyond the capacity too,
+    bins are closed on the left; its mean over shots is the spectrum, in hits a shot and bin. In
+    contrast to smalldata_tools' hit finder, which marks every sample above its threshold (and what
+    is not, where that is below 0), a pulse counts once, and is rejected as a whole by ``maximum``.
 
     Bins of equal times are the wider in energy the faster electrons are: a flat spectrum of
     energies is none in ``tof``. ``spectrum`` is ``tof`` over the width of each bin in energy, which
@@ -123,28 +121,28 @@ def waveform_hits(waveform: Waveform, constants: Constants) -> Hits:
     c = constants
     times, widths = np.full(c.capacity, np.nan), np.full(c.capacity, np.nan)
     peaks, areas = np.full(c.capacity, np.nan), np.full(c.capacity, np.nan)
-    tof = np.zeros(c.centres.size, np.int64)
-    per_ns = tof.size / (c.hi - c.lo) if tof.size else 0.0
+    tof, lo, hi = np.zeros(c.edges.size - 1, np.int64), c.edges[0], c.edges[-1]
+    per_ns = tof.size / (hi - lo) if tof.size else 0.0
     before = waveform[c.before : c.after]
     size = max(before.size, 1)
     total, squares, level = 0.0, 0.0, 0.0
     for i in range(before.size):
         level += np.float64(before[i])
-    level /= size
+    level = level / size if np.isfinite(level) else np.nan
     for i in range(before.size):
         x = np.float64(before[i]) - level
         squares += x * x
     limit = c.threshold * np.sqrt(squares / size) if c.relative else c.threshold
     n, rejected, i = 0, 0, c.start
-    while i < c.stop and c.sign * (np.float64(waveform[i]) - level) > limit:
+    while i < c.stop and limit < c.sign * (np.float64(waveform[i]) - level) < np.inf:
         i += 1
     while i < c.stop:
         x = c.sign * (np.float64(waveform[i]) - level)
-        if not x > limit:
+        if not limit < x < np.inf:
             i += 1
             continue
         begin, peak, total = i, x, 0.0
-        while i < c.stop and x > limit:
+        while i < c.stop and limit < x < np.inf:
             peak = max(peak, x)
             total += x
             i += 1
@@ -156,10 +154,10 @@ def waveform_hits(waveform: Waveform, constants: Constants) -> Hits:
         last = c.sign * (np.float64(waveform[begin - 1]) - level)
         first = c.sign * (np.float64(waveform[begin]) - level)
         time = np.float64(begin)
-        if last == last:
+        if np.isfinite(last):
             time -= (first - limit) / (first - last)
         end = np.float64(i - 1)
-        if i < c.stop and x == x:
+        if i < c.stop and np.isfinite(x):
             last = c.sign * (np.float64(waveform[i - 1]) - level)
             end += (last - limit) / (last - x)
         time *= c.dt
@@ -167,9 +165,13 @@ def waveform_hits(waveform: Waveform, constants: Constants) -> Hits:
             times[n], widths[n] = time, end * c.dt - time
             peaks[n], areas[n] = peak, total * c.dt
         n += 1
-        if tof.size and c.lo <= time < c.hi:
-            slot = int((time - c.lo) * per_ns)
-            tof[slot if slot < tof.size else tof.size - 1] += 1
+        if tof.size and lo <= time < hi:
+            slot = min(int((time - lo) * per_ns), tof.size - 1)
+            if time < c.edges[slot]:  # rounding may lead beside an edge
+                slot -= 1
+            elif time >= c.edges[slot + 1]:
+                slot += 1
+            tof[slot] += 1
     spectrum = np.zeros(c.per_energy.size)
     for k in range(spectrum.size):
         spectrum[k] = tof[k] * c.per_energy[k]
@@ -247,8 +249,7 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
         *(p.gate or (0, size)),
         float(p.sign),
         p.capacity,
-        *p.limits,
-        (edges[1:] + edges[:-1]) / 2,
+        edges,
         per_energy,
     )
 
@@ -256,9 +257,9 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
 @waveform_hits.axes
 def axes(params: Params, constants: Constants) -> dict[str, Axis]:
     """Times at the centres of the bins, or the energies that belong to them."""
-    t = constants.centres
-    if not t.size:
+    if not params.bins:
         return {}
+    t = (constants.edges[1:] + constants.edges[:-1]) / 2
     if params.flight or params.polynomial:
         return {"bin": Axis(_energies(params, t), "eV")}
     return {"bin": Axis(t, "ns")}

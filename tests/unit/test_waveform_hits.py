@@ -89,6 +89,31 @@ def test_nan_in_the_baseline_leaves_no_hits_and_says_so():
     assert np.isnan(got.baseline)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf])
+def test_an_infinite_sample_is_no_hit_and_no_baseline(bad, sign):
+    p = Params(1.0, 3.0, baseline=(0, 10), sign=sign)
+    constants = waveform_hits.constants(p, {"waveform": Input("value", "<f8", (64,))})
+    trace = np.zeros(64)
+    trace[30:34], trace[50], trace[60] = sign * 9.0, bad, bad
+    got = waveform_hits(trace, constants)
+    assert (got.n, got.time[0], got.peak[0]) == (1, 29 + 1 / 3, 9.0)
+    trace[3] = bad
+    got = waveform_hits(trace, constants)
+    assert got.n == 0
+    assert np.isnan(got.baseline)
+
+
+def test_a_time_on_an_edge_belongs_to_the_bin_that_begins_there():
+    p = Params(0.1, 1.0, bins=59, limits=(0.2, 0.2 + 59 * 0.1), capacity=64)
+    constants = waveform_hits.constants(p, {"waveform": Input("value", "<f8", (64,))})
+    trace = np.tile([0.0, 1.0, 2.0, 0.0], 16)  # the threshold is a sample: times are on samples
+    got = waveform_hits(trace, constants)
+    times = got.time[got.time < p.limits[1]]
+    counts, _ = np.histogram(times, np.linspace(*p.limits, 60))
+    assert got.tof.tolist() == counts.tolist()
+
+
 def test_an_axis_has_the_energies_of_electrons_that_fly():
     inputs = {"waveform": Input("value", "<f8", (64,))}
     p = Params(1.0, 3.0, bins=10, limits=(100.0, 300.0), t0=40.0, flight=1.5, retardation=10.0)
