@@ -50,7 +50,7 @@ class Constants(NamedTuple):
 
 
 class Notched(NamedTuple):
-    """What is left of the waveform; NaN in the baseline gate makes all of it NaN."""
+    """What is left of the waveform; NaN or infinity in the baseline gate makes it NaN."""
 
     area: Annotated[
         float, Feature("@ ns", "sum of the corrected gate, above the baseline, times dt")
@@ -63,7 +63,7 @@ class Notched(NamedTuple):
     ]
 
 
-@reducer(version=1)
+@reducer(version=2)
 def waveform_notch(waveform: Waveform, constants: Constants) -> Notched:
     """A waveform without the lines that its digitiser puts on it.
 
@@ -73,47 +73,43 @@ def waveform_notch(waveform: Waveform, constants: Constants) -> Notched:
     if the lines are fitted where there are none.
     """
     c, n = constants, waveform.size
-    corrected = np.empty(n)
-    for i in range(n):
-        corrected[i] = np.float64(waveform[i])
-    gate = corrected[c.before : c.after]
+    gate, corrected = waveform[c.before : c.after], np.zeros(n)
     level = 0.0
     if c.classes:
         means = np.zeros(c.classes)
         for first in range(0, gate.size, c.classes):
             turn = gate[first : first + c.classes]
             for k in range(turn.size):
-                means[k] += turn[k]
+                means[k] += np.float64(turn[k])
         rounds, more = gate.size // c.classes, gate.size % c.classes
         for k in range(c.classes):
             means[k] /= rounds + 1 if k < more else rounds
             level += means[k] / c.classes
         for k in range(c.classes):
-            means[k] -= level
+            means[k] -= level if np.isfinite(level) else np.nan
         lead = c.before % c.classes
-        head = corrected[:lead]
-        for k in range(lead):
-            head[k] -= means[c.classes - lead + k]
+        corrected[:lead] = means[c.classes - lead :]
         for first in range(lead, n, c.classes):
             turn = corrected[first : first + c.classes]
-            for k in range(turn.size):
-                turn[k] -= means[k]
+            turn[:] = means[: turn.size]
     else:
         amplitudes = np.zeros(c.fit.shape[0])
         for k in range(amplitudes.size):
-            weights, total = c.fit[k], 0.0
+            weights, product = c.fit[k], 0.0
             for i in range(gate.size):
-                total += weights[i] * gate[i]
-            amplitudes[k] = total
+                product += weights[i] * np.float64(gate[i])
+            amplitudes[k] = product
         level = amplitudes[0]
         for k in range(1, amplitudes.size):
-            line, amplitude = c.lines[k - 1], amplitudes[k]
+            line, amplitude = c.lines[k - 1], amplitudes[k] if np.isfinite(level) else np.nan
             for i in range(n):
-                corrected[i] -= amplitude * line[i]
+                corrected[i] += amplitude * line[i]
+    if not np.isfinite(level):
+        level = np.nan
     squares, total = 0.0, 0.0
-    for i in range(n):
-        x = np.float64(waveform[i]) - corrected[i]
-        squares += x * x
+    for i in range(n):  # until here the lines that are subtracted
+        squares += corrected[i] * corrected[i]
+        corrected[i] = np.float64(waveform[i]) - corrected[i]
     for i in range(c.start, c.stop):
         total += corrected[i] - level
     return Notched(total * c.dt, level, np.sqrt(squares / n), corrected)

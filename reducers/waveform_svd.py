@@ -49,7 +49,10 @@ class Constants(NamedTuple):
 
 
 class Projection(NamedTuple):
-    """Coefficients, and what they amount to; NaN in the basis' gate or the baseline makes NaN."""
+    """Coefficients, and what they amount to.
+
+    NaN or infinity in the basis' gate or the baseline makes NaN.
+    """
 
     coefficients: Annotated[
         Vector, Feature("@", "how much of each shape", ("pulse", "component"), "<f8")
@@ -68,7 +71,7 @@ class Projection(NamedTuple):
     ]
 
 
-@reducer(version=1)
+@reducer(version=2)
 def waveform_svd(waveform: Waveform, constants: Constants) -> Projection:
     """Pulses of a waveform as sums of the shapes that a basis holds.
 
@@ -80,15 +83,17 @@ def waveform_svd(waveform: Waveform, constants: Constants) -> Projection:
     baseline = 0.0
     for i in range(c.before, c.after):
         baseline += np.float64(waveform[i])
-    baseline /= max(c.after - c.before, 1)
+    baseline = baseline / max(c.after - c.before, 1) if np.isfinite(baseline) else np.nan
     number, size = c.shapes.shape
     pulses = c.model.shape[0] // number
     y, rest = np.empty(size), np.empty(size)
     total = 0.0
     for i in range(size):
         y[i] = np.float64(waveform[c.start + i]) - baseline
-        total += y[i]
-    mean = total / size
+        total += y[i] - y[0]  # 0 of a level, whose mean could be rounded
+    if not np.isfinite(total):
+        y[:] = np.nan
+    mean = y[0] + total / size
     squares, variance = 0.0, 0.0
     coefficients = np.empty((pulses, number))
     for k in range(pulses):

@@ -74,17 +74,18 @@ def test_a_pulse_outside_the_baseline_keeps_its_area():
     np.testing.assert_allclose(got.pattern, pattern.std(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("nothing", [np.nan, np.inf])
 @pytest.mark.parametrize("frequencies", [(), (0.1,)])
-def test_nan_stays_where_it_is_unless_it_is_in_the_baseline(frequencies):
+def test_nan_stays_where_it_is_unless_it_is_in_the_baseline(frequencies, nothing):
     x = trace("<f8")
     p = Params(1.0, 4, frequencies, (0, 100), (120, 140), waveform=True)
-    x[150] = np.nan
+    x[150] = nothing
     got = reduce(x, p)
-    assert np.flatnonzero(np.isnan(got.corrected)).tolist() == [150]
-    assert np.isfinite([got.area, got.baseline]).all()
-    x[50] = np.nan
+    assert np.flatnonzero(~np.isfinite(got.corrected)).tolist() == [150]
+    assert np.isfinite([got.area, got.baseline, got.pattern]).all()
+    x[50] = nothing
     got = reduce(x, p)
-    assert np.isnan([got.area, got.baseline, got.pattern]).all()
+    assert np.isnan([got.area, got.baseline, got.pattern, *got.corrected]).all()
 
 
 def test_bad_parameters_are_told_all_at_once():

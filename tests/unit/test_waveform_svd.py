@@ -78,17 +78,20 @@ def test_two_pulses_are_told_apart(basis):
     assert got.score > 0.999
 
 
-def test_nan_counts_only_where_it_is_looked_at_and_flat_has_no_score(basis):
+@pytest.mark.parametrize("nothing", [np.nan, np.inf])
+def test_nan_counts_only_where_it_is_looked_at_and_flat_has_no_score(basis, nothing):
     c = constants(basis, baseline=BASELINE)
     trace = np.full(SIZE, 5.0)
     got = waveform_svd(trace, c)
     assert np.isnan(got.score)
     assert not got.intensity.any()
+    assert np.isnan(waveform_svd(np.full(SIZE, 0.1), constants(basis)).score)
     for at, bad in ((55, False), (10, True), (100, True)):
         trace = pulses(1, seed=14)[0]
-        trace[at] = np.nan
+        trace[at] = nothing
         got = waveform_svd(trace, c)
         assert np.isnan([*got.coefficients.ravel(), *got.norm, got.score]).all() == bad
+        assert np.isnan(got.baseline) == (at == 10)
 
 
 def test_what_is_reconstructed_is_at_the_times_of_its_samples(basis):
