@@ -28,7 +28,7 @@ from ffb.sums.binding import bind_sums
 from ffb.sums.held import Summing
 
 AREA_RANK = 3
-_RANKS = {0: "a value", 1: "a waveform", 2: "an image", AREA_RANK: "an area detector"}
+_RANKS = {0: "a number", 1: "a waveform", 2: "an image", AREA_RANK: "an area detector"}
 
 
 class Bound(NamedTuple):
@@ -183,6 +183,7 @@ class Binder:
         for a, i in inputs.items():
             kind, wanted = _kind_of(i), _RANKS[r.inputs[a]]
             if kind != wanted:
+                wanted = r.meant.get(a) or wanted
                 changeable = r.inputs[a] == AREA_RANK and arguments[a] in self.inputs
                 self.problems.append(
                     f"reducers.{name}.inputs.{a}: {arguments[a]} is {kind};"
@@ -277,7 +278,8 @@ class Binder:
         except ConfigError as e:
             self.problems += [line for line in e.problems if line not in self.problems]
         except (LookupError, ValueError, OSError) as e:
-            lines = [f"calibration.{source}: {line}" for line in str(e).splitlines()]
+            said = [line.removeprefix(f"{source}: ") for line in str(e).splitlines()]
+            lines = [f"calibration.{source}: {line}" for line in said]
             self.problems += [line for line in lines if line not in self.problems]
         return self.detectors.get(name)
 

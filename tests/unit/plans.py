@@ -55,6 +55,7 @@ def plan(
     shots=4,
     record=(),
     constants=None,
+    calibration=None,
     motors=(),
     light=None,
     inputs=INPUTS,
@@ -69,7 +70,7 @@ def plan(
         {
             "source": {"kind": "synthetic"},
             "inputs": tables,
-            "calibration": {"jf": "none"} if constants is None else {},
+            "calibration": calibration or ({"jf": "none"} if constants is None else {}),
             "batch": {"shots": shots, "together": together},
             "writer": {"compression": codec},
             "light": light or {},

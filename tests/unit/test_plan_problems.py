@@ -45,8 +45,21 @@ def test_an_input_the_run_lacks_is_a_problem():
 def test_missing_constants_are_a_problem():
     bare = Constants("jf", "jungfrau", SHAPE)
     (told,) = problems({"spot": SPOT, "dark": SPOT}, constants=bare)
-    assert told.startswith("calibration.jf: ")
-    assert "pedestals" in told
+    assert told.startswith("calibration.jf: no pedestals (constants: none)")
+
+
+def test_a_file_of_constants_that_will_not_do_names_its_detector_once():
+    bare, table = Constants("jf", "jungfrau", SHAPE), {"jf": {"pedestals": "nowhere.npy"}}
+    (told,) = problems({"spot": SPOT}, constants=bare, calibration=table)
+    assert told.startswith("calibration.jf: pedestals from nowhere.npy: cannot be read: No such")
+
+
+def test_what_a_reducer_takes_is_told_in_its_own_words():
+    ends = dict.fromkeys(("x1", "x2", "y1", "y2"), "wf")
+    params = {"sum_x": [0, 1], "sum_y": [0, 1], "reach": 1}
+    hits = {"use": "delay_line", "inputs": {"mcp": "jf", **ends}, "params": params}
+    (told,) = problems({"hits": hits})
+    assert told == "reducers.hits.inputs.mcp: jf is an area detector; delay_line takes a time list"
 
 
 def test_a_run_without_parameters_is_a_problem():

@@ -182,7 +182,7 @@ def test_what_only_the_run_tells_is_told():
     starts = [
         "reducers.e.inputs.profile: this run has no 'scan/lxt'",
         "reducers.f: forgetful: takes a memory; register",
-        "reducers.b.inputs.profile: spot/sum is a value; largest takes a waveform",
+        "reducers.b.inputs.profile: spot/sum is a number; largest takes a waveform",
         "reducers.c.inputs.profile: spot has no feature 'spot/area' with its parameters",
         "reducers.d.inputs.image: profile/sum is a waveform; roi takes an area detector",
     ]
