@@ -125,9 +125,10 @@ def translate(text: str, name: str, exp: str = "") -> Imported:
             _function(module, function, rule, out)
     if "get_intg" in module.functions:
         _integrating(module, out)
+    taken = {d.detector: d.argument for d in out.reducers.values() if not d.of}
     for function in (f for f in FUNCTIONS if f in module.functions):
         named = [d for d in _names(module.constants.get("detectors")) if d in out.inputs]
-        out.sums, remarks = summed(module, function, named or [*out.inputs])
+        out.sums, remarks = summed(module, function, named or [*out.inputs], taken)
         out.remarks += remarks
     for function, node in module.functions.items():
         known = (*RULES, *FUNCTIONS, "get_intg")

@@ -6,7 +6,8 @@ Exports :func:`summed`. There an algorithm is named by tokens: ``calib_thresADU5
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,9 +27,12 @@ _LIGHT = "dropped"
 
 
 def summed(
-    module: Module, function: str, detectors: Sequence[str]
+    module: Module, function: str, detectors: Sequence[str], arguments: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, Any]], list[Remark]]:
-    """Tables by detector, ``detectors`` being those for which "all" stands, and remarks."""
+    """Tables by detector, ``detectors`` being those for which "all" stands, and remarks.
+
+    ``arguments`` say of detectors what reducers take them for, ``"image"`` or ``"waveform"``.
+    """
     first, *others = module.of_runs(function)
     line = module.functions[function].lineno
     remarks = [Remark(u.line, f"{function}: {u.why}") for u in first.unread]
@@ -50,7 +54,10 @@ def summed(
             if not NAME.fullmatch(name) or any(_alike(name, n) for n in {*out} - {name}):
                 remarks.append(Remark(at, f"{function}: {name}: give the sum another name"))
             else:
-                out[name] = _joined(out.get(name, {}), table)
+                fits = _fitting(
+                    table, arguments.get(name, ""), f"{function} of {name}", at, remarks
+                )
+                out[name] = _joined(out.get(name, {}), fits)
     return out, remarks
 
 
@@ -83,6 +90,21 @@ def _table(where: str, names: Any, line: int, remarks: list[Remark]) -> dict[str
         text = f"{where}: sums of dropped shots are those of x-rays off, beside all others"
         remarks.append(Remark(line, text, lost=False))
     return table
+
+
+def _fitting(
+    table: dict[str, Any], argument: str, where: str, line: int, remarks: list[Remark]
+) -> dict[str, Any]:
+    """The table for what a detector gives: a waveform has nothing but what it gives, no ``raw``."""
+    own = [w for w in table["what"] if w.startswith("raw")]
+    if not own or argument == "image":
+        return table
+    if argument != "waveform":
+        text = f"{where}: raw is of area detectors; of a waveform write calib, as it comes"
+        remarks.append(Remark(line, text, lost=False))
+        return table
+    remarks.append(Remark(line, f"{where}: a waveform is added up as it comes: calib", lost=False))
+    return {**table, "what": [re.sub("^raw", "calib", w) for w in table["what"]]}
 
 
 def _joined(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:

@@ -36,3 +36,24 @@ def test_sums(imported):
     status, data, _, err = imported(alone, *EXP)
     assert (status, data["inputs"]["cam"]["field"]) == (1, "raw")
     assert "getDetSums: runs from 9 on have others" in err
+
+
+WAVES = """
+def getROIs(run):
+    return {"cam": [{"ROI": [0, 4]}]}
+def get_wf_integrate(run):
+    return {"acq": {"sig_roi": [0, 9]}}
+def get_sum_algos(run):
+    return {"all": ["raw", "calib"], "acq": ["raw_square"], "new": ["raw_max"]}
+"""
+
+
+def test_sums_of_waveforms_are_of_what_they_are(imported):
+    status, data, _, err = imported(WAVES, *EXP)
+    assert (status, {n: t["what"] for n, t in data["sums"].items()}) == (
+        0,
+        {"cam": ["raw", "calib"], "acq": ["calib", "calib_square"], "new": ["raw_max"]},
+    )
+    assert "get_sum_algos of acq: a waveform is added up as it comes: calib" in err
+    assert "get_sum_algos of new: raw is of area detectors; of a waveform write calib" in err
+    assert "get_sum_algos of cam" not in err
