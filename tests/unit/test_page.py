@@ -158,7 +158,7 @@ def test_a_page_of_another_run_leaves_nothing_of_the_last_one():
     model, document = LiveModel(), Document()
     session = app.Session(document, model)
     sizes, small = [], Schema((*CORE, *(SCHEMA.by_name[k] for k in ("spot/sum", "spot/area"))))
-    for run in range(20):
+    for run in range(6):
         model.push(live_run(run, schema=small).snapshot(STATUS))
         session._update()
         session._page.tabs.active = 1

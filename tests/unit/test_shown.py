@@ -89,3 +89,11 @@ def test_a_snapshot_that_cannot_be_made_leaves_the_counts(shown, caplog):
     assert unpack(shown.frame(STATUS))[0]["written"] == 20
     shown.end_run(Counts(2, 20, 20, ended="end of run"))
     assert unpack(shown.frame(STATUS))[0]["ended"]
+
+
+def test_a_model_that_fails_late_leaves_the_counts_and_the_end(shown, monkeypatch):
+    counts = commit(shown, 0)
+    shown.end_run(counts)
+    monkeypatch.setattr(shown.live, "snapshot", lambda _: 1 / 0)
+    meta, _ = unpack(shown.frame(STATUS))
+    assert (meta["commit"], meta["ended"], meta["run"]) == (1, True, 7)

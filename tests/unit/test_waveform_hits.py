@@ -71,7 +71,8 @@ def test_hits_equal_those_of_whole_arrays(p, dtype):
         np.testing.assert_allclose(table[:kept], expected[:kept], rtol=1e-9, atol=1e-9)
         assert np.isnan(table[kept:]).all()
         if p.bins:
-            counts, _ = np.histogram(expected[:, 0], p.bins, p.limits)
+            before = expected[expected[:, 0] < p.limits[1], 0]  # numpy's last bin has its end in it
+            counts, _ = np.histogram(before, p.bins, p.limits)
             assert got.tof.tolist() == counts.tolist()
         found += got.n
     assert found > 30 or p.gate == (399, 400)
