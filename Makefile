@@ -34,7 +34,7 @@ PROCESSES := $(filter-out $(KERNELS),$(wildcard tests/process/test_*.py tests/ps
 # Files of tests side by side; those with processes and sockets of their own go one by one.
 PARALLEL := -n 2 --dist loadfile --basetemp=$$(mktemp -d)
 
-.PHONY: demo test test-processes test-kernels lint benchmark chromium clean
+.PHONY: demo test test-processes test-kernels test-bounds lint benchmark chromium clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ffb demo $(ARGS)
@@ -53,9 +53,12 @@ test-processes:
 
 test-kernels:
 	nice -n 19 $(BIN)/python -m pytest $(PARALLEL) $(KERNELS)
-	NUMBA_BOUNDSCHECK=1 FFB_CACHE=$(VENV)/boundscheck \
-		nice -n 19 $(BIN)/python -m pytest $(PARALLEL) $(INDEXED)
+	$(MAKE) test-bounds NUMERIC="$(INDEXED)"
 	NUMBA_DISABLE_JIT=1 nice -n 19 $(BIN)/python -m pytest $(PARALLEL) $(KERNELS)
+
+test-bounds:
+	NUMBA_BOUNDSCHECK=1 FFB_CACHE=$(VENV)/boundscheck \
+		nice -n 19 $(BIN)/python -m pytest $(PARALLEL) $(NUMERIC)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check ffb reducers writers dashboards tests
