@@ -74,7 +74,7 @@ class Correlation(NamedTuple):
     ]
     pairs: Annotated[Vector, Feature("1", "pairs of valid pixels", ("row", "col"), "<i8")]
     zero: Annotated[
-        float, Feature("1", "at distance 0: <I^2> over <I>^2, without shot noise given a photon")
+        float, Feature("1", "correlation at distance 0, free of shot noise if photon is given")
     ]
 
 
@@ -216,9 +216,9 @@ def autocorrelation(image: Image, constants: Constants) -> Correlation:
     ``image`` is the ``area`` of a ``roi``, of a photon map as well. For each distance (dr, dc),
     over all n pairs of valid pixels I, I' that far apart: n * sum(I I') / (sum(I) * sum(I')), which
     is what Fourier methods write as (I*I)(M*M) / ((I*M)(M*I)) with the mask M. Distance 0 is in
-    the middle, where it belongs; (dr, dc) and (-dr, -dc) are equal. There I I is I (I - photon).
-    NaN where no pairs are, or nothing to divide by. ``lag`` is smalldata_tools' ``save_range``; its
-    line-outs are the middle row and column.
+    the middle, where it belongs; (dr, dc) and (-dr, -dc) are equal. At distance 0 the product is
+    I (I - photon): no photon pairs with itself. NaN where there are no pairs, or nothing to divide
+    by. ``lag`` is smalldata_tools' ``save_range``; its line-outs are the middle row and column.
     """
     k, (rows, cols) = constants, image.shape
     values, valid = _padded(image, k.good, k.across, k.low, k.high)

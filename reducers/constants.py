@@ -17,7 +17,7 @@ from ffb.configuration.calibration_settings import CalibrationConfig
 from ffb.configuration.runs import ALL_RUNS
 from ffb.loops.uncalibrated import Uncalibrated
 from ffb.reducers.masks import Masking, good_pixels
-from ffb.reducers.numpy_file import DAMAGED
+from ffb.reducers.numpy_file import BEGINNINGS, DAMAGED, NEITHER
 from ffb.shot import Input
 from ffb.source import Constants
 
@@ -135,6 +135,8 @@ def load(path: Path, name: str, detector: str) -> tuple[NDArray[Any], str]:
         digest = hashlib.sha256(content).hexdigest()
         if path.suffix not in NUMPY:
             return np.loadtxt(content.decode().splitlines(), ndmin=2), digest
+        if not content.startswith(BEGINNINGS):  # numpy would ask for trust in pickles
+            raise LookupError(f"{where}: cannot be read: {NEITHER}")
         data = np.load(io.BytesIO(content), allow_pickle=False)
         if isinstance(data, np.ndarray):
             return data, digest

@@ -56,8 +56,8 @@ def delay(stage: Value, arrival: Value, constants: Constants) -> Delay:
     pump (the laser); ``corrected`` adds the arrival time. ``stage`` is one column, such as
     ``scan/lxt`` or ``enc/lasDelay``: what moves together must not be counted twice. For a coarse
     and a fine one, ``corrected`` of the first is the ``arrival`` of the second. Both are columns
-    like any other: axes of scans and cubes, in filters, in the file. A derived number is neither:
-    with one (the six numbers of an IOC's time tool), write the delay as an expression, too.
+    like any other: axes of scans and cubes, in filters, in the file. No reducer takes a derived
+    number: where the arrival time is one, write the delay under ``[derived]``, too.
     """
     c = constants
     nominal = c.scale * (stage - c.zero)

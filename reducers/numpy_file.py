@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 BEGINNINGS = (b"\x93NUMPY", b"PK\x03\x04")
 MOST = 6
 
+#: What is said of a file that is neither.
+NEITHER = "it is no .npy or .npz file"
+
 #: What numpy raises on a file that is not there, not its own, or cut short.
 DAMAGED = (OSError, ValueError, EOFError, BadZipFile, zlib.error)
 
@@ -27,7 +30,7 @@ def read(path: Path, *names: str) -> list[NDArray[Any]]:
     try:
         with open(path, "rb") as f:
             if not f.read(MOST).startswith(BEGINNINGS):  # numpy would ask for trust in pickles
-                raise ValueError("it is no .npy or .npz file")
+                raise ValueError(NEITHER)
             f.seek(0)
             found = np.load(f, allow_pickle=False)
             if isinstance(found, np.ndarray):
@@ -36,6 +39,8 @@ def read(path: Path, *names: str) -> list[NDArray[Any]]:
                 holds = ", ".join(found) or "one array without a name"
                 raise ValueError(f"{path} holds {holds}; no {', '.join(missing)}")
             arrays = [found[name] for name in names]
+    except OSError as e:
+        raise ValueError(f"{path} cannot be read: {e.strerror or e}") from e
     except DAMAGED as e:
         text = str(e)
         raise ValueError(text if str(path) in text else f"{path} cannot be read: {text}") from e

@@ -22,7 +22,7 @@ PHOTONS, PIXELS, BAD = range(3)
 
 
 class Params(NamedTuple):
-    """What ``photon``, the value of one, is in calibrated units, and when two pixels share one.
+    """What one photon leaves in a pixel, ``photon`` in calibrated units, and when two share one.
 
     Two pixels whose remainders, in photons, sum up to ``fraction`` or more count as one photon, if
     the larger is 0.5 or more. smalldata_tools' ``ADU_per_photon``, ``thr_fraction`` and

@@ -124,7 +124,7 @@ class projection:  # noqa: N801
         low, high = levels(params.thresholds, problems)
         noise = np.zeros((0, 0), np.float32)
         if params.in_noise and params.thresholds is None:
-            problems.append("in_noise: of what? It is the unit of thresholds; give those too")
+            problems.append("in_noise: is the unit of thresholds; give those too")
         elif params.in_noise:
             noise = noise_of(area, problems).reshape(-1, area.shape[2])
         if problems:

@@ -24,7 +24,7 @@ class Params(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """The two levels as float32 values are compared with them, rows of a segment, the room."""
+    """The two thresholds as float32 values are compared with them, rows of a segment, the room."""
 
     low: np.float32
     high: np.float32
@@ -45,7 +45,7 @@ class State(NamedTuple):
 class Pixels(NamedTuple):
     """Pixels in raster order, segment by segment."""
 
-    n: Annotated[int, Feature("1", "pixels between the two levels")]
+    n: Annotated[int, Feature("1", "pixels within the thresholds")]
     overflow: Annotated[bool, Feature("1", "whether n is more than the list has room for")]
     value: Annotated[Vector, Feature("@", "value of a pixel", ("pixel",), "<f4", length="n")]
     row: Annotated[Vector, Feature("pixel", "row of a pixel", ("pixel",), "<i4", length="n")]
@@ -55,7 +55,7 @@ class Pixels(NamedTuple):
 
 @tile_reducer(version=1)
 class sparse:  # noqa: N801
-    """Pixels between two levels with their places: the non-zero entries of a thresholded frame.
+    """Pixels within two thresholds with their places: the non-zero entries of a thresholded frame.
 
     What smalldata_tools' sparsifyFunc keeps of an image, its ``tile`` is our ``segment``: but no
     pixel goes missing unsaid, ``n`` is right where the list has no room for all, and a value is

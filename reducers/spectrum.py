@@ -217,7 +217,7 @@ def checked(params: Params, inputs: Mapping[str, Input]) -> Constants:
     levels = {"threshold": params.threshold, "height": params.height}
     problems += [f"{name}: nan must be a number" for name, v in levels.items() if np.isnan(v)]
     if not params.reach > 0:
-        problems.append(f"reach: {params.reach} widths are no surroundings of a line")
+        problems.append(f"reach: {params.reach} widths; give a number above 0")
     left = np.setdiff1d(np.arange(before, after), params.without)
     if not problems and before < after and not left.size:
         problems.append("baseline: without leaves nothing of it")

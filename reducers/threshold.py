@@ -1,4 +1,4 @@
-"""Sum and number of the pixels between two levels: the cheapest look at a whole detector."""
+"""Sum and number of the pixels within two thresholds: the cheapest look at a whole detector."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class State(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What lies between the levels, of the pixels that are valid in this shot."""
+    """What lies within the thresholds, of the pixels that are valid in this shot."""
 
-    sum: Annotated[float, Feature("@", "sum of the valid pixels between the levels")]
-    npix: Annotated[int, Feature("1", "valid pixels between the levels")]
+    sum: Annotated[float, Feature("@", "sum of the valid pixels within the thresholds")]
+    npix: Annotated[int, Feature("1", "valid pixels within the thresholds")]
 
 
 @tile_reducer(version=2)
 class threshold:  # noqa: N801
-    """Sum and number of the valid pixels between two levels, both of which are in.
+    """Sum and number of the valid pixels within two thresholds, both of which are in.
 
-    Levels are compared in float32, as pixels are. The sum is exact for whole numbers of 16 bits;
+    They are compared in float32, as pixels are. The sum is exact for whole numbers of 16 bits;
     of others rounding moves it by at most 2^-16 of the magnitudes it adds, in practice by 1e-7.
-    For other statistics of what lies above a level see ``region``, which takes longer.
+    For other statistics of what lies above a threshold see ``region``, which takes longer.
     """
 
     @staticmethod

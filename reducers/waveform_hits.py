@@ -41,7 +41,7 @@ class Params(NamedTuple):
     sign: int = 1
     capacity: int = 32
     bins: int = 0
-    limits: tuple[float, float] = (0.0, 0.0)
+    limits: tuple[float, float] | None = None
     t0: float = 0.0
     flight: float = 0.0
     polynomial: tuple[float, ...] = ()
@@ -187,13 +187,20 @@ def _energies(p: Params, t: NDArray[np.float64]) -> NDArray[np.float64]:
     return total
 
 
+def _limits(p: Params) -> tuple[float, float]:
+    """Ends of the bins [ns], any where there are none."""
+    return p.limits or (0.0, 0.0)
+
+
 def _bin_problems(p: Params) -> list[str]:
     if not p.bins:
         return ["density: there are no bins"] if p.density else []
     out = [f"bins: {p.bins} is not a number of bins; 0 for none"] if p.bins < 0 else []
-    lo, hi = p.limits
-    if not -np.inf < lo < hi < np.inf:
-        out.append(f"limits: [{lo}, {hi}] of the bins must be two times [ns], the earlier first")
+    lo, hi = _limits(p)
+    if p.limits is None:
+        out.append("limits: missing: from when to when [ns] the bins are")
+    elif not -np.inf < lo < hi < np.inf:
+        out.append(f"limits: [{lo}, {hi}] must be two times [ns], the earlier first")
     if p.flight and p.polynomial:
         out.append("polynomial: give the coefficients or the length of flight, not both")
     if not 0 <= p.flight < np.inf:
@@ -216,7 +223,7 @@ def _bin_problems(p: Params) -> list[str]:
 def _edge_energies(p: Params) -> NDArray[np.float64]:
     """Energies [eV] of the edges of bins; infinite at t0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _energies(p, np.linspace(*p.limits, p.bins + 1))
+        return _energies(p, np.linspace(*_limits(p), p.bins + 1))
 
 
 @waveform_hits.prepare
@@ -237,7 +244,7 @@ def check(params: Params, inputs: Mapping[str, Input]) -> Constants:
     if problems:
         raise ValueError("\n".join(problems))
     before, after = p.baseline or (0, 0)
-    edges = np.linspace(*p.limits, p.bins + 1)
+    edges = np.linspace(*_limits(p), p.bins + 1)
     per_energy = 1.0 / np.abs(np.diff(_edge_energies(p))) if p.density else np.zeros(0)
     return Constants(
         p.dt,

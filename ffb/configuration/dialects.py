@@ -10,14 +10,14 @@ from ffb.configuration.problems import nearest
 
 #: Of C, of pandas' ``query`` and of SQL, what Python cannot read.
 _SPELLED: Mapping[str, str] = {
-    "&&": "and is written `and`",
-    r"\|\|": "or is written `or`",
-    "!(?!=)": "not is written `not`",
-    "<>": "unequal is written !=",
-    "=>": "at least is written >=",
-    "=<": "at most is written <=",
-    r"\b(AND|OR|NOT)\b": "and, or, not are written in small letters",
-    "(?<![=<>!])=(?![=<>])": "equality is written ==",
+    "&&": "write `and` for &&",
+    r"\|\|": "write `or` for ||",
+    "!(?!=)": "write `not` for !",
+    "<>": "write != for <>",
+    "=>": "write >= for =>",
+    "=<": "write <= for =<",
+    r"\b(AND|OR|NOT)\b": "write and, or, not in small letters",
+    "(?<![=<>!])=(?![=<>])": "write == to compare",
 }
 
 _FUNCTIONS: Mapping[str, str] = {

@@ -54,7 +54,8 @@ def _toml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as e:
         raise LayerError(f"{path}: not UTF-8 text (byte {e.start}): is this a TOML file?") from e
     except tomllib.TOMLDecodeError as e:
-        raise LayerError(f"{path}: not valid TOML: {e}") from e
+        quotes = "; a text needs quotes" if "Invalid value" in str(e) else ""
+        raise LayerError(f"{path}: not valid TOML: {e}{quotes}") from e
 
 
 def _find(above: Path, name: Any) -> Path:

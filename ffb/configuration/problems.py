@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
@@ -96,6 +97,8 @@ def nearest(name: str, known: Sequence[str]) -> str:
         return f"did you mean {close[0]!r}?"
     if close := get_close_matches(name.casefold(), list(folded), 1):
         return f"did you mean {folded[close[0]]!r}?"
+    if len(close := [k for k in known if re.split("[./]", k)[-1] == name]) == 1:
+        return f"did you mean {close[0]!r}?"
     shown = [*sorted(known)[:MOST], *(["..."] if len(known) > MOST else [])]
     return f"known: {', '.join(shown)}" if known else "there are none"
 

@@ -98,7 +98,8 @@ class PsanaConfig(Table):
     def _one_place(self) -> Self:
         if bool(self.shmem) == bool(self.dir):
             both = ", not both" if self.dir else ""
-            raise ValueError(f'needs one of shmem = "tag" and dir = "folder"{both}')
+            places = 'shmem = "tag" for live data, or dir = "folder" for files'
+            raise ValueError(f"give {places}{both}")
         if self.live and not self.dir:
             raise ValueError("live = true is for growing files; name their dir")
         return self

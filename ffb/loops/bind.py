@@ -27,8 +27,8 @@ from ffb.source import Run
 from ffb.sums.binding import bind_sums
 from ffb.sums.held import Summing
 
-AREA_RANK = 3
-_RANKS = {0: "a number", 1: "a waveform", 2: "an image", AREA_RANK: "an area detector"}
+IMAGE_RANK, AREA_RANK = 2, 3
+_RANKS = {0: "a number", 1: "a waveform", IMAGE_RANK: "an image", AREA_RANK: "an area detector"}
 
 
 class Bound(NamedTuple):
@@ -184,10 +184,10 @@ class Binder:
             kind, wanted = _kind_of(i), _RANKS[r.inputs[a]]
             if kind != wanted:
                 wanted = r.meant.get(a) or wanted
-                changeable = r.inputs[a] == AREA_RANK and arguments[a] in self.inputs
+                changeable = arguments[a] in self.inputs
                 self.problems.append(
                     f"reducers.{name}.inputs.{a}: {arguments[a]} is {kind};"
-                    f" {r.name} takes {wanted}{_as_line(i) if changeable else ''}"
+                    f" {r.name} takes {wanted}{_instead(i, r.inputs[a]) if changeable else ''}"
                 )
             elif i.length not in {"", *arguments.values()} and np.dtype(i.dtype).kind in "iu":
                 self.warnings.append(
@@ -294,7 +294,9 @@ def _kind_of(given: Input) -> str:
     return _RANKS[rank] if rank < AREA_RANK else f"an array of shape {given.shape}"
 
 
-def _as_line(given: Input) -> str:
-    """How a waveform becomes an area, of one row."""
-    line = given.kind == "value" and len(given.shape) == 1 and not given.length
+def _instead(given: Input, rank: int) -> str:
+    """How a waveform becomes an area, of one row, and an area an image."""
+    if given.kind == "area":
+        return "; the area of a roi with area = true is one" if rank == IMAGE_RANK else ""
+    line = rank == AREA_RANK and len(given.shape) == 1 and not given.length
     return f"; with shape = [1, 1, {given.shape[0]}] it is one, of one row" if line else ""

@@ -205,7 +205,10 @@ def _state(out: Console, run: RunFile) -> None:
 def integrating(name: str, choice: Choice) -> str:
     """What an integrating detector will be given, in a sentence."""
     own, partners = _few(c.name for c in choice.own), _few(c.name for c in choice.partners)
-    return f"integrating {name}: frames are where {own} hold; gathered are {partners or 'shots'}"
+    return (
+        f"integrating {name}: an exposure ends with each shot that has {own}; gathered over its"
+        f" shots: {partners or 'their number'}"
+    )
 
 
 def exposures(of: Iterable[Integrated]) -> Table:

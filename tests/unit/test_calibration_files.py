@@ -74,8 +74,8 @@ def test_a_single_segment_needs_no_axis_of_its_own(files):
     ("setting", "error", "message"),
     [
         ({"pedestals": "no.npy"}, LookupError, "no.npy: cannot be read: No such file"),
-        ({"pedestals": "text.npy"}, LookupError, "no numpy file"),
-        ({"pedestals": "empty.npy"}, LookupError, "no numpy file"),
+        ({"pedestals": "text.npy"}, LookupError, "cannot be read: it is no .npy or .npz file"),
+        ({"pedestals": "empty.npy"}, LookupError, "cannot be read: it is no .npy or .npz file"),
         (
             {"status": "all.npz"},
             LookupError,

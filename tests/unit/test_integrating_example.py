@@ -84,7 +84,7 @@ def test_check_says_what_will_be_gathered(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal: what takes long is told meanwhile
     assert check.main(str(EXAMPLE), [], None, [], attach=False) == 0
-    told = "integrating andor: frames are where andor/line_present, andor/line_area, ... 5 hold;"
+    told = "an exposure ends with each shot that has andor/line_present, andor/line_area, ... 5;"
     out = capsys.readouterr().out
-    assert f"{told} gathered are gasdet/energy, tt/fltpos" in out
+    assert f"integrating andor: {told} gathered over its shots: gasdet/energy, tt/fltpos" in out
     assert "compiling what was not compiled" in out

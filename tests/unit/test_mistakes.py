@@ -194,7 +194,7 @@ def test_a_mistake_is_told_where_it_is_with_what_is_known(write, text, wanted):
         ),
         (
             '[source]\nkind = "psana"\nexp = "mfxx49820"',
-            'source: needs one of shmem = "tag" and dir = "folder"',
+            'source: give shmem = "tag" for live data, or dir = "folder" for files',
         ),
         (
             '[source]\nkind = "psana"\nexp = "mfxx49820"\nshmem = "a"\nlive = true',
@@ -202,7 +202,7 @@ def test_a_mistake_is_told_where_it_is_with_what_is_known(write, text, wanted):
         ),
         (
             '[source]\nkind = "psana"\nexp = "mfxx49820"\nshmem = "a"\ndir = "b"',
-            'source: needs one of shmem = "tag" and dir = "folder", not both',
+            'source: give shmem = "tag" for live data, or dir = "folder" for files, not both',
         ),
         (
             '[source]\nkind = "files"\npaths = ["a"]\ndir = "b"\nexp = "mfxx49820"',
@@ -261,7 +261,9 @@ def test_files_that_cannot_be_read_and_overrides_are_told_together(write, tmp_pa
         "--set b=[1: '[1' is not a TOML value: Unclosed array (at end of document)",
     ]
     path = write("[source]\nkind = = 3\n")
-    assert problems_of(path) == [f"{path}: not valid TOML: Invalid value (at line 2, column 8)"]
+    assert problems_of(path) == [
+        f"{path}: not valid TOML: Invalid value (at line 2, column 8); a text needs quotes"
+    ]
     path.write_bytes(b"x = '\xff'")
     assert problems_of(path) == [f"{path}: not UTF-8 text (byte 5): is this a TOML file?"]
     path = write('layer = "mxf"\n')
@@ -320,3 +322,9 @@ def test_of_hundreds_of_names_some_are_listed():
     names = [f"a{i}" for i in range(200)]
     assert nearest("something", names).endswith("a133, ...")
     assert nearest("something", names[:3]) == "known: a0, a1, a2"
+
+
+def test_the_last_part_of_one_name_alone_stands_for_it():
+    known = ["lightStatus.laser", "spot/sum", "halo/sum"]
+    assert nearest("laser", known) == "did you mean 'lightStatus.laser'?"
+    assert nearest("sum", known) == "known: halo/sum, lightStatus.laser, spot/sum"

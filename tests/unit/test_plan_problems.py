@@ -58,7 +58,8 @@ def test_what_a_reducer_takes_is_told_in_its_own_words():
     ends = dict.fromkeys(("x1", "x2", "y1", "y2"), "wf")
     params = {"sum_x": [0, 1], "sum_y": [0, 1], "reach": 1}
     hits = {"use": "delay_line", "inputs": {"mcp": "jf", **ends}, "params": params}
-    (told,) = problems({"hits": hits})
+    told, image = problems({"hits": hits, "image": {"use": "autocorrelation", "inputs": "jf"}})
+    assert image.endswith("takes an image; the area of a roi with area = true is one")
     assert told == "reducers.hits.inputs.mcp: jf is an area detector; delay_line takes a time list"
 
 
