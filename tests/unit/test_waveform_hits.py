@@ -188,3 +188,10 @@ def test_bad_parameters_are_told_all_at_once():
         waveform_hits.constants(Params(1.0, 3.0, relative=True), inputs)
     with pytest.raises(ValueError, match=r"maximum: 2.0 must be above the threshold, 3.0"):
         waveform_hits.constants(Params(1.0, 3.0, maximum=2.0), inputs)
+
+
+def test_bins_without_limits_are_told():
+    with pytest.raises(ValueError, match=r"^limits: missing: from when to when"):
+        waveform_hits.constants(
+            Params(1.0, 3.0, bins=5), {"waveform": Input("value", "<u2", (64,))}
+        )
