@@ -98,17 +98,20 @@ def make(
     if kept.sum() < LEAST:
         raise ValueError(f"{kept.sum()} of {len(np.asarray(traces))} traces have an edge inside")
     x, first = x[kept], _Seen(seen.places[kept], seen.heights[kept])
-    weights, places = step, first.places
+    weights, places, aside = step, first.places, 0.0
     grid, samples = np.arange(size) - 0.5 * (size - 1), np.arange(x.shape[1])
     for _ in range(ROUNDS):
         # Moved to sub-samples on straight lines; weighted by heights, as least squares do.
-        moved = np.stack([np.interp(p + grid, samples, t) for p, t in zip(places, x, strict=True)])
+        at = places + aside
+        moved = np.stack([np.interp(p + grid, samples, t) for p, t in zip(at, x, strict=True)])
         mean = first.heights @ (moved - moved.mean(axis=1, keepdims=True))
         weights = mean * (step @ mean) / (mean @ mean)
         found = _seek(x, weights).places
-        found -= np.nanmedian(found - first.places)
+        off = np.nanmedian(found - first.places)
+        aside -= off  # of an edge that recovers its filter would see it beside where the step does
+        found -= off
         found = np.where(np.abs(found - first.places) < size / 4, found, first.places)
-        change, places = np.abs(found - places).max(), found
+        change, places = max(np.abs(found - places).max(), abs(off)), found
         if change < REST:
             break
     return weights
