@@ -73,9 +73,9 @@ class Tile(NamedTuple):
     """One detector row of one segment, calibrated, as ``accumulate`` receives it.
 
     ``values`` (columns,) float32 hold exactly 0 where the mask is bad and NaN where a pixel is
-    bad in this shot only; ``valid`` (columns,) uint8 is the mask, 1 is good; ``bad`` counts the
-    NaN among the valid pixels; ``number`` is segment * rows + row; ``first`` is the index of the
-    first pixel in the flattened detector.
+    bad in this shot only, none infinite; ``valid`` (columns,) uint8 is the mask, 1 is good; ``bad``
+    counts the NaN among the valid pixels; ``number`` is segment * rows + row; ``first`` is the
+    index of the first pixel in the flattened detector.
     """
 
     values: NDArray[np.float32]

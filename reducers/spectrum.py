@@ -69,7 +69,7 @@ class Lines(NamedTuple):
     skew: Annotated[
         float, Feature("1", "weighted skewness of the energy: positive with a tail to high energy")
     ]
-    npix: Annotated[int, Feature("1", "pixels of the region that are neither NaN nor left out")]
+    npix: Annotated[int, Feature("1", "pixels of the region that are finite and not left out")]
     peak: Annotated[float, Feature("eV", "centre of the fitted Gaussian, NaN without a fit")]
     height: Annotated[float, Feature("@", "its height above the constant beneath it")]
     fwhm: Annotated[float, Feature("eV", "its full width at half maximum")]
@@ -86,21 +86,21 @@ def between(values: NDArray[np.float64], at: float) -> Any:
 
 @kernel
 def level(profile: Any, base: NDArray[np.int64]) -> Any:
-    """Mean of the pixels ``base`` that are not NaN; 0 of none asked for, NaN of none there."""
+    """Mean of the pixels ``base`` that are finite; 0 of none asked for, NaN of none there."""
     total, n = 0.0, 0
     for k in range(base.size):
         v = np.float64(profile[base[k]])
-        total += v if v == v else 0.0
-        n += v == v
+        total += v if np.isfinite(v) else 0.0
+        n += np.isfinite(v)
     return total / n if n else (0.0 if base.size == 0 else np.nan)
 
 
 @kernel
 def leave_out(y: NDArray[np.float64], good: NDArray[np.float64]) -> Any:
-    """Make ``good`` 0.0 where ``y`` is NaN, and ``y`` wherever it is; how many are left."""
+    """Make ``good`` 0.0 where ``y`` is not finite, and ``y`` wherever it is; how many are left."""
     n = 0
     for i in range(y.size):
-        if y[i] != y[i] or good[i] == 0.0:
+        if not np.isfinite(y[i]) or good[i] == 0.0:
             good[i], y[i] = 0.0, 0.0
         n += good[i] != 0.0
     return n
@@ -153,7 +153,7 @@ def fit_line(y: Any, good: Any, at: int, least: float, reach: float, p: Any) -> 
         span *= 2
 
 
-@reducer(version=2)
+@reducer(version=3)
 def spectrum(profile: Waveform, constants: Constants) -> Lines:
     """Moments of a profile over an energy axis, and a Gaussian fitted to its highest line.
 
@@ -161,8 +161,7 @@ def spectrum(profile: Waveform, constants: Constants) -> Lines:
     ``curved_projection``. Moments are over pixels of at least the threshold, as they are, so a
     negative pixel counts negative. The fit is least squares of height, centre, width and a
     constant, over the surroundings of the highest pixel, of equal ones the first: other lines do
-    not pull it. NaN pixels are left out, and ``npix`` tells how many were left; a profile with an
-    infinite one has no features.
+    not pull it. Pixels that are not finite are left out, and ``npix`` tells how many were left.
     """
     c, nan, energy = constants, np.nan, constants.energy
     below = level(profile, c.base)

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from ffb.loops.compile import kernel, lent
 
+#: What is larger is infinite.
+LARGEST = np.finfo(np.float32).max
+
 
 class Good(NamedTuple):
     """``valid`` is 1 for good pixels, flat over the detector.
@@ -23,37 +26,58 @@ class Good(NamedTuple):
 
 
 @kernel
-def _count_nan(values: Any) -> Any:
-    """Count the NaN in a row, whose masked pixels are 0."""
+def _count_wild(values: Any) -> Any:
+    """Count what is no number in a row, NaN or infinite; its masked pixels are 0."""
     bad = np.int32(0)
     for i in range(values.size):
-        bad = np.int32(bad + (values[i] != values[i]))  # numba would count in 64 bits
+        bad = np.int32(bad + (not abs(values[i]) <= LARGEST))  # numba would count in 64 bits
     return np.int64(bad)
 
 
 @kernel
 def _tile(raw: Any, first: int, constants: Good, values: NDArray[np.float32]) -> Any:
-    """Convert a row to float32; masked pixels become 0; returns how many good ones are NaN."""
+    """Convert a row to float32; returns how many good pixels are NaN.
+
+    Masked pixels become 0. Infinite ones, and those too large for float32, become NaN: whatever
+    leaves those out, leaves these out, too.
+    """
     valid = constants.valid[first : first + raw.size]
     for i in range(raw.size):
         values[i] = np.float32(raw[i]) if valid[i] != 0 else np.float32(0.0)
-    return _count_nan(values)
+    bad = _count_wild(values)
+    if bad:
+        for i in range(values.size):
+            values[i] = values[i] if abs(values[i]) <= LARGEST else np.float32(np.nan)
+    return bad
 
 
 @kernel
 def _lend(raw: Any, first: int, constants: Good, values: NDArray[np.float32]) -> Any:
-    """Give a float32 row as it is, if its masked pixels are 0, else a copy; and how many NaN."""
+    """Give a float32 row as :func:`_tile` makes it, and how many NaN: itself if it is like that."""
     row = first // raw.size
     right = raw.ctypes.data % raw.itemsize == 0
     for pixel in constants.masked[constants.begin[row] : constants.begin[row + 1]]:
         right &= raw[pixel - first] == 0
     if right:
-        return lent(raw, values), _count_nan(raw)
+        bad = _count_wild(raw)
+        if bad == 0 or bad == _count_nan(raw):
+            return lent(raw, values), bad
     return values, _tile(raw, first, constants, values)
 
 
+@kernel
+def _count_nan(values: Any) -> Any:
+    bad = np.int32(0)
+    for i in range(values.size):
+        bad = np.int32(bad + (values[i] != values[i]))
+    return np.int64(bad)
+
+
 class Uncalibrated(NamedTuple):
-    """A :class:`ffb.reduce.Calibration` that leaves the values alone."""
+    """A :class:`ffb.reduce.Calibration` that leaves the values alone.
+
+    But for infinite ones, which are NaN, as pixels are that are bad in one shot.
+    """
 
     mask: NDArray[np.bool_]
     dtype: str

@@ -223,12 +223,13 @@ def test_a_line_is_fitted_over_its_surroundings():
 
 
 def test_what_is_missing_of_a_spectrum_is_left_out():
-    """NaN and dead columns pull nothing: moments and line are those of the pixels that are left."""
+    """Dead columns and what is not finite pull nothing: moments and line are those of the rest."""
     x = np.arange(120.0)
     line = gauss(x, 50, 60.4, 4, 3)
     dead = line.copy()
     dead[[58, 70]] = [-900.0, 1e5]
     holes = np.where(np.isin(x, (5, 58, 61, 90)), np.nan, line)
+    holes[[5, 58, 61]] = [np.inf, np.inf, -np.inf]
     plain = spectra.Params(baseline=(0, 20))
     (whole,) = run(plain, [line])
     (left,) = run(plain._replace(without=(58, 70)), [dead])
@@ -270,8 +271,7 @@ def test_the_highest_is_that_of_numpy(size):
 
 def test_without_a_line_there_is_no_peak():
     x = np.arange(120.0)
-    beyond, infinite = gauss(x, 50, -4, 4, 3), gauss(x, 50, 60, 4, 3)
-    infinite[50] = np.inf
+    beyond, infinite = gauss(x, 50, -4, 4, 3), np.full(120, np.inf)
     nothing, equal, none = np.zeros(120), np.full(120, 7.0), np.full(120, np.nan)
     flat, same, void, broken, outside, first = run(
         spectra.Params(), [nothing, equal, none, infinite, beyond, gauss(x, 50, 0.3, 4, 3)]

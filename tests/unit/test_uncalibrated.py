@@ -68,6 +68,18 @@ def test_a_row_is_lent_if_nothing_has_to_change(masked, skewed):
     np.testing.assert_array_equal(row, kept)
 
 
+@pytest.mark.parametrize("dtype", ["<f4", "<f8"])
+def test_infinite_pixels_are_bad_in_this_shot(dtype):
+    k = Uncalibrated(~HIDDEN.reshape(1, 1, 40), dtype)
+    row = np.where(HIDDEN, 0, ROW).astype(dtype)
+    row[[0, 1, 2, 17]] = [np.inf, -np.inf, np.nan, 1e300 if dtype == "<f8" else np.inf]
+    with np.errstate(over="ignore"):
+        out, bad = row_of(k, row)
+    assert bad == 4
+    row[[0, 1, 2, 17]] = np.nan
+    np.testing.assert_array_equal(out, row)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 37), (3, 1, 130)], ids=str)
 def test_lent_rows_reduce_as_copied_ones(shape):
     rng = np.random.default_rng(6)
