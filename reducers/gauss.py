@@ -11,7 +11,7 @@ from ffb.loops.compile import kernel
 #: Rounds after which a fit is given up.
 ROUNDS = 60
 
-#: A fit rests when a step moves it by less than this, in widths and heights.
+#: A fit rests when a step would move it by less than this, in widths and heights, if not damped.
 REST = 1e-7
 
 #: Full width at half maximum of a Gaussian of sigma 1.
@@ -102,20 +102,22 @@ def fit_gauss(y: Any, good: Any, p: Any) -> Any:
                 trial[a] = p[a] + step[a]
             moved = (abs(step[1]) + abs(step[2])) / p[2] + abs(step[0] / trial[0])
             better = (trial[2] > 0.0) & (trial[2] < 10.0 * y.size)
+        small = False
         if better:
+            small = moved * (1.0 + damping) < REST
             after = normal(y, good, trial, bell, damped, step)
             better = after <= total
-        if not better:
+        if better:
+            small |= (total - after) * (1.0 + damping) <= 1e-12 * total
+            copy(trial, p)
+            copy(step, right)
+            for a in range(4):
+                copy(damped[a], matrix[a])
+            total, damping = after, damping * 0.1
+        else:
             damping *= 10.0
-            if damping > 1e12:
-                break
-            continue
-        small = (total - after <= 1e-12 * total) | (moved < REST * (1.0 + damping))
-        copy(trial, p)
-        copy(step, right)
-        for a in range(4):
-            copy(damped[a], matrix[a])
-        total, damping = after, damping * 0.1
         if small:
             return (p[1] >= 0.0) & (p[1] <= y.size - 1.0)
+        if damping > 1e12:
+            break
     return False

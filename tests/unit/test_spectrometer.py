@@ -222,6 +222,24 @@ def test_a_line_is_fitted_over_its_surroundings():
     assert wide["fitted"]
 
 
+NOISE = [
+    [45.0, 49.8, 85.9, -42.9, -78.9, 46.3, -73.0, -30.2, 16.2, -5.0, 43.8, 19.6, -19.4, -67.5, -3.2,
+     -25.7, -21.9, -54.2, 7.7, 18.9],
+    [-10.2, -15.4, 83.8, -42.7, 34.0, -24.5, 22.7, -15.4, 19.9, -47.8, 58.3, 30.4, 65.7, -46.7, 4.7,
+     -60.8, 30.0, 45.2, 53.7, -62.8],
+]  # fmt: skip
+
+
+def test_a_fit_does_not_rest_because_its_steps_are_damped():
+    """In noise some lead nowhere, and get small without being near to least squares."""
+    given = {"profile": Input("value", "<f8", (20,), "ADU")}
+    profiles = [{"profile": np.array(noise)} for noise in NOISE]
+    params = spectra.Params(reach=np.inf)
+    for got in features_in_python(spectra.spectrum, params, given, profiles):
+        assert not got["fitted"]
+        assert np.isnan(got["peak"])
+
+
 def test_what_is_missing_of_a_spectrum_is_left_out():
     """Dead columns and what is not finite pull nothing: moments and line are those of the rest."""
     x = np.arange(120.0)
