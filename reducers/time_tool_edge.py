@@ -112,7 +112,7 @@ class Edge(NamedTuple):
     ]
 
 
-@reducer(version=3)
+@reducer(version=4)
 def time_tool_edge(
     trace: Waveform, xray: Value, laser: Value, constants: Constants, memory: Reference
 ) -> Edge:

@@ -32,11 +32,12 @@ from numba.extending import intrinsic, overload
 from numba.np.arrayobj import make_array
 from numpy.typing import NDArray
 
-#: No ``nnan``: with it the compiler deletes every test for NaN.
+#: No ``nnan``: with it the compiler deletes every test for NaN. No ``nsz``: with it x - x of a sum
+#: x is 0 whatever x is, and numba asks by x - x whether x is finite.
 OPTIONS: Mapping[str, Any] = {
     "nogil": True,
     "error_model": "numpy",
-    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+    "fastmath": {"reassoc", "contract", "arcp"},
 }
 
 #: Bytes of a line of the cache, and of the longest vector.

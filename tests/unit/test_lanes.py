@@ -60,3 +60,13 @@ def test_sums_are_those_of_numpy(size):
     for at in (0, 3):
         expected = [weights @ values[k : k + size] for k in range(at, at + LANES)]
         np.testing.assert_allclose(sums(values, weights, at), expected, rtol=1e-12, atol=1e-12)
+
+
+@kernel
+def finite(x, y):
+    return np.isfinite(x + y)
+
+
+@pytest.mark.parametrize("x", [np.nan, np.inf, -np.inf, 0.0])
+def test_compiled_code_knows_whether_a_sum_is_finite(x):
+    assert finite(x, 1.0) == (x == 0.0)

@@ -229,11 +229,11 @@ def test_a_filter_of_any_length_gives_a_fraction_of_a_pixel(tmp_path, taps):
 
 
 def test_the_contract_with_light():
-    traces = [LAMP, *(edge(a) for a in (120, 220, 310)), edge(1e9)]
+    traces = [LAMP, *(edge(a) for a in (120, 220, 310)), edge(1e9), edge(8, noise=0.0)]
     params = Params((0.0, 1.0), width=30)
-    check_reducer(time_tool_edge, params, TRACE, shots(traces, [0, 1, 1, -1, 0]), rtol=1e-9)
+    check_reducer(time_tool_edge, params, TRACE, shots(traces, [0, 1, 1, -1, 0, 1]), rtol=1e-9)
     none = params._replace(reference="none")
-    check_reducer(time_tool_edge, none, TRACE, shots(traces, [1, 1, 1, -1, 0]), rtol=1e-9)
+    check_reducer(time_tool_edge, none, TRACE, shots(traces, [1, 1, 1, -1, 0, 1]), rtol=1e-9)
 
 
 def test_every_mistake_is_told(tmp_path):
