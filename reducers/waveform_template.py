@@ -182,27 +182,34 @@ def _solve(
 def _guess(
     c: Constants, data: NDArray[np.float64], full: NDArray[np.bool_], p: NDArray[np.float64], k: int
 ) -> None:
-    """Put pulse ``k`` where it takes most off the squares that the pulses before it leave."""
+    """Put pulse ``k`` where it takes most off the squares that the pulses before it leave.
+
+    The level is free: of a template as long as the gate, the median is none.
+    """
     rest, counts = np.zeros(data.size), np.ones(data.size)
-    p[1 + 2 * k] = 0.0
+    p[1 + 2 * k], number, level, best = 0.0, 0.0, 0.0, -1.0
     for i in range(data.size):
         counts[i] = 0.0 if full[i] and not c.one_sided else 1.0
         rest[i] = data[i] - p[0]
         for other in range(k):
             rest[i] -= p[1 + 2 * other] * _shape_at(c.shape, i - p[2 + 2 * other])[0]
         rest[i] *= counts[i]
-    best = -1.0
+        number += counts[i]
+        level += rest[i]
+    level /= number
     for shift in range(-c.peak, data.size - c.peak):
         first, last = max(-shift, 0), min(c.shape.size, data.size - shift)
         t, r = c.shape[first:last], rest[first + shift : last + shift]
         kept = counts[first + shift : last + shift]
-        product, norm = 0.0, 0.0
+        product, norm, total = 0.0, 0.0, 0.0
         for j in range(t.size):
             product += t[j] * r[j]
             norm += t[j] * t[j] * kept[j]
-        if product > 0.0 and product * product > best * norm:
-            best = product * product / norm
-            p[1 + 2 * k], p[2 + 2 * k] = product / norm, shift
+            total += t[j] * kept[j]
+        product, free = product - total * level, norm - total * total / number
+        if product > 0.0 and free > 1e-9 * norm and product * product > best * free:
+            best = product * product / free
+            p[1 + 2 * k], p[2 + 2 * k] = product / free, shift
     if best < 0.0:
         p[2 + 2 * k] = 0.0
 
@@ -239,7 +246,7 @@ def _descend(
     return squares, False
 
 
-@reducer(version=2)
+@reducer(version=3)
 def waveform_template(waveform: Waveform, constants: Constants) -> Fit:
     """Pulses of a known shape, fitted to a waveform by least squares.
 
@@ -249,8 +256,9 @@ def waveform_template(waveform: Waveform, constants: Constants) -> Fit:
     after the other where one takes most off the squares that are left, then all parameters move at
     once (Levenberg 1944, Marquardt 1963). On straight lines the squares have several minima; each
     pulse is tried half a sample to either side, and on the sample it came to rest at. ``chi2`` is
-    divided by the samples that count less the parameters. ``converged`` is false after 100 steps.
-    A gate with NaN, or with fewer good samples than parameters, gives NaN.
+    divided by the good samples less the parameters. ``converged`` is false where a fit does not
+    come to rest in 100 steps. A gate with NaN, or without more good samples than parameters, gives
+    NaN.
     """
     c = constants
     size, n = c.stop - c.start, 1 + 2 * c.pulses

@@ -58,6 +58,16 @@ def test_fits_reach_the_squares_that_scipy_reaches(tmp_path, pulses, sign):
             np.testing.assert_allclose(got.time / 0.5, best.x[2::2], atol=1e-3)
 
 
+@pytest.mark.parametrize("size", [6, 8, 12])
+def test_a_gate_shorter_than_the_template_is_fitted_exactly(tmp_path, size):
+    c = constants(tmp_path, gate=(60, 60 + size))
+    for time in 60 + size * np.linspace(0.1, 0.9, 9):
+        got = waveform_template(model([100.0, 700.0, time]), c)
+        np.testing.assert_allclose(
+            [got.baseline, got.amplitude[0], got.time[0] / 0.5], [100, 700, time], rtol=1e-4
+        )
+
+
 @pytest.mark.parametrize("dtype", ["<f8", "<i2"])
 def test_a_waveform_that_is_the_model_is_fitted_exactly(tmp_path, dtype):
     c = constants(tmp_path, dtype, pulses=2, gate=(5, 150))
