@@ -8,6 +8,7 @@ that were divided by their weights, as in smalldata_tools.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -209,9 +210,9 @@ def begin(state: State) -> None:
 
 
 @kernel
-def add_values(v: Any, number: int, bins: Bins, sums: Any) -> None:
-    """Add a row of values to the sums of their bins."""
-    add(v, number, bins.runs, bins.bounds, sums)
+def add_values(v: Any, tile: Tile, bins: Bins, sums: Any) -> None:
+    """Add what a row was made into, ``v``, to the sums of its pixels' bins."""
+    add(v, tile.number, bins.runs, bins.bounds, sums, tile.values)
 
 
 @kernel
@@ -240,14 +241,14 @@ def lose(tile: Tile, bins: Bins, state: State) -> None:
     for i in range(values.size):
         v = values[i]
         fails[i] = one if (valid[i] != 0) & ((v < low) | (v > high) | (v != v)) else none
-    add_values(fails, tile.number, bins, state.lost[2])
+    add_values(fails, tile, bins, state.lost[2])
     for i in range(values.size):
         term[i] = np.float64(fails[i]) * (1.0 if bins.corrected else np.float64(weight[i]))
-    add_values(term, tile.number, bins, state.lost[0])
+    add_values(term, tile, bins, state.lost[0])
     if bins.errors == 2:
         for i in range(values.size):
             term[i] *= 1.0 if bins.corrected else np.float64(weight[i])
-        add_values(term, tile.number, bins, state.lost[1])
+        add_values(term, tile, bins, state.lost[1])
 
 
 @kernel
@@ -276,27 +277,36 @@ def add_terms(v: Any, tile: Tile, bins: Bins, state: State) -> None:
     alone = bins.corrected & (bins.errors == 2)
     for i in range(v.size):
         term[i] = np.float64(v[i]) * np.float64(v[i])
-    add_values(term, tile.number, bins, state.sums[1])
+    add_values(term, tile, bins, state.sums[1])
     for i in range(v.size):
         term[i] = np.float64(v[i]) * (1.0 if alone else np.float64(weight[i]))
-    add_values(term, tile.number, bins, state.sums[2])
+    add_values(term, tile, bins, state.sums[2])
 
 
-@kernel
+@partial(kernel, inlined=True)
 def add_row(tile: Tile, bins: Bins, state: State) -> None:
     """Add one row of the detector, as it is where all its pixels count."""
     asked = (tile.bad > 0) | (bins.low > -np.inf) | (bins.high < np.inf)
+    if asked | bins.corrected | terms(bins):
+        add_some(tile, bins, state, asked)
+    else:
+        add_values(tile.values, tile, bins, state.sums[0])
+
+
+@kernel
+def add_some(tile: Tile, bins: Bins, state: State, asked: bool) -> None:
+    """Add the pixels of a row that count; which these are is to be ``asked``, or all are."""
     number = failing(tile, bins) if asked else np.int32(0)
     if bins.corrected | (number > 0):
         if number > 0:
             lose(tile, bins, state)
         keep(tile, bins, state)
         kept = state.kept[: tile.values.size]
-        add_values(kept, tile.number, bins, state.sums[0])
+        add_values(kept, tile, bins, state.sums[0])
         if terms(bins):
             add_terms(kept, tile, bins, state)
     else:
-        add_values(tile.values, tile.number, bins, state.sums[0])
+        add_values(tile.values, tile, bins, state.sums[0])
         if terms(bins):
             add_terms(tile.values, tile, bins, state)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ffb.loops.compile import kernel
+from ffb.loops.compile import kernel, prefetch
 
 #: Longest run of pixels that is summed in one go.
 LONGEST = 8
@@ -15,6 +15,9 @@ LONGEST = 8
 #: Columns must be countable in 13 bits, bins in 19.
 MOST_COLUMNS = 2**13
 
+
+#: Pixels, of float32, that are fetched from memory in one go: a line of the cache.
+AT_ONCE = 16
 
 #: A run is a word: its bin above this bit, its first column below.
 BIN = np.uint32(13)
@@ -38,8 +41,22 @@ def _four(v: Any, run: Any, k: int) -> Any:
 
 
 @kernel
-def add(v: Any, row: int, runs: Any, bounds: Any, sums: Any) -> None:
+def _ask(pixels: Any, part: int) -> None:
+    """Have a ``part`` of ``LONGEST`` of the row behind that of ``pixels`` fetched.
+
+    Sums leave the memory idle, and nothing else tells it what comes next. All parts asked for at
+    once would have to wait for one another.
+    """
+    size = -(-pixels.size // LONGEST)
+    for k in range(part * size, (part + 1) * size, AT_ONCE):
+        prefetch(pixels, pixels.size + k)
+
+
+@kernel
+def add(v: Any, row: int, runs: Any, bounds: Any, sums: Any, pixels: Any) -> None:
     """Add a row ``v`` to the sums, run by run; what is not to count is 0.
+
+    It was made of a row of ``pixels``; what lies behind that is asked for ahead.
 
     One addition to memory a run instead of one a pixel, and hardly ever twice in a row to the
     same bin, which would have to wait for the first. Loops of fixed length spare the processor
@@ -48,20 +65,28 @@ def add(v: Any, row: int, runs: Any, bounds: Any, sums: Any) -> None:
     its pixels' sizes; runs are added up in float64.
     """
     b = bounds[row * LONGEST : row * LONGEST + LONGEST + 1]
+    _ask(pixels, 0)
     for run in runs[b[0] : b[1]]:
         sums[run >> BIN] += np.float64(_one(v, run, 0))
+    _ask(pixels, 1)
     for run in runs[b[1] : b[2]]:
         sums[run >> BIN] += np.float64(_two(v, run, 0))
+    _ask(pixels, 2)
     for run in runs[b[2] : b[3]]:
         sums[run >> BIN] += np.float64(_two(v, run, 0) + _one(v, run, 2))
+    _ask(pixels, 3)
     for run in runs[b[3] : b[4]]:
         sums[run >> BIN] += np.float64(_four(v, run, 0))
+    _ask(pixels, 4)
     for run in runs[b[4] : b[5]]:
         sums[run >> BIN] += np.float64(_four(v, run, 0) + _one(v, run, 4))
+    _ask(pixels, 5)
     for run in runs[b[5] : b[6]]:
         sums[run >> BIN] += np.float64(_four(v, run, 0) + _two(v, run, 4))
+    _ask(pixels, 6)
     for run in runs[b[6] : b[7]]:
         sums[run >> BIN] += np.float64(_four(v, run, 0) + (_two(v, run, 4) + _one(v, run, 6)))
+    _ask(pixels, 7)
     for run in runs[b[7] : b[8]]:
         sums[run >> BIN] += np.float64(_four(v, run, 0) + _four(v, run, 4))
 
