@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -207,7 +208,7 @@ def _fill(waveform: NDArray[Any], level: float, sign: float, trace: NDArray[np.f
     return np.sqrt(max(squares - total * total / n, 0.0) / n)
 
 
-@kernel
+@partial(kernel, inlined=True)
 def _scan(
     given: NDArray[np.float64],
     n: int,
@@ -274,7 +275,7 @@ def workspace(n: int, c: Discriminator) -> Any:
     return _behind(n, c) + n + c.smooth.size + 2 * LANES
 
 
-@kernel
+@partial(kernel, inlined=True)
 def find(
     waveform: NDArray[Any],
     c: Discriminator,

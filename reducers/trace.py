@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def select(values: NDArray[np.float64], rank: int) -> Any:
     return values[rank]
 
 
-@kernel
+@partial(kernel, inlined=True)
 def _up_to(values: NDArray[Any], level: Any) -> Any:
     """How many of ``values`` are at most ``level``, which is of their type."""
     number = 0
@@ -78,7 +79,7 @@ def _up_to(values: NDArray[Any], level: Any) -> Any:
     return number
 
 
-@kernel
+@partial(kernel, inlined=True)
 def _of_whole(values: NDArray[Any], lo: Any, hi: Any) -> Any:
     """Median of whole numbers from ``lo`` to ``hi``: numbers up to a level are counted.
 
@@ -90,17 +91,19 @@ def _of_whole(values: NDArray[Any], lo: Any, hi: Any) -> Any:
     a, b, c = np.int64(values[n // 4]), np.int64(values[n // 2]), np.int64(values[n - 1 - n // 4])
     level: Any = max(min(a, b), min(max(a, b), c))
     step: Any = min(level - min(a, b, c), max(a, b, c) - level) + 1
+    up_to = n
     while lo < hi:
-        if _up_to(values, kind(level)) > (n - 1) // 2:
-            hi = level
+        number = _up_to(values, kind(level))
+        if number > (n - 1) // 2:
+            hi, up_to = level, number
             level = max(lo + (hi - lo) // 2, hi - step)
         else:
             lo = level + 1
             level = min(lo + (hi - lo) // 2, lo + step)
         step *= 2
-    low, most = kind(lo), kind(last)
-    if _up_to(values, low) > n // 2:
+    if up_to > n // 2:
         return np.float64(lo)
+    low, most = kind(lo), kind(last)
     for i in range(n):
         most = min(most, values[i] if values[i] > low else kind(last))
     return 0.5 * (np.float64(lo) + np.float64(most))
@@ -150,7 +153,7 @@ def extremes(values: NDArray[Any]) -> Any:
     return lo, hi
 
 
-@kernel
+@partial(kernel, inlined=True)
 def middle(values: NDArray[Any], lo: Any, hi: Any, whole: bool) -> Any:
     """Median of ``values``, of which :func:`extremes` are known; else as :func:`median`."""
     bad = 0

@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from ffb import Feature, Vector, Waveform, reducer
+from ffb.loops.compile import borrowed
 from ffb.reducers.discriminator import Discriminator, discriminator, find, workspace
 from ffb.reducers.trace import common_problems, gate_problem
 from ffb.shot import Input
@@ -83,18 +84,27 @@ def waveform_cfd(waveform: Waveform, constants: Constants) -> Hits:
     A waveform with NaN or infinite samples has no hits, and NaN as baseline and noise.
     """
     c = constants
-    # Of one piece: to ask for room takes its time.
-    part = waveform[c.start : c.stop]
-    work = np.empty(3 * c.capacity + workspace(part.size, c.discriminator))
-    samples = work[: c.capacity].view(np.int64)
-    times, heights = work[c.capacity : 2 * c.capacity], work[2 * c.capacity : 3 * c.capacity]
+    part = borrowed(waveform[c.start : c.stop])
+    # Of one piece: to ask for room takes its time. So does counting who refers to it.
+    room = np.empty(3 * c.capacity + workspace(part.size, c.discriminator))
+    lent = borrowed(room)
+    samples, times = lent[: c.capacity].view(np.int64), lent[c.capacity : 2 * c.capacity]
+    heights, work = lent[2 * c.capacity : 3 * c.capacity], lent[3 * c.capacity :]
     for k in range(c.capacity):
         samples[k], times[k], heights[k] = 0, np.nan, np.nan
-    found = find(part, c.discriminator, work[3 * c.capacity :], samples, times, heights)
+    found = find(part, c.discriminator, work, samples, times, heights)
     for k in range(min(found.n, c.capacity)):
         samples[k] += c.start
         times[k] = (c.start + times[k]) * c.dt
-    return Hits(found.n, samples, times, heights, found.n > c.capacity, found.level, found.noise)
+    return Hits(
+        found.n,
+        room[: c.capacity].view(np.int64),
+        room[c.capacity : 2 * c.capacity],
+        room[2 * c.capacity : 3 * c.capacity],
+        found.n > c.capacity,
+        found.level,
+        found.noise,
+    )
 
 
 @waveform_cfd.prepare

@@ -1,5 +1,6 @@
 """Run all benchmarks by turns: ``make benchmark``, or some: ``ARGS="kernels shmem"``."""
 
+import argparse
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ ALL = (
     "droplets",
     "photons",
     "scattering",
+    "timing",
     "reducers",
     "framework",
     "detectors",
@@ -27,9 +29,11 @@ ALL = (
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or ALL
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(ALL)}; all if left out")
+    chosen = parser.parse_args().names or ALL
     if unknown := set(chosen) - set(ALL):
-        sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
     failed = []
     for name in chosen:
         print(f"\n## {name}\n", flush=True)

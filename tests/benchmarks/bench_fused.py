@@ -34,7 +34,7 @@ from tests.unit.passes import member
 
 FRAMES, TOGETHER, LEVEL = 8, 4, 3.0
 BOX = Roi((100, 228), (400, 656), 2)
-SPECTRUM = Bins(-5.0, 20.0, 250)
+SPECTRUM = Bins((-5.0, 20.0), 250)
 
 Segments = tuple[NDArray[Any], ...]
 Run = Callable[[Segments], None]
@@ -120,7 +120,7 @@ def against_numpy(
     for raw in raw_frames(constants(), 0.0, 4):
         frames.append(np.zeros(SHAPE, np.float32))
         k.calibrate(flat(raw), frames[-1])
-    lo, hi, bins = SPECTRUM[:3]
+    (lo, hi), bins = SPECTRUM[:2]
     counted = passes([members["spectrum"]], Uncalibrated(area.mask, "<f4"), area)
     part = area._replace(shape=(1, *SHAPE[1:]), mask=area.mask[2:3], xyz=None)
     whole = passes([member("all", roi, Roi(), part)], Uncalibrated(part.mask, "<f4"), part)
@@ -162,7 +162,7 @@ def main() -> None:
     area = Area(c.detector, SHAPE, k.mask, c.xyz, "keV")
     members = {
         "box": member("box", roi, BOX, area),
-        "bright": member("bright", threshold, Levels(LEVEL), area),
+        "bright": member("bright", threshold, Levels((LEVEL, np.inf)), area),
         "q": member("q", azimuthal, SETTINGS, area),
         "spectrum": member("spectrum", histogram, SPECTRUM, area),
     }

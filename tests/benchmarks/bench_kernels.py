@@ -185,9 +185,9 @@ def sums(c: Constants, rounds: int) -> list[Table]:
     k = calibration_of(c)
     area = Area(c.detector, SHAPE, k.mask, c.xyz, "keV")
     corner = member("roi", roi, Roi((100, 228), (400, 656), 2), area)
-    above = member("above", threshold, Threshold(4.0), area)
+    above = member("above", threshold, Threshold((4.0, np.inf)), area)
     rings = member("azimuthal", azimuthal, SETTINGS, area)
-    values = member("values", histogram, Histogram(-5.0, 45.0, 500), area)
+    values = member("values", histogram, Histogram((-5.0, 45.0), 500), area)
     frames, total = raw_frames(c, 0.0), np.zeros(k.mask.size)
     planes, bins = k.constants[:2], rings.constants[:3]
 
