@@ -179,7 +179,7 @@ def test_thresholds_of_a_projection_that_make_no_sense():
     area = detector((1, 4, 5))
     for change, words in [
         ({"thresholds": (5.0, 4.0)}, r"thresholds: \[5, 4\]; give two values"),
-        ({"in_noise": True}, "in_noise: of what"),
+        ({"in_noise": True}, "in_noise: is the unit of thresholds"),
         ({"in_noise": True, "thresholds": (3.0, 9.0)}, "hold no noise of its pixels"),
     ]:
         with pytest.raises(ValueError, match=words):
