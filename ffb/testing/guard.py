@@ -1,4 +1,4 @@
-"""What may not happen: a test that asks the network for a name, a run that waits for a compiler."""
+"""What may not happen: a test asks the network for a name, a run or a reference is compiled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
+from unittest import mock
 
+from numba.core.dispatcher import Dispatcher
 from numba.core.event import Event, Listener, register, unregister
 
 
@@ -73,3 +75,14 @@ def no_compilation() -> Iterator[None]:
     with Compiled() as compiled:
         yield
     assert not compiled.names, f"compiled in the middle of a run: {', '.join(compiled.names)}"
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Let functions that numba would compile run as Python when they are called from Python."""
+
+    def call(self: Any, *args: Any) -> Any:
+        return self.py_func(*args)
+
+    with mock.patch.object(Dispatcher, "__call__", call):
+        yield
