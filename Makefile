@@ -16,6 +16,7 @@ NUMERIC := tests/unit/test_recorded.py tests/unit/test_droplets.py tests/unit/te
 	tests/unit/test_common_mode.py tests/unit/test_masks.py tests/unit/test_together.py \
 	tests/unit/test_uncalibrated.py tests/unit/test_azimuthal.py tests/unit/test_azav.py \
 	tests/unit/test_xtc2.py tests/unit/test_time_tool.py tests/unit/test_spectrometer.py \
+	tests/unit/test_jet.py tests/unit/test_window.py \
 	tests/unit/test_region.py tests/unit/test_cake.py tests/unit/test_peaks.py \
 	tests/unit/test_ring_fit.py tests/psana/test_hsd.py tests/unit/test_sums.py \
 	tests/unit/test_dgram_run.py tests/unit/test_dgram_lists.py tests/unit/test_combine.py

@@ -11,7 +11,7 @@ from ffb.sources.files import FilesSource
 from ffb.sources.standins import import_psana
 from ffb.testing.calib_service import CalibService
 from ffb.testing.fabricate import LiveWriter, RunSpec
-from tests.unit.test_produce import Window
+from tests.unit.produced import Window
 
 pytestmark = pytest.mark.psana
 

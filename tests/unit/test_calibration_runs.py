@@ -13,7 +13,7 @@ from ffb.producing.produce import Producer
 from ffb.service import check
 from ffb.shot import BeginStep, Field, Idle, time_of
 from ffb.sources.choose import source_of
-from tests.unit.test_produce import Window
+from tests.unit.produced import Window
 
 SHAPE = (2, 16, 32)
 SPOT = {"use": "roi", "inputs": "area", "params": {"segment": 1}}

@@ -26,7 +26,7 @@ REFERENCES = {
     "delay_line_hex": "test_delay_line_hex.test_hits_equal_exhaustive_pairing",
     "droplets": "test_droplets.test_charge_clouds_of_every_density",
     "histogram": "test_area_reducers.test_histogram_equals_numpy",
-    "jet": "test_spectrometer.test_a_jet_is_the_first_principal_axis",
+    "jet": "test_jet.test_a_jet_is_the_first_principal_axis",
     "peaks": "test_peaks.test_the_peaks_are_those_of_psana",
     "photon_counting": "test_photon_counting.test_charge_clouds_of_every_density",
     "photons": "test_photons.test_charge_clouds_of_every_density",

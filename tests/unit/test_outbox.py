@@ -11,7 +11,7 @@ from ffb.sums import held as summing
 from ffb.sums import outbox
 from ffb.sums.piece import Parcel
 from ffb.testing.listed import ListedRun, ListedShot
-from tests.unit.test_produce import Source, Window
+from tests.unit.produced import Source, Window
 
 SHAPE = (1, 3, 8)
 INPUTS = {"jf": Input("area", "<u2", SHAPE)}

@@ -17,6 +17,7 @@ from ffb.reducers import poni
 from ffb.reducers.azimuthal import Params, azimuthal
 from ffb.reducers.scattering import UNITS
 from tests.unit.passes import member, reduce
+from tests.unit.poni_files import FILE, by_hand
 
 
 class Setup(NamedTuple):
@@ -151,26 +152,6 @@ def test_the_profile_is_that_of_pyfai(setup, tmp_path):
     filled = sure & (npix > 0)
     np.testing.assert_allclose(intensity[filled], theirs.intensity[filled], rtol=1e-6)
     assert np.isnan(intensity[npix == 0]).all()
-
-
-FILE = """# made by hand
-poni_version: 2.1
-Detector: {detector}
-Detector_config: {config}
-Distance: 0.09
-Poni1: 0.004
-Poni2: 0.006
-Rot1: 0.1
-Rot2: -0.2
-Rot3: 0.3
-"""
-
-
-def by_hand(tmp_path, detector="Detector", config="{}", **more):
-    path = tmp_path / "hand.poni"
-    lines = "".join(f"{key}: {value}\n" for key, value in more.items())
-    path.write_text(FILE.format(detector=detector, config=config) + lines)
-    return path
 
 
 def test_a_file_of_version_1_is_understood(tmp_path):

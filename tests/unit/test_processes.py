@@ -12,7 +12,7 @@ from ffb import config
 from ffb.service import processes
 from ffb.supervise import Child, Supervisor
 from ffb.testing.listed import ListedRun
-from tests.unit.test_produce import ENERGY, TOML, Source, Window, shots
+from tests.unit.produced import ENERGY, TOML, Source, Window, shots
 
 
 class Failing(ListedRun):

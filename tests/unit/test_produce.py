@@ -4,87 +4,15 @@ import numpy as np
 import pytest
 
 from ffb import config
-from ffb.batch import Batch
 from ffb.plan import Plan
 from ffb.producing.heir import Resume
 from ffb.producing.produce import Producer
 from ffb.schema import CORE, Schema
-from ffb.shot import BeginStep, Idle, Input
+from ffb.shot import BeginStep, Idle
 from ffb.source import RunInfo
 from ffb.testing.listed import ListedRun, ListedShot
 from ffb.wire import EndRun
-
-TOML = """
-[source]
-kind = "synthetic"
-
-[inputs]
-energy = { detector = "gasdet", field = "energy", record = true }
-
-[batch]
-shots = 4
-age_ms = 60000
-"""
-ENERGY = {"energy": Input("value", "<f8", ())}
-
-
-class Window:
-    """A link whose aggregator acknowledges when told to; ``size`` messages fit."""
-
-    def __init__(self, size=1000, acks=False):
-        self.size, self.acks = size, acks
-        self.sent, self.waiting, self.said = [], 0, []
-        self.gauges = {"in_flight_bytes": 0, "high_water_bytes": 0, "window_bytes": size}
-        self.held = self.burst = False
-        self.connected = True
-        self.alarm, self.noted, self.place = "", [], 0
-        self.promises, self.promised = [], False
-
-    @property
-    def room(self):
-        return self.waiting < self.size
-
-    @property
-    def fill(self):
-        return self.waiting / self.size
-
-    def expect(self, size):
-        self.expected = size
-
-    def note(self, timestamp):
-        self.noted.append(timestamp)
-
-    def promise(self, header, schema, body):
-        self.promises.append((header, schema, body, len(self.sent)))
-
-    def withdraw(self):
-        self.promises.append("withdrawn")
-
-    def send(self, header, schema, body, place=0):
-        self.place = place or self.place
-        self.sent.append((header, body))
-        self.waiting += isinstance(body, Batch)
-
-    def pump(self, timeout=0.0):
-        if self.acks:
-            self.waiting = 0
-
-    def status(self, numbers):
-        self.said.append(numbers)
-
-    def batches(self):
-        return [(h, b) for h, b in self.sent if isinstance(b, Batch)]
-
-
-class Source:
-    def __init__(self, *runs, live=True):
-        self.all, self.live, self.stopped = runs, live, False
-
-    def runs(self):
-        yield from self.all
-
-    def stop(self):
-        self.stopped = True
+from tests.unit.produced import ENERGY, TOML, Source, Window, run_of, shots
 
 
 @pytest.fixture
@@ -92,14 +20,6 @@ def settings(tmp_path):
     file = tmp_path / "exp.toml"
     file.write_text(TOML)
     return config.load(file)
-
-
-def shots(n, start=0):
-    return [ListedShot(start + i, {"energy": float(start + i)}) for i in range(n)]
-
-
-def run_of(*items, inputs=ENERGY):
-    return ListedRun(inputs, items, motors=("lxt",))
 
 
 def test_every_shot_is_sent_in_order_with_its_step_and_the_books_close(settings):
